@@ -1,0 +1,83 @@
+//! The CloudEvents 1.0 envelope (JSON, structured mode) as it arrives, read without copying.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+/// The members of an envelope that this program looks at. Others (extensions) are left in the
+/// text, which is what is kept and sent on.
+///
+/// A member given twice is an error: two readers could otherwise see two different events.
+#[derive(Debug, Deserialize)]
+pub struct Envelope<'a> {
+    /// The version of CloudEvents; only `1.0` is known.
+    #[serde(borrow)]
+    pub specversion: Cow<'a, str>,
+    /// With `source`, what identifies the event.
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
+    /// Who made the event; a URI reference.
+    #[serde(borrow)]
+    pub source: Cow<'a, str>,
+    /// The event type.
+    #[serde(borrow, rename = "type")]
+    pub event_type: Cow<'a, str>,
+    /// When it happened (RFC 3339).
+    #[serde(borrow, default)]
+    pub time: Option<Cow<'a, str>>,
+    /// What it is about: the edition, where `data.edition_id` does not say.
+    #[serde(borrow, default)]
+    pub subject: Option<Cow<'a, str>>,
+    /// Extension: the workspace.
+    #[serde(borrow, default)]
+    pub workspaceid: Option<Cow<'a, str>>,
+    /// Extension: the project.
+    #[serde(borrow, default)]
+    pub projectid: Option<Cow<'a, str>>,
+    /// Extension "distributed tracing": W3C trace context.
+    #[serde(borrow, default)]
+    pub traceparent: Option<Cow<'a, str>>,
+    /// The payload, as it was written.
+    #[serde(borrow, default)]
+    pub data: Option<&'a RawValue>,
+    /// A binary payload, which this program does not take.
+    #[serde(default)]
+    pub data_base64: Option<IgnoredAny>,
+}
+
+/// Why a text is no envelope, and in which member.
+#[derive(Debug, thiserror::Error)]
+#[error("`{path}`: {source}")]
+pub struct EnvelopeError {
+    /// The member, `.` for the text as a whole.
+    pub path: String,
+    /// What the JSON reader says.
+    pub source: serde_json::Error,
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads an envelope out of JSON text.
+    pub fn parse(text: &'a str) -> Result<Self, EnvelopeError> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let envelope =
+            serde_path_to_error::deserialize(&mut deserializer).map_err(|error| EnvelopeError {
+                path: error.path().to_string(),
+                source: error.into_inner(),
+            })?;
+        // Anything behind the object would travel along unread.
+        match deserializer.end() {
+            Ok(()) => Ok(envelope),
+            Err(source) => Err(EnvelopeError {
+                path: ".".to_owned(),
+                source,
+            }),
+        }
+    }
+
+    /// The payload's text, `null` where the event has none.
+    pub fn data_text(&self) -> &'a str {
+        self.data.map_or("null", RawValue::get)
+    }
+}

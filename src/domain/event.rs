@@ -1,0 +1,358 @@
+//! An event as it is kept: the envelope's text, and beside it what we read out of it.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use serde::Deserialize;
+
+use super::catalogue::{self, DataError};
+use super::envelope::{Envelope, EnvelopeError};
+use super::filter::{EventType, EventTypeError};
+use super::ids::{EditionId, EventId, OpaqueIdError, ProjectId, WorkspaceId};
+
+/// The largest event that is accepted, in bytes (product.md §3).
+pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
+
+/// The longest `id` and `source`, in bytes: both go into an index key.
+pub const MAX_IDENTITY_BYTES: usize = 512;
+
+/// One accepted event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Our id, the `webhook-id`.
+    pub id: EventId,
+    /// The tenant it belongs to.
+    pub workspace: WorkspaceId,
+    /// The envelope's `source`; with `external_id` it identifies the event.
+    pub source: String,
+    /// The envelope's `id`.
+    pub external_id: String,
+    /// What happened.
+    pub event_type: EventType,
+    /// The project it is about; `None` matches no project filter.
+    pub project: Option<ProjectId>,
+    /// The edition it is about.
+    pub edition: Option<EditionId>,
+    /// When it happened, in whole milliseconds (what both databases keep).
+    pub occurred_at: DateTime<Utc>,
+    /// The envelope as it arrived, byte for byte.
+    pub envelope: Box<str>,
+}
+
+/// Why a message is no event that we can use. The text is the dead letter's reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// Over [`MAX_EVENT_BYTES`].
+    #[error("the event has {0} bytes, more than {MAX_EVENT_BYTES}")]
+    TooLarge(usize),
+    /// Not UTF-8, and so not JSON.
+    #[error("not JSON: not UTF-8")]
+    NotUtf8,
+    /// Not JSON at all.
+    #[error("not JSON: {0}")]
+    NotJson(String),
+    /// JSON, but no CloudEvents envelope.
+    #[error("not a CloudEvent: {0}")]
+    NotCloudEvent(String),
+    /// An attribute breaks its rule.
+    #[error("`{attribute}`: {reason}")]
+    Attribute {
+        /// The attribute's name in the envelope.
+        attribute: &'static str,
+        /// The rule it breaks.
+        reason: String,
+    },
+    /// A known type whose data lacks something.
+    #[error("data of a known type: {0}")]
+    Data(#[from] DataError),
+    /// State, which belongs on the snapshots exchange.
+    #[error("`type`: snapshots and deletions belong on the snapshots exchange")]
+    State,
+}
+
+impl EventError {
+    fn attribute(attribute: &'static str, reason: impl Into<String>) -> Self {
+        Self::Attribute {
+            attribute,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Members of `data` that attribution looks at; each may be absent or of another type.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Attribution<'a> {
+    #[serde(borrow)]
+    project_id: Option<Loose<'a>>,
+    #[serde(borrow)]
+    edition_id: Option<Loose<'a>>,
+    #[serde(borrow)]
+    timestamp: Option<Loose<'a>>,
+}
+
+/// A string, or anything else, which is then ignored: unknown types owe us no form.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Loose<'a> {
+    Text(#[serde(borrow)] Cow<'a, str>),
+    Other(serde::de::IgnoredAny),
+}
+
+impl Loose<'_> {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+impl Event {
+    /// Reads an event out of the text that arrived. `id` and `accepted_at` are given; the event
+    /// time is the envelope's `time`, else `data.timestamp`, else `accepted_at`.
+    pub fn decode(
+        bytes: &[u8],
+        id: EventId,
+        accepted_at: DateTime<Utc>,
+    ) -> Result<Self, EventError> {
+        if bytes.len() > MAX_EVENT_BYTES {
+            return Err(EventError::TooLarge(bytes.len()));
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| EventError::NotUtf8)?;
+        let envelope = Envelope::parse(text).map_err(|error| envelope_error(&error))?;
+
+        if envelope.specversion != "1.0" {
+            return Err(EventError::attribute("specversion", "must be `1.0`"));
+        }
+        if envelope.data_base64.is_some() {
+            return Err(EventError::attribute(
+                "data_base64",
+                "binary data is not taken; send JSON in `data`",
+            ));
+        }
+        let external_id = identity("id", &envelope.id)?;
+        let source = identity("source", &envelope.source)?;
+        let event_type = EventType::new(&envelope.event_type)
+            .map_err(|error: EventTypeError| EventError::attribute("type", error.to_string()))?;
+        if catalogue::is_state(&event_type) {
+            return Err(EventError::State);
+        }
+        let data = envelope.data_text();
+        catalogue::check_data(&event_type, data)?;
+
+        let told: Attribution<'_> = serde_json::from_str(data).unwrap_or_default();
+        let (data_project, data_edition, data_time) = (
+            told.project_id.as_ref().and_then(Loose::text),
+            told.edition_id.as_ref().and_then(Loose::text),
+            told.timestamp.as_ref().and_then(Loose::text),
+        );
+        let workspace = match envelope.workspaceid.as_deref() {
+            Some(text) => WorkspaceId::new(text).map_err(|error: OpaqueIdError| {
+                EventError::attribute("workspaceid", error.to_string())
+            })?,
+            None => WorkspaceId::default(),
+        };
+        // What the envelope says must be right; what `data` says is taken where it can be.
+        let project = match envelope.projectid.as_deref() {
+            Some(text) => Some(
+                ProjectId::new(text)
+                    .map_err(|error| EventError::attribute("projectid", error.to_string()))?,
+            ),
+            None => data_project.and_then(|text| ProjectId::new(text).ok()),
+        };
+        let edition = data_edition
+            .or(envelope.subject.as_deref())
+            .and_then(|text| EditionId::new(text).ok());
+        let occurred_at = match envelope.time.as_deref() {
+            Some(text) => rfc3339(text)
+                .ok_or_else(|| EventError::attribute("time", "must be a timestamp of RFC 3339"))?,
+            None => data_time.and_then(rfc3339).unwrap_or(accepted_at),
+        };
+        Ok(Self {
+            id,
+            workspace,
+            source,
+            external_id,
+            event_type,
+            project,
+            edition,
+            occurred_at: occurred_at.trunc_subsecs(3),
+            envelope: Box::from(text),
+        })
+    }
+}
+
+/// Checks `id` and `source`: both are needed, bounded, and go into a text column.
+fn identity(attribute: &'static str, text: &str) -> Result<String, EventError> {
+    if text.is_empty() {
+        return Err(EventError::attribute(attribute, "must not be empty"));
+    }
+    if text.len() > MAX_IDENTITY_BYTES {
+        return Err(EventError::attribute(
+            attribute,
+            format!("must be at most {MAX_IDENTITY_BYTES} bytes"),
+        ));
+    }
+    if text.contains('\0') {
+        return Err(EventError::attribute(attribute, "must not hold NUL"));
+    }
+    Ok(text.to_owned())
+}
+
+fn rfc3339(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text)
+        .ok()
+        .map(|time| time.with_timezone(&Utc))
+}
+
+/// Tells "no JSON" from "JSON, but no envelope", and names the attribute.
+fn envelope_error(error: &EnvelopeError) -> EventError {
+    if error.source.is_syntax() || error.source.is_eof() {
+        return EventError::NotJson(error.source.to_string());
+    }
+    let reason = without_position(&error.source);
+    match error.path.as_str() {
+        "." => EventError::NotCloudEvent(reason),
+        path => EventError::NotCloudEvent(format!("`{path}`: {reason}")),
+    }
+}
+
+/// `serde_json` ends its messages with a line and column; beside a path they only confuse.
+pub(super) fn without_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::ids::new_id;
+    use super::*;
+
+    fn accepted_at() -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(1_777_000_000_000).unwrap()
+    }
+
+    fn decode(text: &str) -> Result<Event, EventError> {
+        Event::decode(
+            text.as_bytes(),
+            new_id(accepted_at(), [0; 10]),
+            accepted_at(),
+        )
+    }
+
+    fn reason(text: &str) -> String {
+        decode(text).unwrap_err().to_string()
+    }
+
+    const SUBMITTED: &str = r#"{"specversion":"1.0","id":"1","source":"/report-forge","type":"edition.submitted",
+        "time":"2026-05-01T11:00:00.1239+02:00","subject":"ed_9","workspaceid":"ws_1","projectid":"pr_1","unknown":{"z":1},
+        "data":{"edition_id":"ed_123","blueprint_id":"b","project_id":"pr_2","timestamp":"2026-05-01T09:00:00Z"}}"#;
+
+    #[test]
+    fn an_event_is_read_and_its_text_kept() {
+        let event = decode(SUBMITTED).unwrap();
+        assert_eq!(event.workspace.as_str(), "ws_1");
+        assert_eq!(
+            event.project.unwrap().as_str(),
+            "pr_1",
+            "the envelope's project wins"
+        );
+        assert_eq!(
+            event.edition.unwrap().as_str(),
+            "ed_123",
+            "the data's edition wins"
+        );
+        assert_eq!(
+            event.occurred_at.to_rfc3339(),
+            "2026-05-01T09:00:00.123+00:00"
+        );
+        assert_eq!(&*event.envelope, SUBMITTED);
+    }
+
+    #[test]
+    fn what_the_envelope_leaves_out_comes_from_the_data_and_then_from_defaults() {
+        let event = decode(r#"{"specversion":"1.0","id":"1","source":"s","type":"edition.archived","subject":"ed_9",
+            "data":{"project_id":"pr_2","timestamp":"2026-05-01T09:00:00Z"}}"#).unwrap();
+        assert_eq!(event.workspace, WorkspaceId::default());
+        assert_eq!(event.project.unwrap().as_str(), "pr_2");
+        assert_eq!(event.edition.unwrap().as_str(), "ed_9");
+        assert_eq!(event.occurred_at.to_rfc3339(), "2026-05-01T09:00:00+00:00");
+
+        let bare = decode(r#"{"specversion":"1.0","id":"1","source":"s","type":"x"}"#).unwrap();
+        assert_eq!(bare.occurred_at, accepted_at());
+        assert_eq!((bare.project, bare.edition), (None, None));
+    }
+
+    #[test]
+    fn data_of_an_unknown_type_owes_us_no_form() {
+        for data in [
+            "7",
+            "[1]",
+            "\"text\"",
+            r#"{"project_id":7,"edition_id":null}"#,
+            r#"{"a":"\ud800 \u0000"}"#,
+        ] {
+            let text = format!(
+                r#"{{"specversion":"1.0","id":"1","source":"s","type":"x.y","data":{data}}}"#
+            );
+            let event = decode(&text).unwrap_or_else(|error| panic!("{data}: {error}"));
+            assert_eq!(event.project, None);
+        }
+    }
+
+    #[test]
+    fn each_fault_is_told_with_the_attribute_it_is_in() {
+        assert!(reason("{").starts_with("not JSON"));
+        assert!(reason("not json").starts_with("not JSON"));
+        assert!(reason("[]").starts_with("not a CloudEvent"));
+        assert!(reason("{}").contains("missing field `specversion`"));
+        let with = |from: &str, to: &str| reason(&SUBMITTED.replace(from, to));
+        assert!(with("\"1.0\"", "\"0.3\"").starts_with("`specversion`"));
+        assert!(with("\"id\":\"1\"", "\"id\":\"\"").starts_with("`id`"));
+        assert!(with("\"id\":\"1\"", "\"id\":1").contains("`id`"));
+        assert!(with("\"id\":\"1\"", "\"id\":\"a\\u0000\"").starts_with("`id`"));
+        assert!(with("\"id\":\"1\"", "\"id\":\"1\",\"id\":\"2\"").contains("duplicate field `id`"));
+        assert!(with("/report-forge", &"s".repeat(513)).starts_with("`source`"));
+        assert!(with("edition.submitted", "Edition!").starts_with("`type`"));
+        assert!(with("edition.submitted", "edition.snapshot").contains("snapshots exchange"));
+        assert!(with("2026-05-01T11:00:00.1239+02:00", "noon").starts_with("`time`"));
+        assert!(with("ws_1", "").starts_with("`workspaceid`"));
+        assert!(with("pr_1", "a\\u0001").starts_with("`projectid`"));
+        assert!(with("\"edition_id\":\"ed_123\",", "").contains("`edition_id`"));
+        assert!(
+            with("\"data\":", "\"data_base64\":\"AA==\",\"data\":").starts_with("`data_base64`")
+        );
+        assert!(reason(&format!("{SUBMITTED} {{}}")).starts_with("not JSON"));
+    }
+
+    #[test]
+    fn an_event_over_the_limit_is_refused_before_it_is_read() {
+        let huge = vec![b' '; MAX_EVENT_BYTES + 1];
+        let error =
+            Event::decode(&huge, new_id(accepted_at(), [0; 10]), accepted_at()).unwrap_err();
+        assert_eq!(error, EventError::TooLarge(MAX_EVENT_BYTES + 1));
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_junk_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
+            drop(Event::decode(&bytes, new_id(accepted_at(), [0; 10]), accepted_at()));
+        }
+
+        #[test]
+        fn any_text_as_id_and_source_is_kept_or_refused_by_name(id in ".{0,600}", source in ".{0,20}") {
+            let text = serde_json::json!({"specversion":"1.0","id":id,"source":source,"type":"x"}).to_string();
+            match decode(&text) {
+                Ok(event) => prop_assert_eq!((event.external_id, event.source), (id, source)),
+                Err(EventError::Attribute { attribute, .. }) => prop_assert!(matches!(attribute, "id" | "source")),
+                Err(other) => prop_assert!(false, "{}", other),
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The product's own rules, pure: no I/O, no clock, no randomness of its own, no runtime.
+//!
+//! Everything here can be called from a property test. Time and random numbers come in as
+//! parameters; databases, sockets and brokers live elsewhere.
+//!
+//! - [`ids`]: typed ids, and the core's opaque ones.
+//! - [`event`]: an event as we keep it, decoded from the CloudEvents envelope in [`envelope`] and
+//!   checked against the [`catalogue`] of known types.
+//! - [`subscription`] and [`filter`]: who wants which events, where and how.
+//! - [`delivery`] and [`attempt`]: the states of a delivery and what one try produced.
+//! - [`retry`]: when to try again.
+//! - [`secret`], [`signature`] and [`payload`]: the exact bytes that go out, and their signatures.
+
+pub mod attempt;
+pub mod catalogue;
+pub mod delivery;
+pub mod envelope;
+pub mod event;
+pub mod filter;
+pub mod ids;
+pub mod payload;
+pub mod retry;
+pub mod secret;
+pub mod signature;
+pub mod subscription;

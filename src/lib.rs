@@ -1,0 +1,34 @@
+//! forge-dispatch: events from RabbitMQ, kept in SQLite or Postgres, out as signed webhooks.
+//!
+//! One straight road (docs/ARCHITECTURE.md draws it): [`ingest`] takes messages in and commits
+//! them through [`store`]; [`dispatch`] takes leased deliveries from there, sends them through
+//! [`egress`] and settles what came of it. Rows are the only thing the two share, so either can
+//! die at any line and the next start goes on from what was committed.
+//!
+//! - [`domain`]: the product's rules, pure.
+//! - [`store`]: what is kept; one trait per consumer, two databases.
+//! - [`ingest`]: from AMQP to a commit, and only then an acknowledgement.
+//! - [`dispatch`]: permits, attempts, outcomes, settling.
+//! - [`egress`]: which addresses may be dialled, and the client that dials them.
+//! - [`ops`]: health and metrics for operators.
+//! - [`app`]: builds the parts, starts them, drains them.
+//! - [`cli`]: the command line.
+//! - Leaves: [`config`], [`telemetry`], [`health`], [`shutdown`], [`clock`], [`entropy`],
+//!   [`wake`], [`reconnect`].
+
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod dispatch;
+pub mod domain;
+pub mod egress;
+pub mod entropy;
+pub mod health;
+pub mod ingest;
+pub mod ops;
+pub mod reconnect;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;
+pub mod wake;

@@ -1,0 +1,3 @@
+//! The `forge-dispatch` program.
+
+fn main() {}

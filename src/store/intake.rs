@@ -1,0 +1,55 @@
+//! What those who write events must know of the dispatcher: whether a delivery may be born leased,
+//! and where to hand it. `dispatch` implements it, `ingest` uses it, neither knows the other.
+
+use std::any::Any;
+use std::fmt;
+use std::fmt::Debug;
+
+use super::LeasedDelivery;
+use super::targets::Target;
+
+/// The right to have one delivery in flight. Dropping it gives it back.
+pub struct Permit(#[expect(dead_code, reason = "held for its Drop")] Box<dyn Any + Send + Sync>);
+
+impl Permit {
+    /// Wraps the dispatcher's own guard.
+    pub fn new(guard: impl Any + Send + Sync) -> Self {
+        Self(Box::new(guard))
+    }
+}
+
+impl Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Permit")
+    }
+}
+
+/// The dispatcher, as a writer of events sees it.
+pub trait Intake: Send + Sync {
+    /// A permit to send one delivery of an event of `bytes` at once to this target, if there is
+    /// one free; otherwise the delivery waits in the database. Called inside a transaction, so it
+    /// must not block.
+    fn admit(&self, target: &Target, bytes: usize) -> Option<Permit>;
+
+    /// Takes committed deliveries that were born leased. Never blocks: each holds a permit.
+    fn hand_over(&self, leased: Vec<(LeasedDelivery, Permit)>);
+
+    /// Says that deliveries were left waiting in the database.
+    fn left_waiting(&self);
+}
+
+/// For processes that only write: nothing is admitted, so everything waits for a dispatcher.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoDispatch;
+
+impl Intake for NoDispatch {
+    fn admit(&self, _target: &Target, _bytes: usize) -> Option<Permit> {
+        None
+    }
+
+    fn hand_over(&self, leased: Vec<(LeasedDelivery, Permit)>) {
+        debug_assert!(leased.is_empty(), "nothing was admitted");
+    }
+
+    fn left_waiting(&self) {}
+}

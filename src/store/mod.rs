@@ -1,0 +1,397 @@
+//! What is kept, and the only thing that ingest and dispatch share.
+//!
+//! Traits split by consumer under one [`Store`], used as `Arc<dyn Store>`. **One method is one
+//! transaction**: it happened whole, or not at all. Two implementations, [`sqlite`] and
+//! [`postgres`], each with native types and SQL; `tests/store` runs every method on both.
+//!
+//! - [`intake`]: what a writer of events must know of the dispatcher (permits, hand-over).
+//! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
+//! - [`vault`]: the master key, and the sealing of secrets under it.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use crate::domain::attempt::Attempt;
+use crate::domain::delivery::{DeliveryState, Lane, Verdict};
+use crate::domain::filter::EventType;
+use crate::domain::ids::{DeliveryId, EventId, OwnerId, SecretId, SubscriptionId, WorkspaceId};
+use crate::domain::payload::Payload;
+use crate::domain::secret::SigningSecret;
+use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus};
+use crate::wake::Wake;
+
+pub mod error;
+pub mod intake;
+pub mod postgres;
+pub mod sqlite;
+pub mod targets;
+pub mod vault;
+
+pub use error::StoreError;
+use intake::{Intake, Permit};
+use targets::Target;
+
+/// What every method answers.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// The most queue rows that one accept makes, so that one transaction stays short: 500 events for
+/// 1,000 subscriptions are done in a hundred steps, not in one.
+pub const MAX_FAN_OUT_ROWS: usize = 5_000;
+
+/// Everything that is kept.
+pub trait Store:
+    EventStore + DeliveryQueue + Subscriptions + DeliveryLog + Maintenance + Debug
+{
+}
+
+impl<T: EventStore + DeliveryQueue + Subscriptions + DeliveryLog + Maintenance + Debug> Store
+    for T
+{
+}
+
+/// Who takes leases, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Leasing {
+    /// The run of the process that will send.
+    pub owner: OwnerId,
+    /// How long the lease holds, by the database's clock.
+    pub lease: Duration,
+}
+
+/// A delivery that this process holds the lease of: everything that sending and settling need.
+#[derive(Clone, Debug)]
+pub struct LeasedDelivery {
+    /// Which delivery.
+    pub id: DeliveryId,
+    /// The lease token: it grows with every lease over the delivery's whole life. A settle that
+    /// carries an older one changes no state.
+    pub epoch: i32,
+    /// Attempts made before this one.
+    pub attempts: u32,
+    /// Leases in a row that ended without an outcome. A delivery that kills its process shows here.
+    pub lost_leases: u32,
+    /// Which share of the permits it is sent under.
+    pub lane: Lane,
+    /// The event and its bodies, shared with the event's other deliveries.
+    pub payload: Arc<Payload>,
+    /// Where it goes.
+    pub target: Arc<Target>,
+    /// When the lease ends, on [`crate::clock::Clock::monotonic`], counted from before the request
+    /// that took it: never later than the database thinks.
+    pub leased_until: Duration,
+}
+
+/// What became of one event of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptOutcome {
+    /// Kept now, with its deliveries.
+    Stored,
+    /// Its (`source`, `id`) was known already: nothing changed.
+    Duplicate,
+}
+
+/// What an accept did.
+#[derive(Debug, Default)]
+pub struct Accepted {
+    /// One outcome for each event taken, in the order given. **May be shorter than the batch**:
+    /// a batch that would make more than [`MAX_FAN_OUT_ROWS`] queue rows is taken only in part
+    /// (at least one event), and the caller comes again with the rest.
+    pub outcomes: Vec<AcceptOutcome>,
+    /// Deliveries born leased to the caller, each with the permit that the intake gave for it.
+    pub leased: Vec<(LeasedDelivery, Permit)>,
+    /// How many deliveries were left for the claim loop of any replica.
+    pub pending: usize,
+}
+
+/// Taking events in.
+#[async_trait]
+pub trait EventStore: Send + Sync {
+    /// Keeps a batch of events, in one transaction: dedupe on (`source`, `id`), for each new event
+    /// the event itself, its feed position and one delivery for each active subscription that it
+    /// matches. Deliveries that `intake` admits are born leased to `leasing.owner`; the others wait
+    /// as `pending`.
+    ///
+    /// A second event of the same identity inside the batch is a duplicate of the first. Coming
+    /// again with the same ids after an ambiguous failure is safe: an event that was committed
+    /// under the id given here counts as `Stored`, and its deliveries that are still leased to the
+    /// same owner at epoch 1 are adopted (returned again).
+    async fn accept(
+        &self,
+        events: &[Arc<Payload>],
+        leasing: Leasing,
+        intake: &dyn Intake,
+    ) -> Result<Accepted>;
+}
+
+/// What is due now, and when more will be.
+#[derive(Clone, Debug, Default)]
+pub struct Due {
+    /// Subscriptions with at least one delivery due, active ones only.
+    pub work: Vec<(Arc<Target>, Lane)>,
+    /// How long until the next delivery becomes due, where one is known.
+    pub next_in: Option<Duration>,
+}
+
+/// A request for due deliveries.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// For whom.
+    pub leasing: Leasing,
+    /// How long after its end a lease is left alone before it is taken over.
+    pub grace: Duration,
+    /// From which lane.
+    pub lane: Lane,
+    /// At most how many of each subscription, oldest due first.
+    pub wants: Vec<(SubscriptionId, usize)>,
+    /// At most how many bytes of event text in all (at least one delivery is returned, however
+    /// large its event is).
+    pub max_bytes: usize,
+}
+
+/// What is to be written for one leased delivery.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// Which delivery.
+    pub delivery: DeliveryId,
+    /// The tenant, for the attempt's row.
+    pub workspace: WorkspaceId,
+    /// The lease token that it was sent under.
+    pub epoch: i32,
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// What the attempt met; `None` only for [`Verdict::Released`].
+    pub attempt: Option<Attempt>,
+}
+
+/// What a settle found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettleOutcome {
+    /// The state changed as the verdict says.
+    Settled,
+    /// The lease was another's by then: the attempt was recorded as such, no state changed.
+    LeaseLost,
+}
+
+/// How much waits, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct QueueDepth {
+    /// Due or waiting for their time, unleased.
+    pub pending: u64,
+    /// Leased.
+    pub in_flight: u64,
+    /// How long the oldest due and unleased delivery of an active subscription has been waiting.
+    pub oldest_due: Option<Duration>,
+}
+
+/// The hot queue.
+#[async_trait]
+pub trait DeliveryQueue: Send + Sync {
+    /// Which active subscriptions have due deliveries, per lane. A lease that ended more than
+    /// `grace` ago counts as due.
+    async fn due(&self, grace: Duration) -> Result<Due>;
+
+    /// Leases due deliveries. Two claims never get the same delivery; subscriptions that are
+    /// disabled or deleted by now are passed over, whatever was asked.
+    async fn claim(&self, claim: &Claim) -> Result<Vec<LeasedDelivery>>;
+
+    /// Writes outcomes, in one transaction, each under its lease token (`owner`, epoch). Answers in
+    /// the order given. Coming again with the same settlements after an ambiguous failure is safe:
+    /// what was committed answers `Settled` again and changes nothing.
+    ///
+    /// [`Verdict::Gone`] also disables the subscription.
+    async fn settle(
+        &self,
+        owner: OwnerId,
+        settlements: &[Settlement],
+    ) -> Result<Vec<SettleOutcome>>;
+
+    /// Moves up to `limit` deliveries of deleted subscriptions that nobody is sending to history as
+    /// `cancelled`. Answers how many; 0 when nothing is left to do.
+    async fn cancel_orphans(&self, grace: Duration, limit: usize) -> Result<usize>;
+
+    /// Counts the queue.
+    async fn queue_depth(&self) -> Result<QueueDepth>;
+}
+
+/// What is needed to register a subscription.
+#[derive(Clone, Debug)]
+pub struct NewSubscription {
+    /// Its id, made by the caller.
+    pub id: SubscriptionId,
+    /// The tenant.
+    pub workspace: WorkspaceId,
+    /// What is asked for, checked by the caller.
+    pub spec: SubscriptionSpec,
+    /// The id of its first secret.
+    pub secret_id: SecretId,
+    /// Its first secret; kept sealed.
+    pub secret: SigningSecret,
+}
+
+/// A page of a list: at most `limit` items behind `after`.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRequest<Key> {
+    /// At most this many.
+    pub limit: usize,
+    /// Begin behind this one; `None` begins at the beginning.
+    pub after: Option<Key>,
+}
+
+/// One page, and where the next begins.
+#[derive(Clone, Debug)]
+pub struct Page<Item, Key> {
+    /// The items, in the list's order.
+    pub items: Vec<Item>,
+    /// Pass as `after` to go on; `None` on the last page.
+    pub next: Option<Key>,
+}
+
+impl<Item, Key> Page<Item, Key> {
+    /// Makes a page out of up to `limit + 1` items: the one too many says that there is a next.
+    pub fn of(mut items: Vec<Item>, limit: usize, key: impl Fn(&Item) -> Key) -> Self {
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = if more { items.last().map(key) } else { None };
+        Self { items, next }
+    }
+}
+
+/// Subscriptions and their secrets. Every method sees one workspace only.
+#[async_trait]
+pub trait Subscriptions: Send + Sync {
+    /// Registers a subscription, active from the commit on.
+    async fn create_subscription(&self, new: &NewSubscription) -> Result<Subscription>;
+
+    /// One subscription; `None` if there is none of that id in the workspace, or it was deleted.
+    async fn subscription(
+        &self,
+        workspace: &WorkspaceId,
+        id: SubscriptionId,
+    ) -> Result<Option<Subscription>>;
+
+    /// All that are not deleted, newest first.
+    async fn subscriptions(
+        &self,
+        workspace: &WorkspaceId,
+        page: PageRequest<SubscriptionId>,
+    ) -> Result<Page<Subscription, SubscriptionId>>;
+
+    /// Replaces what was asked for and the status, if the subscription is still at `version`;
+    /// otherwise [`StoreError::Stale`]. `None` if it does not exist.
+    async fn update_subscription(
+        &self,
+        workspace: &WorkspaceId,
+        id: SubscriptionId,
+        version: i64,
+        spec: &SubscriptionSpec,
+        status: &SubscriptionStatus,
+    ) -> Result<Option<Subscription>>;
+
+    /// Deletes it, and its secrets. What waits for it is cancelled by
+    /// [`DeliveryQueue::cancel_orphans`]. `false` if there is none.
+    async fn delete_subscription(
+        &self,
+        workspace: &WorkspaceId,
+        id: SubscriptionId,
+    ) -> Result<bool>;
+}
+
+/// A delivery as clients see it: the union of the queue and the history.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeliveryRecord {
+    /// Its id.
+    pub id: DeliveryId,
+    /// The event.
+    pub event_id: EventId,
+    /// The event's type.
+    pub event_type: EventType,
+    /// Where it goes.
+    pub subscription_id: SubscriptionId,
+    /// Where it stands.
+    pub state: DeliveryState,
+    /// Attempts settled so far.
+    pub attempts: u32,
+    /// When it is due, while it is pending.
+    pub due_at: Option<DateTime<Utc>>,
+    /// When it reached its final state.
+    pub settled_at: Option<DateTime<Utc>>,
+}
+
+/// An attempt as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptRecord {
+    /// The lease token it was made under; with the delivery's id it identifies the attempt.
+    pub epoch: i32,
+    /// What it met.
+    pub attempt: Attempt,
+    /// Whether its lease was another's when it was settled: it counted for nothing.
+    pub lease_lost: bool,
+}
+
+/// Which deliveries a list shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DeliveryFilter {
+    /// Of this subscription only.
+    pub subscription: Option<SubscriptionId>,
+    /// In this state only.
+    pub state: Option<DeliveryState>,
+}
+
+/// Reading what was and is delivered. Every method sees one workspace only.
+#[async_trait]
+pub trait DeliveryLog: Send + Sync {
+    /// Deliveries, newest first.
+    async fn deliveries(
+        &self,
+        workspace: &WorkspaceId,
+        filter: DeliveryFilter,
+        page: PageRequest<DeliveryId>,
+    ) -> Result<Page<DeliveryRecord, DeliveryId>>;
+
+    /// One delivery.
+    async fn delivery(
+        &self,
+        workspace: &WorkspaceId,
+        id: DeliveryId,
+    ) -> Result<Option<DeliveryRecord>>;
+
+    /// The attempts of a delivery, oldest first; the key is the epoch.
+    async fn attempts(
+        &self,
+        workspace: &WorkspaceId,
+        id: DeliveryId,
+        page: PageRequest<i32>,
+    ) -> Result<Page<AttemptRecord, i32>>;
+}
+
+/// Keeping house.
+#[async_trait]
+pub trait Maintenance: Send + Sync {
+    /// Which database this is, for logs: `sqlite` or `postgres`.
+    fn kind(&self) -> &'static str;
+
+    /// Brings the schema up to this program's version, under a lock, forward only; then checks that
+    /// the master key is the one that this database's secrets are sealed under
+    /// ([`StoreError::MasterKey`] if it is another). Doing it again does nothing.
+    async fn migrate(&self) -> Result<()>;
+
+    /// Whether the database answers and its schema is the one this program knows.
+    async fn ready(&self) -> Result<()>;
+
+    /// Rings when another process may have made work. Returns only when the store is closed.
+    async fn listen(&self, wake: Arc<Wake>);
+
+    /// Tells other processes that there may be work; many calls make one notice.
+    fn announce(&self);
+
+    /// Closes the connections; on SQLite also folds the write-ahead log back into the file.
+    async fn close(&self);
+}
+
+/// Subscription rows by id, as both stores load them.
+pub type TargetMap = HashMap<SubscriptionId, Arc<Target>>;

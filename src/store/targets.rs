@@ -1,0 +1,144 @@
+//! The subscriptions, held in memory for matching and sending.
+//!
+//! Every change of a subscription raises one number in the database, its row's `generation`, in the
+//! same transaction. Accept and claim read that number inside their own transaction: equal to the
+//! one in memory, the memory is exact; greater, the rows changed since then are loaded first. So no
+//! accept fans out to, and no claim serves, a subscription as it was before its last commit.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::event::Event;
+use crate::domain::ids::{SubscriptionId, WorkspaceId};
+use crate::domain::signature::SigningKey;
+use crate::domain::subscription::Subscription;
+
+/// A signing key and the end of its overlap, if a rotation gave it one.
+#[derive(Clone, Debug)]
+pub struct LiveKey {
+    /// The key.
+    pub key: SigningKey,
+    /// Signs until then; `None` is the current one.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// A subscription with its signing keys: all that matching and sending need.
+#[derive(Clone)]
+pub struct Target {
+    /// The subscription.
+    pub subscription: Subscription,
+    /// Its keys, newest first.
+    pub keys: Vec<LiveKey>,
+}
+
+impl Target {
+    /// The keys that sign at this instant, newest first.
+    pub fn signing_keys(&self, now: DateTime<Utc>) -> Vec<SigningKey> {
+        self.keys
+            .iter()
+            .filter(|live| live.expires_at.is_none_or(|end| now < end))
+            .map(|live| live.key.clone())
+            .collect()
+    }
+
+    /// Its id.
+    pub fn id(&self) -> SubscriptionId {
+        self.subscription.id
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("id", &self.id().to_string())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A row that changed since a generation.
+#[derive(Debug)]
+pub enum TargetChange {
+    /// Active: it is matched and served.
+    Active(Box<Target>),
+    /// Disabled or deleted: it is neither.
+    Gone(SubscriptionId),
+}
+
+/// All active subscriptions, as of one generation. Replaced whole, never changed.
+#[derive(Clone, Debug, Default)]
+pub struct Targets {
+    generation: i64,
+    by_id: HashMap<SubscriptionId, Arc<Target>>,
+    by_workspace: HashMap<WorkspaceId, Vec<Arc<Target>>>,
+}
+
+impl Targets {
+    /// The generation that this is exact for.
+    pub fn generation(&self) -> i64 {
+        self.generation
+    }
+
+    /// The active subscription of this id.
+    pub fn get(&self, id: SubscriptionId) -> Option<&Arc<Target>> {
+        self.by_id.get(&id)
+    }
+
+    /// All active subscriptions.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.by_id.values()
+    }
+
+    /// How many are active.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether none is active.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// The subscriptions that an event goes to.
+    pub fn matching<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a Arc<Target>> {
+        self.by_workspace
+            .get(&event.workspace)
+            .into_iter()
+            .flatten()
+            .filter(|target| target.subscription.receives(event))
+    }
+
+    /// What this becomes with the changes up to `generation`.
+    #[must_use]
+    pub fn with(&self, generation: i64, changes: Vec<TargetChange>) -> Self {
+        let mut by_id = self.by_id.clone();
+        for change in changes {
+            match change {
+                TargetChange::Active(target) => {
+                    by_id.insert(target.id(), Arc::from(target));
+                }
+                TargetChange::Gone(id) => {
+                    by_id.remove(&id);
+                }
+            }
+        }
+        let mut by_workspace: HashMap<WorkspaceId, Vec<Arc<Target>>> = HashMap::new();
+        for target in by_id.values() {
+            by_workspace
+                .entry(target.subscription.workspace.clone())
+                .or_default()
+                .push(Arc::clone(target));
+        }
+        // The order of fan-out is the order of registration, whatever a hash map says.
+        for targets in by_workspace.values_mut() {
+            targets.sort_by_key(|target| target.id());
+        }
+        Self {
+            generation,
+            by_id,
+            by_workspace,
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! One integration binary: real brokers, real databases, in-process receivers.
+
+mod cli;
+mod dispatch;
+mod egress;
+mod faults;
+mod harness;
+mod ingest;
+mod store;
