@@ -1,0 +1,265 @@
+//! Configuration: built-in defaults < TOML file < `FORGE_…` environment < flags (product.md §8).
+//!
+//! The sections are plain structs that each part takes as it is. Unknown and wrong keys are errors
+//! that name the key; durations are written `100ms`, `5s`, `2h`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+pub mod allow;
+pub mod duration;
+
+pub use allow::AllowRule;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The master key in base64 (`FORGE_MASTER_KEY`); goes before [`Secrets::master_key_file`].
+    pub master_key: Option<SecretString>,
+    /// Where things are kept.
+    pub database: Database,
+    /// The broker; without a URL there is none.
+    pub amqp: Amqp,
+    /// The Report Forge API.
+    pub api: Api,
+    /// Health and metrics.
+    pub ops: Ops,
+    /// What may be dialled, and how long it may take.
+    pub egress: Egress,
+    /// Sending.
+    pub dispatch: Dispatch,
+    /// Trying again.
+    pub retry: Retry,
+    /// The master key's file.
+    pub secrets: Secrets,
+    /// Logs.
+    pub log: Log,
+}
+
+/// `[database]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// `sqlite://PATH` or `postgres://…`. May hold a password: never printed.
+    pub url: SecretString,
+    /// Connections on Postgres, readers on SQLite.
+    pub max_connections: u32,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: SecretString::from("sqlite://data/forge-dispatch.db"),
+            max_connections: 10,
+        }
+    }
+}
+
+/// `[amqp]`: product.md §3.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Amqp {
+    /// `amqp://` or `amqps://`. Absent: no broker. May hold a password: never printed.
+    pub url: Option<SecretString>,
+    /// The topic exchange that the core publishes events to.
+    pub events_exchange: String,
+    /// Our quorum queue on it.
+    pub events_queue: String,
+    /// The routing patterns that the queue is bound with.
+    pub bindings: Vec<String>,
+    /// Where messages go that cannot be used.
+    pub dead_letter_exchange: String,
+    /// The quorum queue that keeps them.
+    pub dead_letter_queue: String,
+    /// Messages unacknowledged at once.
+    pub prefetch: u16,
+    /// The most events that one transaction takes.
+    pub batch_events: usize,
+    /// How long a batch waits for more.
+    #[serde(with = "duration")]
+    pub batch_linger: Duration,
+}
+
+impl Default for Amqp {
+    fn default() -> Self {
+        Self {
+            url: None,
+            events_exchange: "report-forge.events".to_owned(),
+            events_queue: "forge-dispatch.events".to_owned(),
+            bindings: vec!["edition.#".to_owned(), "output.#".to_owned()],
+            dead_letter_exchange: "report-forge.dead-letter".to_owned(),
+            dead_letter_queue: "forge-dispatch.dead-letter".to_owned(),
+            prefetch: 500,
+            batch_events: 500,
+            batch_linger: Duration::from_millis(5),
+        }
+    }
+}
+
+/// `[api]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    /// Where the API listens.
+    pub listen: SocketAddr,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
+        }
+    }
+}
+
+/// `[ops]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ops {
+    /// Where `/healthz`, `/readyz` and `/metrics` listen.
+    pub listen: SocketAddr,
+}
+
+impl Default for Ops {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+        }
+    }
+}
+
+/// `[egress]`: product.md §4, targets.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Egress {
+    /// Special ranges that may be dialled all the same.
+    pub allow: Vec<AllowRule>,
+    /// Whether `http` targets are taken.
+    pub allow_http: bool,
+    /// For one attempt in all.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// For the connection, TLS included.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            allow_http: false,
+            timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+/// `[dispatch]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dispatch {
+    /// Requests in flight at once, in this process.
+    pub concurrency: usize,
+    /// Requests in flight at once to one subscription that sets no limit of its own.
+    pub subscription_concurrency: usize,
+    /// Event text held for deliveries in flight, in bytes.
+    pub max_bytes_in_flight: usize,
+    /// How long a lease holds.
+    #[serde(with = "duration")]
+    pub lease: Duration,
+    /// How long after its end a lease is left alone.
+    #[serde(with = "duration")]
+    pub lease_grace: Duration,
+    /// The most outcomes that one transaction writes.
+    pub settle_batch: usize,
+    /// How long outcomes wait for more.
+    #[serde(with = "duration")]
+    pub settle_linger: Duration,
+    /// How often the queue is looked at when nothing rings.
+    #[serde(with = "duration")]
+    pub poll_interval: Duration,
+    /// How long a graceful stop may take.
+    #[serde(with = "duration")]
+    pub drain_timeout: Duration,
+}
+
+impl Default for Dispatch {
+    fn default() -> Self {
+        Self {
+            concurrency: 512,
+            subscription_concurrency: 64,
+            max_bytes_in_flight: 64 * 1024 * 1024,
+            lease: Duration::from_secs(60),
+            lease_grace: Duration::from_secs(5),
+            settle_batch: 1_000,
+            settle_linger: Duration::from_millis(20),
+            poll_interval: Duration::from_secs(1),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// `[retry]`: product.md §4.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retry {
+    /// The delays after the first attempt, the second, and so on, for subscriptions without a
+    /// schedule of their own.
+    #[serde(with = "duration::list")]
+    pub schedule: Vec<Duration>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            schedule: crate::domain::retry::RetrySchedule::default()
+                .delays()
+                .to_vec(),
+        }
+    }
+}
+
+/// `[secrets]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Secrets {
+    /// The file that holds the master key. On SQLite it is made on first start, beside the
+    /// database by default; on Postgres it must exist, or `FORGE_MASTER_KEY` be set.
+    pub master_key_file: Option<PathBuf>,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// The form of a line.
+    pub format: LogFormat,
+    /// A filter as `tracing-subscriber` reads it: `info`, `forge_dispatch=debug,lapin=warn`.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Human,
+            filter: "info".to_owned(),
+        }
+    }
+}
