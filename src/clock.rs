@@ -16,6 +16,12 @@ pub trait Clock: Debug + Send + Sync {
     fn monotonic(&self) -> Duration;
 }
 
+/// Waits, where the passing of time is itself the event: a linger, a poll, a backoff.
+#[expect(clippy::disallowed_methods, reason = "the one place that sleeps")]
+pub async fn pause(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
 /// The machine's clocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;

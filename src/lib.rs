@@ -16,6 +16,7 @@
 //! - Leaves: [`config`], [`telemetry`], [`health`], [`shutdown`], [`clock`], [`entropy`],
 //!   [`wake`], [`reconnect`].
 
+#[cfg(any())]
 pub mod app;
 pub mod cli;
 pub mod clock;

@@ -39,12 +39,8 @@ impl Reconnect {
     }
 
     /// Waits for the next delay.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "waiting is what this module is for"
-    )]
     pub async fn pause(&mut self) {
-        tokio::time::sleep(self.next_delay()).await;
+        crate::clock::pause(self.next_delay()).await;
     }
 }
 

@@ -198,7 +198,7 @@ impl Default for Dispatch {
             concurrency: 512,
             subscription_concurrency: 64,
             max_bytes_in_flight: 64 * 1024 * 1024,
-            lease: Duration::from_secs(60),
+            lease: Duration::from_mins(1),
             lease_grace: Duration::from_secs(5),
             settle_batch: 1_000,
             settle_linger: Duration::from_millis(20),

@@ -1,1 +1,185 @@
-//! Placeholder: being written.
+//! From a leased delivery to a settled one.
+//!
+//! ```text
+//! accept (born leased) ─▶ hand_over ─┐
+//!                                    ├─▶ attempt ─▶ outcome ─▶ settle (batched) ─▶ store
+//! scheduler (due, claim) ────────────┘
+//! ```
+//!
+//! - [`permits`]: the right to have a delivery in flight; what keeps memory and neighbours bounded.
+//! - [`scheduler`]: finds due work and claims it, as much as there are permits.
+//! - [`attempt`]: signs and sends one delivery.
+//! - [`outcome`]: what an answer means; pure.
+//! - [`settle`]: writes outcomes in batches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::config;
+use crate::domain::delivery::{Lane, Verdict};
+use crate::domain::retry::RetrySchedule;
+use crate::egress::client::WebhookClient;
+use crate::entropy::Entropy;
+use crate::health::Health;
+use crate::shutdown::Shutdown;
+use crate::store::intake::{Intake, Permit};
+use crate::store::targets::Target;
+use crate::store::{LeasedDelivery, Leasing, Settlement, Store};
+use crate::wake::Wake;
+
+pub mod attempt;
+pub mod outcome;
+pub mod permits;
+pub mod scheduler;
+pub mod settle;
+
+use permits::Ledger;
+
+/// What the dispatcher is built of.
+pub struct Parts {
+    /// Where deliveries come from and outcomes go.
+    pub store: Arc<dyn Store>,
+    /// What sends.
+    pub client: Arc<WebhookClient>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Jitter.
+    pub entropy: Entropy,
+    /// Where trouble is told.
+    pub health: Arc<Health>,
+    /// Under whose name leases are taken.
+    pub leasing: Leasing,
+    /// Limits.
+    pub settings: config::Dispatch,
+    /// For subscriptions without a schedule of their own.
+    pub schedule: RetrySchedule,
+    /// How long one attempt may take.
+    pub attempt_timeout: Duration,
+}
+
+/// The dispatcher. Clones share it; the one that was built first is [`run`](Self::run).
+#[derive(Clone)]
+pub struct Dispatcher {
+    parts: Arc<Parts>,
+    ledger: Arc<Ledger>,
+    attempts: TaskTracker,
+    settlements: mpsc::Sender<Settlement>,
+    wake: Arc<Wake>,
+    shutdown: Shutdown,
+}
+
+/// The end of the settlements' channel, to be given to [`Dispatcher::run`].
+pub struct Settlements(mpsc::Receiver<Settlement>);
+
+impl Dispatcher {
+    /// Builds it; nothing runs yet, but deliveries can be handed over already.
+    pub fn new(parts: Parts, shutdown: Shutdown) -> (Self, Settlements) {
+        // Past this mark attempts wait for the settler with their permits in hand, and so nothing
+        // new is sent: the way in which a slow database pushes back.
+        let high_water = parts.settings.settle_batch * 4;
+        let (settlements, receiver) = mpsc::channel(high_water);
+        let dispatcher = Self {
+            ledger: Arc::new(Ledger::new(&parts.settings)),
+            parts: Arc::new(parts),
+            attempts: TaskTracker::new(),
+            settlements,
+            wake: Arc::new(Wake::default()),
+            shutdown,
+        };
+        (dispatcher, Settlements(receiver))
+    }
+
+    /// Runs until the soft token, then drains: no new claims, attempts in flight end, outcomes are
+    /// written. The hard token drops what is left; its leases run out and another run takes it over.
+    pub async fn run(self, settlements: Settlements) {
+        let finish = CancellationToken::new();
+        let settler = tokio::spawn(settle::run(
+            Arc::clone(&self.parts),
+            Arc::clone(&self.ledger),
+            settlements.0,
+            finish.clone(),
+            self.shutdown.hard.clone(),
+        ));
+        let store = Arc::clone(&self.parts.store);
+        tokio::select! {
+            () = scheduler::run(&self) => {}
+            () = store.listen(Arc::clone(&self.wake)) => {}
+        }
+        self.ledger.close();
+        self.drain(settler, finish).await;
+    }
+
+    /// Waits for the attempts and then for the settler, or for the hard token.
+    async fn drain(&self, mut settler: JoinHandle<()>, finish: CancellationToken) {
+        self.attempts.close();
+        tracing::info!(in_flight = self.attempts.len(), "draining");
+        let drained = async {
+            self.attempts.wait().await;
+            finish.cancel();
+            if let Err(error) = (&mut settler).await {
+                tracing::error!(%error, "the settler broke; what it held will be sent again");
+            }
+        };
+        tokio::select! {
+            () = drained => {}
+            () = self.shutdown.hard.cancelled() => {
+                tracing::warn!(left = self.attempts.len(), "dropped; will be sent again");
+            }
+        }
+    }
+
+    /// Starts the attempt of a leased delivery.
+    fn start(&self, delivery: LeasedDelivery, permit: Permit) {
+        let parts = Arc::clone(&self.parts);
+        let settlements = self.settlements.clone();
+        let hard = self.shutdown.hard.clone();
+        self.attempts.spawn(async move {
+            let attempt = async {
+                let settlement = attempt::run(&parts, &delivery).await;
+                // Only a settler that is gone refuses; then the lease runs out.
+                drop(settlements.send(settlement).await);
+            };
+            tokio::select! {
+                () = attempt => {}
+                () = hard.cancelled() => {}
+            }
+            drop(permit);
+        });
+    }
+
+    /// Gives a leased delivery back unsent.
+    async fn release(&self, delivery: &LeasedDelivery) {
+        let settlement = Settlement {
+            delivery: delivery.id,
+            workspace: delivery.payload.event().workspace.clone(),
+            epoch: delivery.epoch,
+            verdict: Verdict::Released,
+            attempt: None,
+        };
+        drop(self.settlements.send(settlement).await);
+    }
+}
+
+impl Intake for Dispatcher {
+    fn admit(&self, target: &Target, bytes: usize) -> Option<Permit> {
+        self.ledger
+            .admit(target, Lane::Fresh, bytes)
+            .map(Permit::new)
+    }
+
+    fn hand_over(&self, leased: Vec<(LeasedDelivery, Permit)>) {
+        for (delivery, permit) in leased {
+            self.start(delivery, permit);
+        }
+    }
+
+    fn left_waiting(&self) {
+        self.wake.ring();
+    }
+}

@@ -18,6 +18,7 @@ pub struct Payload {
     standard: OnceLock<Bytes>,
     kazinex: OnceLock<Bytes>,
     cloud_events: OnceLock<Bytes>,
+    traceparent: OnceLock<Option<String>>,
 }
 
 #[derive(Serialize)]
@@ -44,6 +45,7 @@ impl Payload {
             standard: OnceLock::new(),
             kazinex: OnceLock::new(),
             cloud_events: OnceLock::new(),
+            traceparent: OnceLock::new(),
         }
     }
 
@@ -63,14 +65,10 @@ impl Payload {
     }
 
     /// W3C trace context that the event came with, where it is of the right form.
-    pub fn traceparent(&self) -> Option<String> {
-        let envelope = Envelope::parse(&self.event.envelope).ok()?;
-        let text = envelope.traceparent?;
-        let fine = text.len() == 55
-            && text
-                .bytes()
-                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'));
-        fine.then(|| text.into_owned())
+    pub fn traceparent(&self) -> Option<&str> {
+        self.traceparent
+            .get_or_init(|| traceparent(&self.event))
+            .as_deref()
     }
 }
 
@@ -111,6 +109,17 @@ fn kazinex(event: &Event) -> Bytes {
 
 fn cloud_events(event: &Event) -> Bytes {
     Bytes::copy_from_slice(event.envelope.as_bytes())
+}
+
+/// The envelope's trace context: 55 characters of hex and dashes (W3C Trace Context §3.2), since it
+/// becomes a header.
+fn traceparent(event: &Event) -> Option<String> {
+    let text = Envelope::parse(&event.envelope).ok()?.traceparent?;
+    let fine = text.len() == 55
+        && text
+            .bytes()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'));
+    fine.then(|| text.into_owned())
 }
 
 /// Lends the event's `data` as it was written, key order and number spelling kept.

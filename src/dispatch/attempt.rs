@@ -1,0 +1,160 @@
+//! One attempt: sign, send, judge. Whatever happens in it, there is an outcome.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+
+use super::Parts;
+use super::outcome::Judge;
+use crate::domain::attempt::{Attempt, ErrorClass};
+use crate::domain::delivery::Verdict;
+use crate::domain::payload::content_type;
+use crate::domain::signature::webhook_signature;
+use crate::domain::subscription::BodyFormat;
+use crate::store::{LeasedDelivery, Settlement};
+
+/// Leases in a row without an outcome after which a delivery is taken for one that kills its
+/// process: it is not sent, but counted as a failed attempt (queue.md §4).
+const MAX_LOST_LEASES: u32 = 5;
+
+/// Between the end of an attempt and the end of its lease: what the settle may take.
+pub const SETTLE_MARGIN: Duration = Duration::from_secs(5);
+
+const AGENT: &str = concat!("forge-dispatch/", env!("CARGO_PKG_VERSION"));
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const KAZINEX_SIGNATURE: HeaderName = HeaderName::from_static("x-kazinex-signature");
+
+/// Makes one attempt at a leased delivery and says what is to be written.
+pub async fn run(parts: &Parts, delivery: &LeasedDelivery) -> Settlement {
+    let verdict = if too_late(parts, delivery) {
+        // Another process may have it by now: sending would be a second receipt for nothing.
+        (None, Verdict::Released)
+    } else if delivery.lost_leases > MAX_LOST_LEASES {
+        let (attempt, verdict) = failed(parts, delivery, ErrorClass::Lost);
+        (Some(attempt), verdict)
+    } else {
+        let caught = AssertUnwindSafe(send(parts, delivery)).catch_unwind().await;
+        let (attempt, verdict) =
+            caught.unwrap_or_else(|_| failed(parts, delivery, ErrorClass::Internal));
+        (Some(attempt), verdict)
+    };
+    let (attempt, verdict) = verdict;
+    log(delivery, attempt.as_ref(), &verdict);
+    count(attempt.as_ref(), &verdict);
+    Settlement {
+        delivery: delivery.id,
+        workspace: delivery.payload.event().workspace.clone(),
+        epoch: delivery.epoch,
+        verdict,
+        attempt,
+    }
+}
+
+/// Whether an attempt begun now could still be running when the lease ends.
+fn too_late(parts: &Parts, delivery: &LeasedDelivery) -> bool {
+    parts.clock.monotonic() + parts.attempt_timeout + SETTLE_MARGIN > delivery.leased_until
+}
+
+async fn send(parts: &Parts, delivery: &LeasedDelivery) -> (Attempt, Verdict) {
+    let spec = &delivery.target.subscription.spec;
+    let body = delivery.payload.body(spec.format);
+    let Some(headers) = headers(parts, delivery, &body) else {
+        return failed(parts, delivery, ErrorClass::Internal);
+    };
+    let sent = parts.client.post(spec.url.as_url(), headers, body).await;
+    judge(parts, delivery, |judge| judge.judge(sent))
+}
+
+/// The headers of Standard Webhooks 1.0 and our own; `None` if no key is live or a value is no
+/// header, neither of which an accepted subscription can cause.
+fn headers(parts: &Parts, delivery: &LeasedDelivery, body: &[u8]) -> Option<HeaderMap> {
+    let format = delivery.target.subscription.spec.format;
+    let now = parts.clock.now();
+    let keys = delivery.target.signing_keys(now);
+    let id = delivery.payload.event().id.to_string();
+    let timestamp = now.timestamp();
+    let oldest = keys.last()?;
+
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(format)));
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    let signature = webhook_signature(&keys, &id, timestamp, body);
+    headers.insert(WEBHOOK_SIGNATURE, HeaderValue::try_from(signature).ok()?);
+    headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(timestamp));
+    headers.insert(WEBHOOK_ID, HeaderValue::try_from(id).ok()?);
+    if format == BodyFormat::Kazinex {
+        // One value only: during an overlap the receiver still has the old secret.
+        let signature = oldest.kazinex(body);
+        headers.insert(KAZINEX_SIGNATURE, HeaderValue::try_from(signature).ok()?);
+    }
+    if let Some(traceparent) = delivery.payload.traceparent() {
+        headers.insert(TRACEPARENT, HeaderValue::try_from(traceparent).ok()?);
+    }
+    Some(headers)
+}
+
+fn failed(parts: &Parts, delivery: &LeasedDelivery, class: ErrorClass) -> (Attempt, Verdict) {
+    let at = parts.clock.now();
+    judge(parts, delivery, |judge| judge.failed(class, at))
+}
+
+fn judge<T>(parts: &Parts, delivery: &LeasedDelivery, ask: impl FnOnce(&Judge<'_>) -> T) -> T {
+    let own = delivery.target.subscription.spec.retry_schedule.as_ref();
+    ask(&Judge {
+        schedule: own.unwrap_or(&parts.schedule),
+        attempts_before: delivery.attempts,
+        unit: parts.entropy.unit(),
+        now: parts.clock.now(),
+    })
+}
+
+/// One wide line per attempt: everything an operator filters by, nothing secret (the host, not
+/// the URL: paths and queries may hold tokens).
+fn log(delivery: &LeasedDelivery, attempt: Option<&Attempt>, verdict: &Verdict) {
+    let event = delivery.payload.event();
+    let retry_in_ms = match verdict {
+        Verdict::Retry { delay } => u64::try_from(delay.as_millis()).ok(),
+        _ => None,
+    };
+    tracing::info!(
+        target: "forge_dispatch::attempt",
+        delivery = %delivery.id,
+        event = %event.id,
+        r#type = %event.event_type,
+        workspace = %event.workspace,
+        subscription = %delivery.target.id(),
+        host = delivery.target.subscription.spec.url.host(),
+        lane = delivery.lane.as_str(),
+        attempt = delivery.attempts + 1,
+        epoch = delivery.epoch,
+        status = attempt.and_then(|attempt| attempt.status),
+        error = attempt.and_then(|attempt| attempt.error).map(ErrorClass::as_str),
+        duration_ms = attempt.and_then(|attempt| u64::try_from(attempt.duration.as_millis()).ok()),
+        retry_in_ms,
+        "{}", name(verdict),
+    );
+}
+
+fn count(attempt: Option<&Attempt>, verdict: &Verdict) {
+    let Some(attempt) = attempt else { return };
+    let class = attempt.error.map_or("none", ErrorClass::as_str);
+    metrics::counter!("forge_attempts_total", "outcome" => name(verdict), "class" => class)
+        .increment(1);
+    metrics::histogram!("forge_attempt_duration_seconds").record(attempt.duration);
+}
+
+/// The name of an outcome in logs and metrics.
+fn name(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Succeeded => "succeeded",
+        Verdict::Retry { .. } => "retried",
+        Verdict::Failed | Verdict::Gone => "failed",
+        Verdict::Released => "released",
+    }
+}

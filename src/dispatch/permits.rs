@@ -1,0 +1,425 @@
+//! Permits: how much may be in flight, and whose.
+//!
+//! Three rules keep one subscription from another's throat:
+//! - each lane has its own share, so that neither retries nor fresh work starve the other;
+//! - a subscription has at most its limit in flight, and within it each lane its share;
+//! - a subscription has at most as many permits of a lane in flight as are still free there
+//!   (the dynamic threshold of shared-buffer switches): `k` receivers that hang leave a `k+1`th
+//!   share free, however large `k` is. One subscription alone gets at most half of a lane.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config;
+use crate::domain::delivery::Lane;
+use crate::domain::ids::SubscriptionId;
+use crate::store::targets::Target;
+use crate::wake::Wake;
+
+/// Who holds how many permits.
+pub struct Ledger {
+    books: Mutex<Books>,
+    default_limit: usize,
+    /// Rung when a permit comes back while somebody is hungry for one.
+    freed: Wake,
+    hungry: AtomicBool,
+}
+
+struct Books {
+    free: PerLane<usize>,
+    bytes_in_flight: usize,
+    max_bytes: usize,
+    in_flight: usize,
+    accounts: HashMap<SubscriptionId, Account>,
+    doors: Doors,
+}
+
+/// Whether permits are given at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doors {
+    Open,
+    /// Outcomes cannot be written at the moment.
+    Suspended,
+    /// The program is stopping.
+    Closed,
+}
+
+#[derive(Default)]
+struct Account {
+    in_flight: PerLane<usize>,
+    /// Whether fresh deliveries of this subscription wait in the database: newer ones then queue
+    /// up behind them instead of overtaking.
+    backlogged: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct PerLane<T> {
+    fresh: T,
+    retry: T,
+}
+
+impl<T> PerLane<T> {
+    fn of(&mut self, lane: Lane) -> &mut T {
+        match lane {
+            Lane::Fresh => &mut self.fresh,
+            Lane::Retry => &mut self.retry,
+        }
+    }
+}
+
+/// One permit. Dropping it gives it back.
+pub struct Guard {
+    ledger: Arc<Ledger>,
+    subscription: SubscriptionId,
+    lane: Lane,
+    bytes: usize,
+}
+
+impl Ledger {
+    /// A ledger with everything free.
+    pub fn new(settings: &config::Dispatch) -> Self {
+        let retry = (settings.concurrency / 4).max(1);
+        let free = PerLane {
+            fresh: settings.concurrency.saturating_sub(retry).max(1),
+            retry,
+        };
+        Self {
+            books: Mutex::new(Books {
+                free,
+                bytes_in_flight: 0,
+                max_bytes: settings.max_bytes_in_flight,
+                in_flight: 0,
+                accounts: HashMap::new(),
+                doors: Doors::Open,
+            }),
+            default_limit: settings.subscription_concurrency,
+            freed: Wake::default(),
+            hungry: AtomicBool::new(false),
+        }
+    }
+
+    /// A permit for a fresh delivery that is being written right now, unless the subscription has
+    /// older ones waiting.
+    pub fn admit(self: &Arc<Self>, target: &Target, lane: Lane, bytes: usize) -> Option<Guard> {
+        let mut books = self.books();
+        let account = books.accounts.entry(target.id()).or_default();
+        if account.backlogged {
+            return None;
+        }
+        let taken = books.take(target.id(), lane, self.limit(target), bytes);
+        if !taken {
+            // What is refused now waits in the database, and what comes next waits behind it.
+            books.accounts.entry(target.id()).or_default().backlogged = true;
+            return None;
+        }
+        Some(self.guard(target, lane, bytes))
+    }
+
+    /// Up to `wanted` permits for deliveries about to be claimed. Their sizes are not known yet;
+    /// [`Guard::charge`] adds them.
+    pub fn reserve(self: &Arc<Self>, target: &Target, lane: Lane, wanted: usize) -> Vec<Guard> {
+        let mut books = self.books();
+        let limit = self.limit(target);
+        (0..wanted)
+            .map_while(|_| {
+                books
+                    .take(target.id(), lane, limit, 0)
+                    .then(|| self.guard(target, lane, 0))
+            })
+            .collect()
+    }
+
+    /// Bytes that may still be taken into flight.
+    pub fn bytes_free(&self) -> usize {
+        let books = self.books();
+        books.max_bytes.saturating_sub(books.bytes_in_flight)
+    }
+
+    /// How many deliveries hold a permit.
+    pub fn in_flight(&self) -> usize {
+        self.books().in_flight
+    }
+
+    /// Corrects which subscriptions have fresh deliveries waiting, from a look at the database.
+    pub fn set_backlogged(&self, waiting: impl Fn(SubscriptionId) -> bool) {
+        let mut books = self.books();
+        books.accounts.retain(|id, account| {
+            account.backlogged = waiting(*id);
+            !account.is_idle()
+        });
+    }
+
+    /// From now on nothing is admitted and nothing reserved.
+    pub fn close(&self) {
+        self.books().doors = Doors::Closed;
+    }
+
+    /// Gives nothing while outcomes cannot be written: what is not known to be settled must not be
+    /// claimed and sent again by this very process.
+    pub fn suspend(&self) {
+        let mut books = self.books();
+        if books.doors == Doors::Open {
+            books.doors = Doors::Suspended;
+        }
+    }
+
+    /// Gives again, after [`suspend`](Self::suspend).
+    pub fn resume(&self) {
+        let mut books = self.books();
+        if books.doors == Doors::Suspended {
+            books.doors = Doors::Open;
+            drop(books);
+            self.freed.ring();
+        }
+    }
+
+    /// Waits until a permit has come back since [`mark_hungry`](Self::mark_hungry).
+    pub async fn permit_freed(&self) {
+        self.freed.rung().await;
+    }
+
+    /// Says whether somebody waits for permits; without it none rings.
+    pub fn mark_hungry(&self, hungry: Hunger) {
+        self.hungry
+            .store(hungry == Hunger::Hungry, Ordering::Release);
+    }
+
+    fn guard(self: &Arc<Self>, target: &Target, lane: Lane, bytes: usize) -> Guard {
+        Guard {
+            ledger: Arc::clone(self),
+            subscription: target.id(),
+            lane,
+            bytes,
+        }
+    }
+
+    fn limit(&self, target: &Target) -> usize {
+        let own = target.subscription.spec.max_concurrency;
+        own.map_or(self.default_limit, |limit| {
+            usize::try_from(NonZeroU32::get(limit)).unwrap_or(usize::MAX)
+        })
+        .max(1)
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        // Every change under this lock is whole; a panic elsewhere does not spoil it.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the scheduler waits for permits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hunger {
+    /// There is due work and no permit for it.
+    Hungry,
+    /// There is nothing to do with a permit.
+    Sated,
+}
+
+impl Books {
+    /// Takes one permit if all three rules and the bytes allow it.
+    fn take(&mut self, id: SubscriptionId, lane: Lane, limit: usize, bytes: usize) -> bool {
+        let free = *self.free.of(lane);
+        // An event larger than the whole allowance still goes, alone.
+        let fits = self.bytes_in_flight + bytes <= self.max_bytes || self.in_flight == 0;
+        if self.doors != Doors::Open || free == 0 || !fits {
+            return false;
+        }
+        let account = self.accounts.entry(id).or_default();
+        let (of_lane, of_all) = (*account.in_flight.of(lane), account.total());
+        if of_all >= limit || of_lane >= lane_share(lane, limit) || of_lane >= free {
+            return false;
+        }
+        *account.in_flight.of(lane) += 1;
+        *self.free.of(lane) -= 1;
+        self.bytes_in_flight += bytes;
+        self.in_flight += 1;
+        true
+    }
+}
+
+impl Account {
+    fn total(&self) -> usize {
+        self.in_flight.fresh + self.in_flight.retry
+    }
+
+    fn is_idle(&self) -> bool {
+        self.total() == 0 && !self.backlogged
+    }
+}
+
+/// How much of a subscription's limit a lane may take: a quarter is out of reach for each other.
+fn lane_share(lane: Lane, limit: usize) -> usize {
+    let retry = (limit / 4).max(1);
+    match lane {
+        Lane::Retry => retry,
+        Lane::Fresh => limit.saturating_sub(limit / 4).max(1),
+    }
+}
+
+impl Guard {
+    /// Counts the size of what the permit is used for, once it is known.
+    pub fn charge(&mut self, bytes: usize) {
+        self.ledger.books().bytes_in_flight += bytes;
+        self.bytes += bytes;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut books = self.ledger.books();
+        *books.free.of(self.lane) += 1;
+        books.bytes_in_flight -= self.bytes;
+        books.in_flight -= 1;
+        if let Entry::Occupied(mut account) = books.accounts.entry(self.subscription) {
+            *account.get_mut().in_flight.of(self.lane) -= 1;
+            if account.get().is_idle() {
+                account.remove();
+            }
+        }
+        drop(books);
+        if self.ledger.hungry.load(Ordering::Acquire) {
+            self.ledger.freed.ring();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use chrono::DateTime;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::ids::{WorkspaceId, new_id};
+    use crate::domain::subscription::{BodyFormat, Subscription, SubscriptionSpec};
+    use crate::domain::subscription::{SubscriptionStatus, TargetUrl};
+
+    fn target(number: u8, limit: Option<u32>) -> Target {
+        let now = DateTime::UNIX_EPOCH;
+        Target {
+            subscription: Subscription {
+                id: new_id(now, [number; 10]),
+                workspace: WorkspaceId::default(),
+                spec: SubscriptionSpec {
+                    url: TargetUrl::new("https://receiver.example/").unwrap(),
+                    description: String::new(),
+                    event_types: vec!["*".parse().unwrap()],
+                    project_ids: None,
+                    format: BodyFormat::Standard,
+                    max_concurrency: limit.and_then(NonZeroU32::new),
+                    retry_schedule: None,
+                },
+                status: SubscriptionStatus::Active,
+                version: 1,
+                created_at: now,
+                updated_at: now,
+            },
+            keys: Vec::new(),
+        }
+    }
+
+    fn ledger(concurrency: usize, per_subscription: usize, bytes: usize) -> Arc<Ledger> {
+        Arc::new(Ledger::new(&config::Dispatch {
+            concurrency,
+            subscription_concurrency: per_subscription,
+            max_bytes_in_flight: bytes,
+            ..config::Dispatch::default()
+        }))
+    }
+
+    #[test]
+    fn a_subscriptions_own_limit_holds_over_both_lanes() {
+        let (ledger, target) = (ledger(100, 64, 1_000), target(1, Some(4)));
+        let fresh = ledger.reserve(&target, Lane::Fresh, 100);
+        let retry = ledger.reserve(&target, Lane::Retry, 100);
+        assert_eq!((fresh.len(), retry.len()), (3, 1));
+        drop(fresh);
+        assert_eq!(ledger.reserve(&target, Lane::Fresh, 100).len(), 3);
+    }
+
+    #[test]
+    fn however_many_receivers_hang_the_next_one_gets_permits() {
+        let ledger = ledger(512, 512, 1_000);
+        let held: Vec<_> = (0..40)
+            .map(|number| ledger.reserve(&target(number, None), Lane::Fresh, 512))
+            .collect();
+        assert!(held.iter().all(|guards| !guards.is_empty()));
+        assert!(!ledger.reserve(&target(99, None), Lane::Fresh, 1).is_empty());
+    }
+
+    #[test]
+    fn retries_and_fresh_work_do_not_take_each_others_share() {
+        let ledger = ledger(16, 64, 1_000);
+        let retries: Vec<_> = (0..100)
+            .flat_map(|number| ledger.reserve(&target(number, None), Lane::Retry, 100))
+            .collect();
+        assert_eq!(retries.len(), 4);
+        assert!(
+            !ledger
+                .reserve(&target(200, None), Lane::Fresh, 1)
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn bytes_are_bounded_but_a_giant_goes_alone() {
+        let (ledger, target) = (ledger(100, 64, 1_000), target(1, None));
+        let giant = ledger.admit(&target, Lane::Fresh, 5_000).unwrap();
+        assert_eq!(ledger.bytes_free(), 0);
+        assert!(ledger.admit(&target, Lane::Fresh, 1).is_none());
+        drop(giant);
+        assert_eq!(ledger.bytes_free(), 1_000);
+    }
+
+    #[test]
+    fn what_comes_behind_a_waiting_delivery_waits_too_until_the_queue_is_empty() {
+        let (ledger, target) = (ledger(100, 1, 1_000), target(1, None));
+        let first = ledger.admit(&target, Lane::Fresh, 1).unwrap();
+        assert!(ledger.admit(&target, Lane::Fresh, 1).is_none());
+        drop(first);
+        assert!(
+            ledger.admit(&target, Lane::Fresh, 1).is_none(),
+            "older ones wait"
+        );
+        ledger.set_backlogged(|_| false);
+        assert!(ledger.admit(&target, Lane::Fresh, 1).is_some());
+    }
+
+    #[test]
+    fn a_closed_ledger_gives_nothing() {
+        let ledger = ledger(100, 64, 1_000);
+        ledger.close();
+        assert!(ledger.admit(&target(1, None), Lane::Fresh, 1).is_none());
+        assert!(ledger.reserve(&target(1, None), Lane::Retry, 1).is_empty());
+    }
+
+    proptest! {
+        /// Whatever is taken and given back in whatever order, the books balance at the end.
+        #[test]
+        fn the_books_balance(steps in prop::collection::vec((0_u8..4, any::<bool>(), 0_usize..300, any::<bool>()), 0..200)) {
+            let ledger = ledger(8, 4, 1_000);
+            let mut held = Vec::new();
+            for (number, retry, bytes, give_back) in steps {
+                let lane = if retry { Lane::Retry } else { Lane::Fresh };
+                if give_back && !held.is_empty() {
+                    held.swap_remove(bytes % held.len());
+                } else {
+                    held.extend(ledger.admit(&target(number, None), lane, bytes));
+                }
+                prop_assert_eq!(ledger.in_flight(), held.len());
+                prop_assert!(held.len() <= 8);
+            }
+            held.clear();
+            ledger.set_backlogged(|_| false);
+            let books = ledger.books();
+            prop_assert_eq!((books.free.fresh, books.free.retry), (6, 2));
+            prop_assert_eq!((books.bytes_in_flight, books.in_flight), (0, 0));
+            prop_assert!(books.accounts.is_empty());
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Finding due work and claiming it, as much as there are permits for.
+//!
+//! Waits on events: a ring (commit, notification), a permit that comes back while work waits, the
+//! next due time; and behind them a jittered poll, so that a lost ring costs a second, not a
+//! delivery.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Dispatcher;
+use super::permits::{Guard, Hunger};
+use crate::clock::pause;
+use crate::domain::delivery::Lane;
+use crate::domain::ids::SubscriptionId;
+use crate::health::Part;
+use crate::reconnect::Reconnect;
+use crate::store::intake::Permit;
+use crate::store::targets::Target;
+use crate::store::{Claim, Due, LeasedDelivery, StoreError};
+
+/// The most deliveries that one claim takes.
+const CLAIM_SIZE: usize = 500;
+
+/// How many permits a subscription takes in its turn, before the next one's.
+const QUANTUM: usize = 16;
+
+/// How long freed permits gather before a claim, so that a claim is not made for one of them.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// How often deliveries of deleted subscriptions are looked for, and how many go at once.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+const SWEEP_SIZE: usize = 1_000;
+
+/// Runs until the soft token. A claim that was begun is ended and its deliveries are started: they
+/// are part of what is drained.
+pub async fn run(dispatcher: &Dispatcher) {
+    tokio::select! {
+        () = claim_loop(dispatcher) => {}
+        () = sweep_loop(dispatcher) => {}
+    }
+}
+
+/// What was found due at the last look.
+#[derive(Default)]
+struct View {
+    work: Vec<(Arc<Target>, Lane)>,
+    next_in: Option<Duration>,
+    /// Where the next round begins, so that the first of the list is not always first.
+    turn: usize,
+}
+
+/// What a round of claiming came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Something was claimed: there may be more.
+    Claimed,
+    /// Nothing is due.
+    NothingDue,
+    /// Something is due, but nothing may be sent now.
+    NoPermit,
+}
+
+async fn claim_loop(dispatcher: &Dispatcher) {
+    let soft = &dispatcher.shutdown.soft;
+    let mut reconnect = Reconnect::default();
+    let mut view = View::default();
+    let mut look = true;
+    while !soft.is_cancelled() {
+        let step = async {
+            if look {
+                view.refresh(look_around(dispatcher).await?);
+            }
+            view.claim(dispatcher).await
+        };
+        match step.await {
+            Ok(Progress::Claimed) => {
+                reconnect.reset();
+                look = false;
+            }
+            Ok(idle) => {
+                reconnect.reset();
+                look = tokio::select! {
+                    look = wait(dispatcher, idle, view.next_in) => look,
+                    () = soft.cancelled() => return,
+                };
+            }
+            Err(error) => {
+                fault(dispatcher, &error);
+                tokio::select! {
+                    () = reconnect.pause() => {}
+                    () = soft.cancelled() => return,
+                }
+                look = true;
+            }
+        }
+    }
+}
+
+/// Waits for a reason to go on; `true` if it is one to look at the database again.
+async fn wait(dispatcher: &Dispatcher, idle: Progress, next_in: Option<Duration>) -> bool {
+    let hungry = idle == Progress::NoPermit;
+    let jitter = 0.8 + 0.4 * dispatcher.parts.entropy.unit();
+    let poll = dispatcher.parts.settings.poll_interval.mul_f64(jitter);
+    let patience = next_in.map_or(poll, |next| next.min(poll));
+    tokio::select! {
+        () = dispatcher.wake.rung() => true,
+        () = pause(patience) => true,
+        () = dispatcher.ledger.permit_freed(), if hungry => {
+            pause(GATHER).await;
+            false
+        }
+    }
+}
+
+async fn look_around(dispatcher: &Dispatcher) -> Result<Due, StoreError> {
+    let parts = &dispatcher.parts;
+    let due = parts.store.due(parts.settings.lease_grace).await?;
+    parts.health.up(Part::Database);
+    let waiting: HashSet<SubscriptionId> = due
+        .work
+        .iter()
+        .filter(|(_, lane)| *lane == Lane::Fresh)
+        .map(|(target, _)| target.id())
+        .collect();
+    dispatcher.ledger.set_backlogged(|id| waiting.contains(&id));
+    Ok(due)
+}
+
+impl View {
+    fn refresh(&mut self, due: Due) {
+        self.work = due.work;
+        self.next_in = due.next_in;
+    }
+
+    /// Claims in both lanes what permits allow, and starts it.
+    async fn claim(&mut self, dispatcher: &Dispatcher) -> Result<Progress, StoreError> {
+        if self.work.is_empty() {
+            dispatcher.ledger.mark_hungry(Hunger::Sated);
+            return Ok(Progress::NothingDue);
+        }
+        // Before the permits are asked for: one that comes back from here on rings.
+        dispatcher.ledger.mark_hungry(Hunger::Hungry);
+        let mut progress = Progress::NoPermit;
+        for lane in Lane::ALL {
+            let reserved = self.reserve(dispatcher, lane);
+            if reserved.is_empty() {
+                continue;
+            }
+            self.claim_lane(dispatcher, lane, reserved).await?;
+            progress = Progress::Claimed;
+        }
+        Ok(progress)
+    }
+
+    /// Permits for a claim, in rounds over the subscriptions that have work in the lane.
+    fn reserve(&mut self, dispatcher: &Dispatcher, lane: Lane) -> Reserved {
+        let mut open: Vec<&Arc<Target>> = self
+            .work
+            .iter()
+            .filter(|(_, of)| *of == lane)
+            .map(|(target, _)| target)
+            .collect();
+        if let Some(first) = self.turn.checked_rem(open.len()) {
+            open.rotate_left(first);
+        }
+        self.turn = self.turn.wrapping_add(1);
+
+        let mut reserved = Reserved::new();
+        let mut left = CLAIM_SIZE;
+        while left > 0 && !open.is_empty() {
+            open.retain(|target| {
+                let wanted = QUANTUM.min(left);
+                let got = dispatcher.ledger.reserve(target, lane, wanted);
+                left -= got.len();
+                let full = got.len() == wanted;
+                if !got.is_empty() {
+                    reserved.entry(target.id()).or_default().extend(got);
+                }
+                full
+            });
+        }
+        reserved
+    }
+
+    async fn claim_lane(
+        &mut self,
+        dispatcher: &Dispatcher,
+        lane: Lane,
+        mut reserved: Reserved,
+    ) -> Result<(), StoreError> {
+        let parts = &dispatcher.parts;
+        let max_bytes = dispatcher.ledger.bytes_free();
+        let claim = Claim {
+            leasing: parts.leasing,
+            grace: parts.settings.lease_grace,
+            lane,
+            wants: reserved
+                .iter()
+                .map(|(id, guards)| (*id, guards.len()))
+                .collect(),
+            max_bytes,
+        };
+        let claimed = parts.store.claim(&claim).await?;
+        let bytes: usize = claimed.iter().map(size).sum();
+        for delivery in claimed {
+            let guard = reserved.get_mut(&delivery.target.id()).and_then(Vec::pop);
+            let Some(mut guard) = guard else {
+                // More than was asked for: a fault of the store. There is no permit to send it.
+                tracing::error!(delivery = %delivery.id, "claimed without a permit");
+                dispatcher.release(&delivery).await;
+                continue;
+            };
+            guard.charge(size(&delivery));
+            dispatcher.start(delivery, Permit::new(guard));
+        }
+        // A subscription that gave less than it was asked for has no more, unless it was the bytes
+        // that ended the claim.
+        if bytes <= max_bytes / 2 {
+            let spent = |id| reserved.get(&id).is_some_and(|left| !left.is_empty());
+            self.work
+                .retain(|(target, of)| *of != lane || !spent(target.id()));
+        }
+        Ok(())
+    }
+}
+
+/// Permits in hand, by the subscription that they are for.
+type Reserved = HashMap<SubscriptionId, Vec<Guard>>;
+
+fn size(delivery: &LeasedDelivery) -> usize {
+    delivery.payload.event().envelope.len()
+}
+
+/// Cancels what waits for subscriptions that were deleted.
+async fn sweep_loop(dispatcher: &Dispatcher) {
+    let parts = &dispatcher.parts;
+    let grace = parts.settings.lease_grace;
+    loop {
+        match parts.store.cancel_orphans(grace, SWEEP_SIZE).await {
+            Ok(SWEEP_SIZE..) => continue,
+            Ok(_) => {}
+            Err(error) => fault(dispatcher, &error),
+        }
+        pause(SWEEP_EVERY).await;
+    }
+}
+
+fn fault(dispatcher: &Dispatcher, error: &StoreError) {
+    if error.is_unavailable() {
+        let health = &dispatcher.parts.health;
+        health.down(Part::Database, "does not answer");
+        tracing::warn!(%error, "the queue cannot be read; trying again");
+    } else {
+        tracing::error!(%error, "the queue cannot be read; trying again");
+    }
+}

@@ -1,0 +1,152 @@
+//! Writing outcomes: gathered into batches, one transaction each, under their lease tokens.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Parts;
+use super::permits::Ledger;
+use crate::clock::pause;
+use crate::domain::ids::OwnerId;
+use crate::health::Part;
+use crate::reconnect::Reconnect;
+use crate::store::{SettleOutcome, Settlement, Store, StoreError};
+
+/// Runs until `finish`, and then until all that was sent by then is written; or until the hard
+/// token.
+pub async fn run(
+    parts: Arc<Parts>,
+    ledger: Arc<Ledger>,
+    mut settlements: mpsc::Receiver<Settlement>,
+    finish: CancellationToken,
+    hard: CancellationToken,
+) {
+    let work = async {
+        let mut batch = Vec::new();
+        while gather(&parts, &mut settlements, &finish, &mut batch).await == More::Yes {
+            write(&parts, &ledger, &batch).await;
+            batch.clear();
+            // Only when all that was held is written may work be claimed again: a lease of ours
+            // that ran out meanwhile belongs to an outcome still in the channel.
+            if settlements.is_empty() {
+                ledger.resume();
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = hard.cancelled() => {}
+    }
+}
+
+/// Whether there is a batch to write.
+#[derive(PartialEq, Eq)]
+enum More {
+    Yes,
+    No,
+}
+
+/// Fills the batch up to its size, or as far as it gets within the linger after the first one.
+async fn gather(
+    parts: &Parts,
+    settlements: &mut mpsc::Receiver<Settlement>,
+    finish: &CancellationToken,
+    batch: &mut Vec<Settlement>,
+) -> More {
+    let size = parts.settings.settle_batch;
+    // A closed channel still gives what is in it, and then says that there is no more.
+    if finish.is_cancelled() {
+        settlements.close();
+    }
+    tokio::select! {
+        count = settlements.recv_many(batch, size) => if count == 0 {
+            return More::No;
+        },
+        () = finish.cancelled(), if !settlements.is_closed() => {
+            settlements.close();
+            if settlements.recv_many(batch, size).await == 0 {
+                return More::No;
+            }
+        }
+    }
+    let fill = async {
+        while batch.len() < size && settlements.recv_many(batch, size - batch.len()).await > 0 {}
+    };
+    tokio::select! {
+        () = fill => {}
+        () = pause(parts.settings.settle_linger) => {}
+        () = finish.cancelled() => {}
+    }
+    More::Yes
+}
+
+/// Writes a batch, for as long as it takes: while the database is away the outcomes are held here,
+/// the channel fills, attempts keep their permits, and nothing new is sent.
+async fn write(parts: &Parts, ledger: &Ledger, batch: &[Settlement]) {
+    let mut reconnect = Reconnect::default();
+    loop {
+        match settle(&*parts.store, parts.leasing.owner, batch).await {
+            Ok(outcomes) => {
+                parts.health.up(Part::Database);
+                record(&outcomes);
+                return;
+            }
+            Err(error) if error.is_unavailable() => {
+                ledger.suspend();
+                parts.health.down(Part::Database, "does not take outcomes");
+                tracing::warn!(%error, held = batch.len(), "outcomes cannot be written; trying again");
+                reconnect.pause().await;
+            }
+            Err(error) => {
+                // Their leases run out and they are sent again: at least once holds.
+                tracing::error!(%error, lost = batch.len(), "outcomes were refused");
+                return;
+            }
+        }
+    }
+}
+
+/// Settles a batch. What the database refuses for its content is taken apart until the culprit
+/// stands alone, and that one is written without what the receiver said.
+async fn settle(
+    store: &dyn Store,
+    owner: OwnerId,
+    batch: &[Settlement],
+) -> Result<Vec<SettleOutcome>, StoreError> {
+    match store.settle(owner, batch).await {
+        Err(error) if error.is_rejected() && batch.len() > 1 => {
+            let (left, right) = batch.split_at(batch.len() / 2);
+            let mut outcomes = Box::pin(settle(store, owner, left)).await?;
+            outcomes.extend(Box::pin(settle(store, owner, right)).await?);
+            Ok(outcomes)
+        }
+        Err(error) if error.is_rejected() => {
+            tracing::warn!(%error, "an outcome is written without the receiver's answer");
+            let bare: Vec<Settlement> = batch.iter().cloned().map(without_answer).collect();
+            store.settle(owner, &bare).await
+        }
+        other => other,
+    }
+}
+
+fn without_answer(mut settlement: Settlement) -> Settlement {
+    if let Some(attempt) = &mut settlement.attempt {
+        attempt.response_headers.clear();
+        attempt.response_excerpt.clear();
+    }
+    settlement
+}
+
+fn record(outcomes: &[SettleOutcome]) {
+    #[expect(clippy::cast_precision_loss, reason = "a batch has thousands at most")]
+    metrics::histogram!("forge_settle_batch_size").record(outcomes.len() as f64);
+    let lost = outcomes
+        .iter()
+        .filter(|outcome| **outcome == SettleOutcome::LeaseLost)
+        .count();
+    if lost > 0 {
+        tracing::warn!(lost, "leases were lost before their outcomes were written");
+        metrics::counter!("forge_lost_leases_total").increment(lost as u64);
+    }
+}
