@@ -131,13 +131,13 @@ mod tests {
         })
     }
 
-    fn answer(status: u16, retry_after: Option<&str>) -> Result<Answer, SendError> {
-        Ok(Answer {
+    fn answer(status: u16, retry_after: Option<&str>) -> Answer {
+        Answer {
             status,
             headers: vec![("server".into(), "x".into())],
             excerpt: "body".into(),
             retry_after: retry_after.map(str::to_owned),
-        })
+        }
     }
 
     fn seconds(delay: u64) -> Verdict {
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn success_is_2xx_and_nothing_else() {
         for status in 100..=599 {
-            let (attempt, verdict) = judge(0, answer(status, None));
+            let (attempt, verdict) = judge(0, Ok(answer(status, None)));
             assert_eq!(
                 verdict == Verdict::Succeeded,
                 (200..300).contains(&status),
@@ -162,31 +162,31 @@ mod tests {
 
     #[test]
     fn gone_ends_it_at_once() {
-        assert_eq!(judge(0, answer(410, None)).1, Verdict::Gone);
+        assert_eq!(judge(0, Ok(answer(410, None))).1, Verdict::Gone);
     }
 
     #[test]
     fn the_last_failure_is_final() {
-        assert_eq!(judge(8, answer(500, None)).1, seconds(86_400));
-        assert_eq!(judge(9, answer(500, None)).1, Verdict::Failed);
-        assert_eq!(judge(9, answer(503, Some("5"))).1, Verdict::Failed);
+        assert_eq!(judge(8, Ok(answer(500, None))).1, seconds(86_400));
+        assert_eq!(judge(9, Ok(answer(500, None))).1, Verdict::Failed);
+        assert_eq!(judge(9, Ok(answer(503, Some("5")))).1, Verdict::Failed);
     }
 
     #[test]
     fn retry_after_counts_on_429_and_503_only() {
-        assert_eq!(judge(0, answer(429, Some("120"))).1, seconds(120));
+        assert_eq!(judge(0, Ok(answer(429, Some("120")))).1, seconds(120));
         assert_eq!(
-            judge(0, answer(503, Some("Fri, 01 May 2026 09:01:00 GMT"))).1,
+            judge(0, Ok(answer(503, Some("Fri, 01 May 2026 09:01:00 GMT")))).1,
             seconds(60)
         );
-        assert_eq!(judge(0, answer(500, Some("120"))).1, seconds(5));
+        assert_eq!(judge(0, Ok(answer(500, Some("120")))).1, seconds(5));
         assert_eq!(
-            judge(0, answer(503, Some("99999999999999999999999"))).1,
+            judge(0, Ok(answer(503, Some("99999999999999999999999")))).1,
             seconds(86_400)
         );
         for nonsense in ["", "-1", "soon", "Fri, 01 May 1970 09:01:00 GMT", "1.5"] {
             assert_eq!(
-                judge(0, answer(503, Some(nonsense))).1,
+                judge(0, Ok(answer(503, Some(nonsense)))).1,
                 seconds(5),
                 "{nonsense:?}"
             );
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_broke_off_is_no_success_but_what_came_of_it_is_kept() {
-        let half = answer(200, None).ok();
+        let half = Some(answer(200, None));
         let (attempt, verdict) = judge(0, Err(broken(ErrorClass::Body, half)));
         assert_eq!(
             (attempt.error, attempt.status),
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(attempt.response_excerpt, "body");
         assert_eq!(verdict, seconds(5));
 
-        let gone = answer(410, None).ok();
+        let gone = Some(answer(410, None));
         assert_eq!(
             judge(0, Err(broken(ErrorClass::Timeout, gone))).1,
             Verdict::Gone

@@ -3,9 +3,9 @@
 //! Three rules keep one subscription from another's throat:
 //! - each lane has its own share, so that neither retries nor fresh work starve the other;
 //! - a subscription has at most its limit in flight, and within it each lane its share;
-//! - a subscription has at most as many permits of a lane in flight as are still free there
-//!   (the dynamic threshold of shared-buffer switches): `k` receivers that hang leave a `k+1`th
-//!   share free, however large `k` is. One subscription alone gets at most half of a lane.
+//! - the last quarter of a lane is for subscriptions with nothing in flight in it, and of the rest
+//!   a subscription has at most as much as is still free (the dynamic threshold of shared-buffer
+//!   switches). However many receivers hang, the next subscription gets its turn.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -30,6 +30,8 @@ pub struct Ledger {
 
 struct Books {
     free: PerLane<usize>,
+    /// The part of each lane that is kept for subscriptions with nothing in flight.
+    kept: PerLane<usize>,
     bytes_in_flight: usize,
     max_bytes: usize,
     in_flight: usize,
@@ -89,6 +91,10 @@ impl Ledger {
         Self {
             books: Mutex::new(Books {
                 free,
+                kept: PerLane {
+                    fresh: free.fresh / 4,
+                    retry: free.retry / 4,
+                },
                 bytes_in_flight: 0,
                 max_bytes: settings.max_bytes_in_flight,
                 in_flight: 0,
@@ -228,9 +234,12 @@ impl Books {
         if self.doors != Doors::Open || free == 0 || !fits {
             return false;
         }
+        let kept = *self.kept.of(lane);
         let account = self.accounts.entry(id).or_default();
         let (of_lane, of_all) = (*account.in_flight.of(lane), account.total());
-        if of_all >= limit || of_lane >= lane_share(lane, limit) || of_lane >= free {
+        let within_limit = of_all < limit && of_lane < lane_share(lane, limit);
+        let leaves_room = of_lane == 0 || of_lane < free.saturating_sub(kept);
+        if !within_limit || !leaves_room {
             return false;
         }
         *account.in_flight.of(lane) += 1;
@@ -345,10 +354,11 @@ mod tests {
     #[test]
     fn however_many_receivers_hang_the_next_one_gets_permits() {
         let ledger = ledger(512, 512, 1_000);
-        let held: Vec<_> = (0..40)
+        let held: Vec<_> = (0..90)
             .map(|number| ledger.reserve(&target(number, None), Lane::Fresh, 512))
             .collect();
         assert!(held.iter().all(|guards| !guards.is_empty()));
+        assert!(held[0].len() > 100, "one alone is not held back");
         assert!(!ledger.reserve(&target(99, None), Lane::Fresh, 1).is_empty());
     }
 
