@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, AppError, Surroundings};
 use crate::clock::{Clock, pause};
 use crate::config::Config;
-use crate::domain::ids::WorkspaceId;
+use crate::domain::delivery::DeliveryState;
+use crate::domain::ids::{OwnerId, SubscriptionId, WorkspaceId};
 use crate::domain::secret::SigningSecret;
 use crate::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
 use crate::ingest::Entrance;
@@ -98,15 +99,22 @@ impl Demo {
             store: app.store(),
             entrance: app.entrance(),
             receiver,
-            surroundings,
             shutdown: shutdown.clone(),
+            // A directory that is used again holds the runs before; each is a tenant of its own.
+            workspace: run_workspace(&surroundings)?,
+            surroundings,
             started: Duration::ZERO,
         };
         stage.store.migrate().await?;
-        stage.subscribe().await?;
+        let subscriptions = stage.subscribe().await?;
 
         let running: JoinHandle<Result<(), AppError>> = tokio::spawn(app.run());
-        let summary = stage.started_now().play(self, json).await;
+        let stage = stage.started_now();
+        let summary = stage.play(self, json).await;
+        // The receiver goes with this run: what is left over must not be tried for ever.
+        for id in subscriptions {
+            stage.store.delete_subscription(&stage.workspace, id).await?;
+        }
         if summary.as_ref().is_ok_and(Option::is_some) || summary.is_err() {
             shutdown.begin();
         }
@@ -144,6 +152,7 @@ struct Stage {
     store: std::sync::Arc<dyn Store>,
     entrance: Entrance,
     receiver: Receiver,
+    workspace: WorkspaceId,
     surroundings: Surroundings,
     shutdown: Shutdown,
     started: Duration,
@@ -162,7 +171,8 @@ impl Stage {
             .saturating_sub(self.started)
     }
 
-    async fn subscribe(&self) -> anyhow::Result<()> {
+    async fn subscribe(&self) -> anyhow::Result<Vec<SubscriptionId>> {
+        let mut ids = Vec::new();
         let now = self.surroundings.clock.now();
         let entropy = &self.surroundings.entropy;
         for (name, wants, project, format) in HOOKS {
@@ -170,7 +180,7 @@ impl Stage {
             self.receiver.expect(name, secret.expose())?;
             let new = NewSubscription {
                 id: entropy.id(now),
-                workspace: WorkspaceId::default(),
+                workspace: self.workspace.clone(),
                 spec: SubscriptionSpec {
                     url: TargetUrl::new(&self.receiver.url(name))?,
                     description: format!("demo: {name}"),
@@ -183,14 +193,14 @@ impl Stage {
                 secret_id: entropy.id(now),
                 secret,
             };
-            self.store.create_subscription(&new).await?;
+            ids.push(self.store.create_subscription(&new).await?.id);
         }
-        Ok(())
+        Ok(ids)
     }
 
     /// Sends events: so many and a summary, or until the signal.
     async fn play(&self, demo: &Demo, json: bool) -> anyhow::Result<Option<Summary>> {
-        let mut story = Story::new(self.surroundings.entropy.clone());
+        let mut story = Story::new(self.workspace.clone(), self.surroundings.entropy.clone());
         let mut sent = 0;
         let mut view = View::new();
         let mut drawn = None;
@@ -252,18 +262,17 @@ impl Stage {
             seconds: self.elapsed().as_secs_f64(),
             ..Summary::default()
         };
-        let workspace = WorkspaceId::default();
         let mut after = None;
         loop {
             let page = PageRequest { limit: 500, after };
             let filter = DeliveryFilter::default();
-            let page = self.store.deliveries(&workspace, filter, page).await?;
+            let page = self.store.deliveries(&self.workspace, filter, page).await?;
             for delivery in &page.items {
                 summary.deliveries += 1;
                 summary.attempts += u64::from(delivery.attempts);
-                match delivery.state.as_str() {
-                    "succeeded" => summary.succeeded += 1,
-                    "failed" => summary.failed += 1,
+                match delivery.state {
+                    DeliveryState::Succeeded => summary.succeeded += 1,
+                    DeliveryState::Failed => summary.failed += 1,
                     _ => {}
                 }
             }
@@ -278,6 +287,11 @@ impl Stage {
             .sum();
         Ok(Some(summary))
     }
+}
+
+fn run_workspace(surroundings: &Surroundings) -> anyhow::Result<WorkspaceId> {
+    let run: OwnerId = surroundings.entropy.id(surroundings.clock.now());
+    Ok(WorkspaceId::new(&format!("demo_{run}"))?)
 }
 
 /// The defaults, but for what the demo needs: its own directory, its own receiver as the one

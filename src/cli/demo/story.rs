@@ -4,6 +4,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use crate::domain::ids::WorkspaceId;
 use crate::domain::payload::timestamp;
 use crate::entropy::Entropy;
 
@@ -36,6 +37,7 @@ struct Edition {
 
 /// A stream of believable events.
 pub(super) struct Story {
+    workspace: WorkspaceId,
     entropy: Entropy,
     editions: Vec<Edition>,
     told: u64,
@@ -43,8 +45,9 @@ pub(super) struct Story {
 }
 
 impl Story {
-    pub(super) fn new(entropy: Entropy) -> Self {
+    pub(super) fn new(workspace: WorkspaceId, entropy: Entropy) -> Self {
         Self {
+            workspace,
             entropy,
             editions: Vec::new(),
             told: 0,
@@ -64,8 +67,9 @@ impl Story {
         self.told += 1;
         let envelope = json!({
             "specversion": "1.0",
-            "id": format!("demo-{}", self.told),
-            "source": "/report-forge/demo",
+            "id": self.told.to_string(),
+            "source": format!("/report-forge/{}", self.workspace),
+            "workspaceid": self.workspace,
             "type": kind,
             "time": timestamp(now),
             "subject": edition.id,
@@ -149,7 +153,7 @@ mod tests {
     fn every_event_of_the_story_is_one_that_would_be_accepted() {
         let entropy = Entropy::seeded(3);
         let now = DateTime::from_timestamp_millis(1_777_000_000_000).unwrap();
-        let mut story = Story::new(entropy.clone());
+        let mut story = Story::new(WorkspaceId::default(), entropy.clone());
         let mut types = HashSet::new();
         let mut ids = HashSet::new();
         for _ in 0..500 {
