@@ -20,7 +20,7 @@ class Receiver(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         try:
             event = webhook.verify(body, {k.lower(): v for k, v in self.headers.items()})
-        except WebhookVerificationError:
+        except (WebhookVerificationError, ValueError):  # ValueError: a header that is no base64
             return self.answer(401)
         # At least once: the same id may come again, and is then acknowledged and ignored.
         if self.headers["webhook-id"] not in seen:

@@ -1,1 +1,7 @@
-//! Placeholder: being written.
+//! The whole program, from an event to a settled delivery, on both databases.
+
+mod isolation;
+mod lifecycle;
+mod retries;
+mod road;
+mod stopping;

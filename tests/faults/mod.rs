@@ -1,1 +1,6 @@
-//! Placeholder: being written.
+//! What dies, and what must come out right all the same.
+
+mod broker;
+mod database;
+mod killed;
+mod replicas;

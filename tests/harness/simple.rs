@@ -1,0 +1,123 @@
+//! Small scenes: one subscription, an event or a few, handed in without a broker.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use forge_dispatch::clock::{Clock, SystemClock};
+use forge_dispatch::domain::delivery::DeliveryState;
+use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
+use forge_dispatch::domain::secret::SigningSecret;
+use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
+use forge_dispatch::entropy::Entropy;
+use forge_dispatch::store::{
+    AttemptRecord, DeliveryFilter, DeliveryRecord, NewSubscription, PageRequest, Store,
+};
+
+use super::eventually;
+
+/// How long anything here may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A subscription to everything in the default workspace.
+pub(crate) async fn subscribe(store: &dyn Store, url: &str) -> SubscriptionId {
+    subscribe_as(store, url, None).await
+}
+
+/// The same, with a limit of its own.
+pub(crate) async fn subscribe_as(
+    store: &dyn Store,
+    url: &str,
+    max_concurrency: Option<u32>,
+) -> SubscriptionId {
+    let entropy = Entropy::system();
+    let now = SystemClock.now();
+    let new = NewSubscription {
+        id: entropy.id(now),
+        workspace: WorkspaceId::default(),
+        spec: SubscriptionSpec {
+            url: TargetUrl::new(url).expect("a good URL"),
+            description: String::new(),
+            event_types: vec!["*".parse().expect("a filter")],
+            project_ids: None,
+            format: BodyFormat::Standard,
+            max_concurrency: max_concurrency.and_then(NonZeroU32::new),
+            retry_schedule: None,
+        },
+        secret_id: entropy.id(now),
+        secret: SigningSecret::generate(entropy.bytes()),
+    };
+    store
+        .create_subscription(&new)
+        .await
+        .expect("the subscription is made")
+        .id
+}
+
+/// An event with this id, of an undocumented type.
+pub(crate) fn event(id: &str) -> Vec<u8> {
+    serde_json::json!({
+        "specversion": "1.0", "id": id, "source": "/test", "type": "edition.archived",
+        "data": {"edition_id": "ed_1", "id": id},
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// Events with these ids.
+pub(crate) fn events(ids: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
+    ids.into_iter().map(|id| event(&id.to_string())).collect()
+}
+
+/// All deliveries of a subscription, newest first.
+pub(crate) async fn deliveries(
+    store: &dyn Store,
+    subscription: SubscriptionId,
+) -> Vec<DeliveryRecord> {
+    let filter = DeliveryFilter {
+        subscription: Some(subscription),
+        state: None,
+    };
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let page = PageRequest { limit: 500, after };
+        let page = store
+            .deliveries(&WorkspaceId::default(), filter, page)
+            .await
+            .expect("the log is read");
+        all.extend(page.items);
+        after = page.next;
+        if after.is_none() {
+            return all;
+        }
+    }
+}
+
+/// The attempts of a delivery, oldest first.
+pub(crate) async fn attempts(store: &dyn Store, delivery: &DeliveryRecord) -> Vec<AttemptRecord> {
+    let page = PageRequest {
+        limit: 500,
+        after: None,
+    };
+    store
+        .attempts(&WorkspaceId::default(), delivery.id, page)
+        .await
+        .expect("the attempts are read")
+        .items
+}
+
+/// Waits until all deliveries of the subscription, so many of them, are in this state.
+pub(crate) async fn all_become(
+    store: &dyn Store,
+    subscription: SubscriptionId,
+    count: usize,
+    state: DeliveryState,
+) -> Vec<DeliveryRecord> {
+    let what = format!("{count} deliveries are {state}");
+    eventually(PATIENCE, &what, async || {
+        let all = deliveries(store, subscription).await;
+        all.len() == count && all.iter().all(|delivery| delivery.state == state)
+    })
+    .await;
+    deliveries(store, subscription).await
+}
