@@ -21,6 +21,11 @@ impl AllowRule {
     pub fn covers(&self, address: IpAddr, port: u16) -> bool {
         self.net.contains(&address) && self.port.is_none_or(|allowed| allowed == port)
     }
+
+    /// The one port that the rule is for; `None` is all.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
 }
 
 impl FromStr for AllowRule {

@@ -161,6 +161,8 @@ pub struct Egress {
     /// For the connection, TLS included.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
+    /// Certificate authorities (PEM) that are trusted beside the public ones, for receivers inside.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for Egress {
@@ -170,6 +172,7 @@ impl Default for Egress {
             allow_http: false,
             timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(3),
+            ca_file: None,
         }
     }
 }
