@@ -2,7 +2,8 @@
 //!
 //! Each part writes its own line; nobody needs to know who reads it.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The parts whose absence operators want to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,31 +24,39 @@ impl Part {
     }
 }
 
-/// The parts that are down at the moment, each with a reason for operators.
+/// The parts that ever said how they are, and the reason (for operators) of each that is down.
 #[derive(Debug, Default)]
-pub struct Health(Mutex<Vec<(Part, String)>>);
+pub struct Health(Mutex<BTreeMap<Part, Option<String>>>);
 
 impl Health {
     /// The part does not work. The reason must hold no secret.
     pub fn down(&self, part: Part, reason: impl Into<String>) {
-        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.retain(|(faulty, _)| *faulty != part);
-        faults.push((part, reason.into()));
-        faults.sort_by_key(|(faulty, _)| *faulty);
+        self.lock().insert(part, Some(reason.into()));
     }
 
     /// The part works.
     pub fn up(&self, part: Part) {
-        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.retain(|(faulty, _)| *faulty != part);
+        self.lock().insert(part, None);
+    }
+
+    /// What is known of each part; a part that the configuration leaves out says nothing.
+    pub fn parts(&self) -> Vec<(Part, Option<String>)> {
+        self.lock()
+            .iter()
+            .map(|(part, fault)| (*part, fault.clone()))
+            .collect()
     }
 
     /// What is down, and why.
     pub fn faults(&self) -> Vec<(Part, String)> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.parts()
+            .into_iter()
+            .filter_map(|(part, fault)| Some((part, fault?)))
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Part, Option<String>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -71,5 +80,6 @@ mod tests {
         health.up(Part::Broker);
         health.up(Part::Broker);
         assert_eq!(health.faults().len(), 1);
+        assert_eq!(health.parts().len(), 2);
     }
 }

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Addresses, and perhaps one port, that may be dialled although they are special.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct AllowRule {
     net: IpNet,
     port: Option<u16>,
@@ -70,6 +70,12 @@ impl TryFrom<String> for AllowRule {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
+    }
+}
+
+impl From<AllowRule> for String {
+    fn from(rule: AllowRule) -> Self {
+        rule.to_string()
     }
 }
 

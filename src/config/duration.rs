@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
 /// Reads one.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+/// Writes one as it would be read.
+pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_duration(*duration))
 }
 
 /// Reads the text of one.
@@ -17,7 +22,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
 
 /// Lists of durations.
 pub mod list {
-    use super::{Deserialize, Deserializer, Duration, Error, parse};
+    use super::{Deserialize, Deserializer, Duration, Error, Serializer, parse};
 
     /// Reads a list.
     pub fn deserialize<'de, D: Deserializer<'de>>(
@@ -27,5 +32,17 @@ pub mod list {
             .iter()
             .map(|text| parse(text).map_err(D::Error::custom))
             .collect()
+    }
+
+    /// Writes a list as it would be read.
+    pub fn serialize<S: Serializer>(
+        durations: &[Duration],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(
+            durations
+                .iter()
+                .map(|duration| humantime::format_duration(*duration).to_string()),
+        )
     }
 }

@@ -1,25 +1,37 @@
 //! Configuration: built-in defaults < TOML file < `FORGE_…` environment < flags (product.md §8).
 //!
 //! The sections are plain structs that each part takes as it is. Unknown and wrong keys are errors
-//! that name the key; durations are written `100ms`, `5s`, `2h`.
+//! that name the key; durations are written `100ms`, `5s`, `2h`. A configuration that is written
+//! out ([`serde::Serialize`]) never holds a secret: that is how it is shown.
+//!
+//! - [`load`]: the layers, laid over each other.
+//! - [`shape`]: which keys there are, and what kind of value each takes.
+//! - [`check`]: what the values must be among themselves.
+//! - [`redact`]: URLs without their passwords.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub mod allow;
+pub mod check;
 pub mod duration;
+pub mod load;
+pub mod redact;
+pub mod shape;
 
 pub use allow::AllowRule;
+pub use load::{ConfigError, KeyError, Origin};
 
 /// Everything that can be set.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The master key in base64 (`FORGE_MASTER_KEY`); goes before [`Secrets::master_key_file`].
+    #[serde(serialize_with = "redact::hidden")]
     pub master_key: Option<SecretString>,
     /// Where things are kept.
     pub database: Database,
@@ -42,10 +54,11 @@ pub struct Config {
 }
 
 /// `[database]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Database {
     /// `sqlite://PATH` or `postgres://…`. May hold a password: never printed.
+    #[serde(serialize_with = "redact::url")]
     pub url: SecretString,
     /// Connections on Postgres, readers on SQLite.
     pub max_connections: u32,
@@ -61,10 +74,11 @@ impl Default for Database {
 }
 
 /// `[amqp]`: product.md §3.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Amqp {
     /// `amqp://` or `amqps://`. Absent: no broker. May hold a password: never printed.
+    #[serde(serialize_with = "redact::optional_url")]
     pub url: Option<SecretString>,
     /// The topic exchange that the core publishes events to.
     pub events_exchange: String,
@@ -102,7 +116,7 @@ impl Default for Amqp {
 }
 
 /// `[api]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
     /// Where the API listens.
@@ -118,7 +132,7 @@ impl Default for Api {
 }
 
 /// `[ops]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ops {
     /// Where `/healthz`, `/readyz` and `/metrics` listen.
@@ -134,7 +148,7 @@ impl Default for Ops {
 }
 
 /// `[egress]`: product.md §4, targets.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Egress {
     /// Special ranges that may be dialled all the same.
@@ -164,7 +178,7 @@ impl Default for Egress {
 }
 
 /// `[dispatch]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dispatch {
     /// Requests in flight at once, in this process.
@@ -209,7 +223,7 @@ impl Default for Dispatch {
 }
 
 /// `[retry]`: product.md §4.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
     /// The delays after the first attempt, the second, and so on, for subscriptions without a
@@ -229,7 +243,7 @@ impl Default for Retry {
 }
 
 /// `[secrets]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Secrets {
     /// The file that holds the master key. On SQLite it is made on first start, beside the
@@ -238,8 +252,8 @@ pub struct Secrets {
 }
 
 /// How logs are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
     #[default]
@@ -248,8 +262,20 @@ pub enum LogFormat {
     Json,
 }
 
+impl TryFrom<String> for LogFormat {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.as_str() {
+            "human" => Ok(Self::Human),
+            "json" => Ok(Self::Json),
+            _ => Err("must be `human` or `json`"),
+        }
+    }
+}
+
 /// `[log]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// The form of a line.

@@ -1,0 +1,205 @@
+//! What the values must be among themselves, beyond what their types say.
+
+use std::time::Duration;
+
+use lapin::uri::AMQPUri;
+use secrecy::{ExposeSecret, SecretString};
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use super::{Amqp, Config, Dispatch, Egress};
+use crate::domain::event::MAX_EVENT_BYTES;
+use crate::domain::retry::RetrySchedule;
+
+/// What a lease must outlive an attempt and the flush of its outcome by: the time that a slow
+/// database takes to write it.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(5);
+
+/// The longest duration that makes sense in any key but the retry schedule; far beyond it, sums of
+/// durations would no longer fit.
+const LONGEST: Duration = Duration::from_hours(24);
+
+/// The longest name that AMQP can carry (a short string), in bytes.
+const MAX_NAME_BYTES: usize = 255;
+
+/// A key and the rule that its value breaks.
+pub type Problem = (&'static str, String);
+
+/// All that is wrong, in the order of the sections.
+pub fn problems(config: &Config) -> Vec<Problem> {
+    let mut found = Problems(Vec::new());
+    database(config, &mut found);
+    amqp(&config.amqp, &mut found);
+    egress(&config.egress, &mut found);
+    dispatch(&config.dispatch, &config.egress, &mut found);
+    if let Err(error) = RetrySchedule::new(config.retry.schedule.clone()) {
+        found.add("retry.schedule", error.to_string());
+    }
+    if config.ops.listen == config.api.listen && config.ops.listen.port() != 0 {
+        found.add("ops.listen", "must be another address than `api.listen`");
+    }
+    if EnvFilter::try_new(&config.log.filter).is_err() {
+        found.add(
+            "log.filter",
+            "must be a filter such as `info` or `forge_dispatch=debug,lapin=warn`",
+        );
+    }
+    found.0
+}
+
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, key: &'static str, reason: impl Into<String>) {
+        self.0.push((key, reason.into()));
+    }
+
+    fn require(&mut self, holds: bool, key: &'static str, reason: &str) {
+        if !holds {
+            self.add(key, reason);
+        }
+    }
+
+    /// More than nothing, and no more than a day.
+    fn duration(&mut self, key: &'static str, duration: Duration) {
+        self.require(!duration.is_zero(), key, "must be more than 0s");
+        self.require(duration <= LONGEST, key, "must be at most 24h");
+    }
+
+    fn name(&mut self, key: &'static str, name: &str) {
+        self.require(!name.is_empty(), key, "must not be empty");
+        self.require(
+            name.len() <= MAX_NAME_BYTES,
+            key,
+            "must be at most 255 bytes",
+        );
+    }
+}
+
+fn database(config: &Config, found: &mut Problems) {
+    if !is_database_url(&config.database.url) {
+        found.add(
+            "database.url",
+            "must be `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`",
+        );
+    }
+    found.require(
+        config.database.max_connections >= 1,
+        "database.max_connections",
+        "must be at least 1",
+    );
+}
+
+fn is_database_url(url: &SecretString) -> bool {
+    let url = url.expose_secret();
+    if let Some(path) = url.strip_prefix("sqlite://") {
+        // In memory, everything would be lost at the end; `?` options are not ours to pass on.
+        return !path.is_empty() && path != ":memory:" && !path.contains('?');
+    }
+    Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql"))
+}
+
+fn amqp(amqp: &Amqp, found: &mut Problems) {
+    if let Some(url) = &amqp.url
+        && url.expose_secret().parse::<AMQPUri>().is_err()
+    {
+        found.add(
+            "amqp.url",
+            "must be `amqp://USER:PASSWORD@HOST/VHOST` or `amqps://…`",
+        );
+    }
+    found.name("amqp.events_exchange", &amqp.events_exchange);
+    found.name("amqp.events_queue", &amqp.events_queue);
+    found.name("amqp.dead_letter_exchange", &amqp.dead_letter_exchange);
+    found.name("amqp.dead_letter_queue", &amqp.dead_letter_queue);
+    found.require(
+        amqp.dead_letter_queue != amqp.events_queue,
+        "amqp.dead_letter_queue",
+        "must be another queue than `amqp.events_queue`",
+    );
+    found.require(
+        amqp.dead_letter_exchange != amqp.events_exchange,
+        "amqp.dead_letter_exchange",
+        "must be another exchange than `amqp.events_exchange`",
+    );
+    found.require(
+        !amqp.bindings.is_empty(),
+        "amqp.bindings",
+        "must name at least one pattern, or nothing ever arrives",
+    );
+    for pattern in &amqp.bindings {
+        found.name("amqp.bindings", pattern);
+    }
+    // A prefetch of 0 means "without limit" to a broker.
+    found.require(amqp.prefetch >= 1, "amqp.prefetch", "must be at least 1");
+    found.require(
+        amqp.batch_events >= 1,
+        "amqp.batch_events",
+        "must be at least 1",
+    );
+    found.require(
+        amqp.batch_linger <= LONGEST,
+        "amqp.batch_linger",
+        "must be at most 24h",
+    );
+}
+
+fn egress(egress: &Egress, found: &mut Problems) {
+    found.duration("egress.timeout", egress.timeout);
+    found.duration("egress.connect_timeout", egress.connect_timeout);
+    found.require(
+        egress.connect_timeout <= egress.timeout,
+        "egress.connect_timeout",
+        "must not be longer than `egress.timeout`",
+    );
+}
+
+fn dispatch(dispatch: &Dispatch, egress: &Egress, found: &mut Problems) {
+    found.require(
+        dispatch.concurrency >= 1,
+        "dispatch.concurrency",
+        "must be at least 1",
+    );
+    found.require(
+        (1..=dispatch.concurrency.max(1)).contains(&dispatch.subscription_concurrency),
+        "dispatch.subscription_concurrency",
+        "must be at least 1 and at most `dispatch.concurrency`",
+    );
+    found.require(
+        dispatch.max_bytes_in_flight >= MAX_EVENT_BYTES,
+        "dispatch.max_bytes_in_flight",
+        "must be at least 1048576, the size of the largest event",
+    );
+    found.require(
+        dispatch.settle_batch >= 1,
+        "dispatch.settle_batch",
+        "must be at least 1",
+    );
+    found.duration("dispatch.lease", dispatch.lease);
+    found.duration("dispatch.poll_interval", dispatch.poll_interval);
+    found.duration("dispatch.drain_timeout", dispatch.drain_timeout);
+    found.require(
+        dispatch.settle_linger <= LONGEST,
+        "dispatch.settle_linger",
+        "must be at most 24h",
+    );
+    found.require(
+        dispatch.lease_grace <= LONGEST,
+        "dispatch.lease_grace",
+        "must be at most 24h",
+    );
+    let attempt = egress
+        .timeout
+        .saturating_add(dispatch.settle_linger)
+        .saturating_add(LEASE_MARGIN);
+    if dispatch.lease <= attempt {
+        found.add(
+            "dispatch.lease",
+            format!(
+                "must be longer than `egress.timeout` and `dispatch.settle_linger` together and {} \
+                 more: a lease that ends while its request is under way is sent twice",
+                humantime::format_duration(LEASE_MARGIN)
+            ),
+        );
+    }
+}

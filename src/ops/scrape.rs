@@ -1,0 +1,80 @@
+//! `/metrics`: what the parts counted, and how much waits in the queue.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use metrics::gauge;
+
+use super::{DATABASE_TIMEOUT, Ops};
+use crate::store::QueueDepth;
+use crate::telemetry::metric;
+
+/// How old what is told of the queue may be: counting it costs the database something, and not
+/// every scrape need pay.
+const QUEUE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Prometheus's text form.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// When the queue was counted last, on the monotonic clock.
+#[derive(Debug, Default)]
+pub(super) struct Pace(Mutex<Option<Duration>>);
+
+impl Pace {
+    /// Whether it is time to count again; if so, this caller is the one to do it.
+    fn is_due(&self, now: Duration) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| now.saturating_sub(last) >= QUEUE_INTERVAL);
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
+}
+
+/// A database that is away does not fail the scrape: that is when the other numbers are wanted.
+pub(super) async fn metrics(ops: Ops, pace: Arc<Pace>) -> Response {
+    if pace.is_due(ops.clock.monotonic()) {
+        let counted = tokio::time::timeout(DATABASE_TIMEOUT, ops.store.queue_depth()).await;
+        match counted {
+            Ok(Ok(depth)) => tell(depth),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the queue could not be counted");
+                gauge!(metric::DATABASE_UP).set(0.0);
+            }
+            Err(_) => {
+                tracing::warn!("the queue could not be counted in time");
+                gauge!(metric::DATABASE_UP).set(0.0);
+            }
+        }
+    }
+    ([(CONTENT_TYPE, TEXT_FORMAT)], ops.metrics.render()).into_response()
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a queue of 2^53 deliveries is not told apart from one more"
+)]
+fn tell(depth: QueueDepth) {
+    gauge!(metric::DATABASE_UP).set(1.0);
+    gauge!(metric::QUEUED, "state" => "pending").set(depth.pending as f64);
+    gauge!(metric::QUEUED, "state" => "in_flight").set(depth.in_flight as f64);
+    gauge!(metric::OLDEST_DUE).set(depth.oldest_due.unwrap_or_default().as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_is_counted_at_most_every_few_seconds() {
+        let pace = Pace::default();
+        let start = Duration::from_secs(1_000);
+        assert!(pace.is_due(start));
+        assert!(!pace.is_due(start + Duration::from_secs(4)));
+        assert!(pace.is_due(start + Duration::from_secs(5)));
+        assert!(!pace.is_due(start + Duration::from_secs(9)));
+    }
+}
