@@ -291,6 +291,13 @@ impl Receiver {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// Waits until so many connections were accepted.
+    pub(crate) async fn wait_for_connections(&self, count: usize) {
+        wait_until(Duration::from_secs(10), || self.connections() >= count)
+            .await
+            .unwrap();
+    }
+
     /// How many connections are open.
     pub(crate) fn open_connections(&self) -> usize {
         // Closed first: a connection is never seen closed before it is seen open.
@@ -472,6 +479,8 @@ struct Script {
     beginning: Option<Bytes>,
     end: End,
     drip: Option<tokio::time::Interval>,
+    /// Whether the server had a turn to send what it was given.
+    flushed: bool,
 }
 
 impl Script {
@@ -483,6 +492,7 @@ impl Script {
                 End::Drip(interval) => Some(tokio::time::interval(interval)),
                 _ => None,
             },
+            flushed: false,
         }
     }
 }
@@ -508,6 +518,11 @@ impl Body for Script {
                 None => Poll::Pending,
             },
             End::Stall => Poll::Pending,
+            End::Cut if !self.flushed => {
+                self.flushed = true;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
             End::Cut => Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::BrokenPipe)))),
             End::Whole | End::Close | End::Hang => Poll::Ready(None),
         }
