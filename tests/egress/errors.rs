@@ -18,7 +18,7 @@ use super::{Names, allowing, client, local_client, post};
 use crate::harness::receiver::{RawReceiver, Receiver, Reply, read_request, refusing, wait_until};
 
 /// A deadline that is meant to pass.
-const SHORT: Duration = Duration::from_millis(200);
+const SHORT: Duration = Duration::from_millis(500);
 
 /// A client whose deadline for everything is short.
 fn hasty() -> WebhookClient {
