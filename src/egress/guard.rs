@@ -7,7 +7,7 @@
 //!    other forms that carry an IPv4 address go out as IPv6, through a translator or tunnel that
 //!    has networks of its own behind it: a rule for what is inside does not open them, a rule for
 //!    the IPv6 form does.
-//! 2. Is the address [special]? Behind the well-known NAT64 prefix the IPv4 address inside decides,
+//! 2. Is the address in the table of [`super::special`]? Behind the well-known NAT64 prefix the IPv4 address inside decides,
 //!    since networks without IPv4 reach the public one that way (RFC 6052); 6to4, Teredo, ISATAP
 //!    and the other forms are refused whatever they carry.
 
