@@ -14,11 +14,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use forge_dispatch::clock::SystemClock;
-use forge_dispatch::config;
+use forge_dispatch::config::Egress;
 use forge_dispatch::egress::{Answer, Lookup, SendError, WebhookClient};
 use reqwest::header::HeaderMap;
 
+mod errors;
 mod sending;
+mod ssrf;
+mod target;
+mod tls;
 
 /// A name server whose answers the test writes: one list for each look at a name, and the last
 /// list for all looks after that. Names that it does not know do not exist.
@@ -59,8 +63,8 @@ impl Lookup for Names {
 }
 
 /// Limits that no local test should ever meet, with these exceptions to the guard and `http`.
-pub(crate) fn config(allow: &[&str]) -> config::Egress {
-    config::Egress {
+pub(crate) fn allowing(allow: &[&str]) -> Egress {
+    Egress {
         allow: allow.iter().map(|rule| rule.parse().unwrap()).collect(),
         allow_http: true,
         timeout: Duration::from_secs(20),
@@ -69,14 +73,14 @@ pub(crate) fn config(allow: &[&str]) -> config::Egress {
     }
 }
 
-pub(crate) fn client(config: &config::Egress, names: &Arc<Names>) -> WebhookClient {
+pub(crate) fn client(config: &Egress, names: &Arc<Names>) -> WebhookClient {
     let lookup = Arc::clone(names) as Arc<dyn Lookup>;
     WebhookClient::new(config, lookup, Arc::new(SystemClock)).unwrap()
 }
 
 /// A client to whom the whole loopback network is open.
 pub(crate) fn local_client() -> WebhookClient {
-    client(&config(&["127.0.0.0/8"]), &Arc::default())
+    client(&allowing(&["127.0.0.0/8"]), &Arc::default())
 }
 
 /// Posts `{}`.

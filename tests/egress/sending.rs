@@ -1,13 +1,20 @@
 //! What goes out, what comes back, and how much of it is kept.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forge_dispatch::domain::attempt::MAX_EXCERPT_BYTES;
+use chrono::DateTime;
+use forge_dispatch::clock::{Clock, ManualClock, SystemClock};
+use forge_dispatch::domain::attempt::{ErrorClass, MAX_EXCERPT_BYTES};
+use forge_dispatch::domain::secret::SigningSecret;
+use forge_dispatch::domain::signature::{SigningKey, webhook_signature};
 use forge_dispatch::egress::outcome::{MAX_HEADER_BYTES, MAX_HEADERS};
+use forge_dispatch::egress::{SystemLookup, WebhookClient};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio_util::sync::CancellationToken;
 
-use super::{local_client, post};
+use super::{allowing, local_client, post};
 use crate::harness::receiver::{Receiver, Reply, wait_until};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -135,4 +142,87 @@ async fn what_is_no_text_is_kept_as_text_without_nul() {
     let receiver = Receiver::start(|_| Reply::status(200).body(&b"a\0\xffb"[..]));
     let answer = post(&local_client(), &receiver.url("/")).await.unwrap();
     assert_eq!(answer.excerpt, "a\u{fffd}\u{fffd}b");
+}
+
+#[tokio::test]
+async fn a_signed_message_is_taken_by_the_published_library() {
+    let secret = SigningSecret::generate([7; 32]);
+    let body = Bytes::from_static(br#"{"type":"edition.submitted"}"#);
+    let now = SystemClock.now().timestamp();
+    let keys = [SigningKey::new(&secret)];
+    let signature = webhook_signature(&keys, "evt_1", now, &body);
+    let mut headers = HeaderMap::new();
+    headers.insert("webhook-id", HeaderValue::from_static("evt_1"));
+    headers.insert("webhook-timestamp", now.into());
+    headers.insert("webhook-signature", signature.parse().unwrap());
+    let receiver = Receiver::ok();
+    let url = receiver.url("/").parse().unwrap();
+    let sent = local_client().post(&url, headers, body).await;
+    sent.answer.unwrap();
+    let requests = receiver.wait_for_count(1, DEADLINE).await.unwrap();
+    requests[0].verify(secret.expose()).unwrap();
+    assert!(requests[0].verify("another secret, not ours").is_err());
+    assert_eq!(requests[0].json()["type"], "edition.submitted");
+}
+
+#[tokio::test]
+async fn a_receiver_that_comes_back_is_reached_again() {
+    let first = Receiver::ok();
+    let client = local_client();
+    post(&client, &first.url("/")).await.unwrap();
+    first.stop().await;
+    let error = post(&client, &first.url("/")).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Connect, "{error}");
+    let second = Receiver::start_at(first.address(), |_| Reply::status(200));
+    post(&client, &first.url("/")).await.unwrap();
+    second.behave(|_| Reply::status(503));
+    assert_eq!(post(&client, &first.url("/")).await.unwrap().status, 503);
+    assert_eq!((first.count(), second.count()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_slow_answer_holds_up_no_other() {
+    let gate = CancellationToken::new();
+    let held = gate.clone();
+    let receiver = Receiver::start(move |request| match &*request.path {
+        "/slow" => Reply::status(200).held_until(&held),
+        _ => Reply::status(200),
+    });
+    let client = local_client();
+    let slow_url = receiver.url("/slow");
+    let slow = post(&client, &slow_url);
+    let others = async {
+        receiver.wait_for_count(1, DEADLINE).await.unwrap();
+        for _ in 0..10 {
+            post(&client, &receiver.url("/fast")).await.unwrap();
+        }
+        gate.cancel();
+    };
+    let (slow, ()) = tokio::join!(slow, others);
+    assert_eq!(slow.unwrap().status, 200);
+    let requests = receiver.received();
+    assert_eq!(requests.len(), 11);
+    assert!(
+        requests[1..]
+            .iter()
+            .all(|fast| fast.connection != requests[0].connection)
+    );
+    assert!(requests.is_sorted_by_key(|request| request.arrived));
+}
+
+#[tokio::test]
+async fn the_duration_is_taken_to_the_end_of_the_answer() {
+    let clock = Arc::new(ManualClock::at(DateTime::UNIX_EPOCH));
+    let ticking = Arc::clone(&clock);
+    let receiver = Receiver::start(move |_| {
+        ticking.advance(Duration::from_millis(250));
+        Reply::status(200)
+    });
+    let config = allowing(&["127.0.0.0/8"]);
+    let client = WebhookClient::new(&config, Arc::new(SystemLookup), clock).unwrap();
+    let url = receiver.url_at("localhost", "/").parse().unwrap();
+    let sent = client.post(&url, HeaderMap::new(), Bytes::new()).await;
+    sent.answer.unwrap();
+    assert_eq!(sent.at, DateTime::UNIX_EPOCH);
+    assert_eq!(sent.duration, Duration::from_millis(250));
 }

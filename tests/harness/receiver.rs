@@ -6,30 +6,34 @@
     reason = "a helper that cannot do its work ends the test"
 )]
 
-use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+
+mod raw;
+mod reply;
+
+pub(crate) use raw::{RawReceiver, read_request, refusing};
+pub(crate) use reply::Reply;
+
+use reply::Script;
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -74,101 +78,6 @@ impl Received {
             standardwebhooks::Webhook::from_bytes(secret.as_bytes().to_vec())?
         };
         webhook.verify(&self.body, &self.headers)
-    }
-}
-
-/// What the receiver does with one request.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Bytes,
-    end: End,
-    gate: Option<CancellationToken>,
-}
-
-/// How an answer's body ends.
-#[derive(Clone, Copy, Debug)]
-enum End {
-    /// As it should.
-    Whole,
-    /// Nothing more comes, and the connection stays.
-    Stall,
-    /// The connection breaks off.
-    Cut,
-    /// It goes on for ever.
-    Endless,
-    /// One byte at a time, for ever.
-    Drip(Duration),
-    /// There is no answer at all: the connection is closed, …
-    Close,
-    /// … or stays open in silence.
-    Hang,
-}
-
-impl Reply {
-    /// An empty answer with this status.
-    pub(crate) fn status(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Bytes::new(),
-            end: End::Whole,
-            gate: None,
-        }
-    }
-
-    /// No answer: the connection is closed.
-    pub(crate) fn close() -> Self {
-        Self::status(0).ending(End::Close)
-    }
-
-    /// No answer: the connection stays open in silence.
-    pub(crate) fn hang() -> Self {
-        Self::status(0).ending(End::Hang)
-    }
-
-    /// With a header.
-    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
-        self
-    }
-
-    /// With a body, or its beginning.
-    pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = body.into();
-        self
-    }
-
-    /// After the body's beginning nothing comes.
-    pub(crate) fn then_stalls(self) -> Self {
-        self.ending(End::Stall)
-    }
-
-    /// After the body's beginning the connection breaks off.
-    pub(crate) fn then_cuts(self) -> Self {
-        self.ending(End::Cut)
-    }
-
-    /// After the body's beginning zeros come for ever, as fast as they are taken.
-    pub(crate) fn then_never_ends(self) -> Self {
-        self.ending(End::Endless)
-    }
-
-    /// After the body's beginning one zero comes at each interval.
-    pub(crate) fn then_drips(self, interval: Duration) -> Self {
-        self.ending(End::Drip(interval))
-    }
-
-    /// The request is recorded at once and answered when the token is cancelled.
-    pub(crate) fn held_until(mut self, gate: &CancellationToken) -> Self {
-        self.gate = Some(gate.clone());
-        self
-    }
-
-    fn ending(mut self, end: End) -> Self {
-        self.end = end;
-        self
     }
 }
 
@@ -289,6 +198,13 @@ impl Receiver {
     /// How many connections were accepted.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many connections were accepted.
+    pub(crate) async fn wait_for_connections(&self, count: usize) {
+        wait_until(Duration::from_secs(10), || self.connections() >= count)
+            .await
+            .unwrap();
     }
 
     /// How many connections are open.
@@ -451,179 +367,7 @@ async fn answer(
     let reply = behaviour(&received);
     lock(&shared.requests).push(received);
     shared.arrival.notify_waiters();
-    if let Some(gate) = &reply.gate {
-        gate.cancelled().await;
-    }
-    match reply.end {
-        End::Close => return Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
-        End::Hang => std::future::pending::<()>().await,
-        _ => {}
-    }
-    let mut response = Response::builder().status(reply.status);
-    for (name, value) in reply.headers {
-        response = response.header(name, value);
-    }
-    let script = Script::new(reply.body, reply.end);
-    response.body(script).map_err(io::Error::other)
-}
-
-/// A body that plays its beginning and then its end.
-struct Script {
-    beginning: Option<Bytes>,
-    end: End,
-    drip: Option<tokio::time::Interval>,
-}
-
-impl Script {
-    fn new(beginning: Bytes, end: End) -> Self {
-        Self {
-            beginning: Some(beginning).filter(|bytes| !bytes.is_empty()),
-            end,
-            drip: match end {
-                End::Drip(interval) => Some(tokio::time::interval(interval)),
-                _ => None,
-            },
-        }
-    }
-}
-
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
-
-impl Body for Script {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if let Some(beginning) = self.beginning.take() {
-            return Poll::Ready(Some(Ok(Frame::data(beginning))));
-        }
-        let zeros = |count: usize| Some(Ok(Frame::data(Bytes::from_static(&ZEROS[..count]))));
-        match self.end {
-            End::Endless => Poll::Ready(zeros(ZEROS.len())),
-            End::Drip(_) => match self.drip.as_mut() {
-                Some(drip) => drip.poll_tick(context).map(|_| zeros(1)),
-                None => Poll::Pending,
-            },
-            End::Stall => Poll::Pending,
-            End::Cut => Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::BrokenPipe)))),
-            End::Whole | End::Close | End::Hang => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.beginning.is_none() && matches!(self.end, End::Whole)
-    }
-
-    fn size_hint(&self) -> hyper::body::SizeHint {
-        match self.end {
-            End::Whole => hyper::body::SizeHint::with_exact(
-                self.beginning.as_ref().map_or(0, Bytes::len) as u64,
-            ),
-            _ => hyper::body::SizeHint::default(),
-        }
-    }
-}
-
-/// A listener that speaks no HTTP: what a connection meets is written by the test.
-pub(crate) struct RawReceiver {
-    address: SocketAddr,
-    connections: Arc<AtomicUsize>,
-    server: AbortOnDropHandle<Infallible>,
-}
-
-impl RawReceiver {
-    /// Hands every connection to `script`; the connection is closed when the script lets it go.
-    pub(crate) fn start<F>(script: impl Fn(TcpStream) -> F + Send + 'static) -> Self
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let address = listener.local_addr().unwrap();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let accepted = Arc::clone(&connections);
-        let server = tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                accepted.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(script(stream));
-            }
-        });
-        Self {
-            address,
-            connections,
-            server: AbortOnDropHandle::new(server),
-        }
-    }
-
-    /// Accepts, and says nothing for as long as it lives.
-    pub(crate) fn silent() -> Self {
-        Self::start(|stream| async move {
-            std::future::pending::<()>().await;
-            drop(stream);
-        })
-    }
-
-    /// Reads one request, says this, and closes.
-    pub(crate) fn saying(answer: impl Into<Bytes>) -> Self {
-        use tokio::io::AsyncWriteExt;
-
-        let answer = answer.into();
-        Self::start(move |mut stream| {
-            let answer = answer.clone();
-            async move {
-                read_request(&mut stream).await;
-                drop(stream.write_all(&answer).await);
-            }
-        })
-    }
-
-    /// Where it listens, if it still does.
-    pub(crate) fn address(&self) -> SocketAddr {
-        assert!(!self.server.is_finished());
-        self.address
-    }
-
-    /// How many connections were accepted.
-    pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
-    }
-}
-
-/// Reads one HTTP/1.1 request with `content-length`, or until the peer stops.
-pub(crate) async fn read_request(stream: &mut TcpStream) -> Vec<u8> {
-    let mut request = Vec::new();
-    let mut chunk = [0; 4096];
-    while !is_whole(&request) {
-        match stream.read(&mut chunk).await {
-            Ok(0) | Err(_) => break,
-            Ok(count) => request.extend_from_slice(&chunk[..count]),
-        }
-    }
-    request
-}
-
-fn is_whole(request: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(request).to_ascii_lowercase();
-    let Some((head, _)) = text.split_once("\r\n\r\n") else {
-        return false;
-    };
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length:"))
-        .map_or(0, |value| value.trim().parse().unwrap());
-    request.len() >= head.len() + 4 + length
-}
-
-/// An address that refuses connections for as long as the socket lives: it is bound, so nobody
-/// else gets it, and does not listen.
-pub(crate) fn refusing() -> (TcpSocket, SocketAddr) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    let address = socket.local_addr().unwrap();
-    (socket, address)
+    reply.play().await
 }
 
 fn listen(address: SocketAddr) -> TcpListener {
