@@ -1,1 +1,5 @@
-//! Placeholder: being written.
+//! What the tests stand on: real servers, started and ended by the tests themselves.
+
+pub(crate) mod databases;
+pub(crate) mod events;
+pub(crate) mod services;
