@@ -214,9 +214,9 @@ impl TestDatabase {
 
     async fn postgres(&self) -> PgConnection {
         match &self.place {
-            Place::Server { admin, database } => {
-                PgConnection::connect(&url_of(admin, database)).await.unwrap()
-            }
+            Place::Server { admin, database } => PgConnection::connect(&url_of(admin, database))
+                .await
+                .unwrap(),
             Place::Directory(_) => panic!("SQLite has no server"),
         }
     }
@@ -257,7 +257,10 @@ async fn open(place: &Place, key: u8, clock: &Arc<dyn Clock>) -> Result<Arc<dyn 
 
 async fn create_database() -> Place {
     let admin = services::postgres_url().await;
-    let database = format!("test_{}", Uuid::from_bytes(Entropy::system().bytes()).simple());
+    let database = format!(
+        "test_{}",
+        Uuid::from_bytes(Entropy::system().bytes()).simple()
+    );
     administer(&admin, &format!("create database {database}")).await;
     Place::Server { admin, database }
 }

@@ -73,10 +73,9 @@ impl EventBuilder {
     /// The envelope's text.
     pub(crate) fn text(&self) -> String {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
-        let project = self
-            .project
-            .as_ref()
-            .map_or(String::new(), |id| format!(r#","projectid":{}"#, quoted(id)));
+        let project = self.project.as_ref().map_or(String::new(), |id| {
+            format!(r#","projectid":{}"#, quoted(id))
+        });
         format!(
             r#"{{"specversion":"1.0","id":{},"source":{},"type":{},"workspaceid":{}{project},"time":"2026-05-01T09:00:00.25Z","data":{}}}"#,
             quoted(&self.id),

@@ -43,19 +43,40 @@ async fn an_event_goes_to_each_active_subscription_that_wants_it(db: &TestDataba
     let all = subscribe(&db.store, &["*"]).await;
     let approvals = subscribe(&db.store, &["edition.approved"]).await;
     let below = subscribe(&db.store, &["nothing.at_all", "edition.*"]).await;
-    let project = subscribe_in(&db.store, &ours, spec_for_projects(&["*"], &["pr_1", "pr_2"])).await;
+    let project = subscribe_in(
+        &db.store,
+        &ours,
+        spec_for_projects(&["*"], &["pr_1", "pr_2"]),
+    )
+    .await;
     let elsewhere = subscribe_in(&db.store, &theirs, spec(&["*"])).await;
     let disabled = subscribe(&db.store, &["*"]).await;
     disable(&db.store, &disabled).await;
     let deleted = subscribe(&db.store, &["*"]).await;
-    assert!(db.store.delete_subscription(&ours, deleted.id).await.unwrap());
+    assert!(
+        db.store
+            .delete_subscription(&ours, deleted.id)
+            .await
+            .unwrap()
+    );
 
     let approved = r#"{"edition_id":"e","approved_by":{"id":"u","name":"N"},"timestamp":"2026-05-01T09:00:00Z"}"#;
     let batch = [
-        event().event_type("edition.approved").data(approved).project("pr_2").build(),
+        event()
+            .event_type("edition.approved")
+            .data(approved)
+            .project("pr_2")
+            .build(),
         event().event_type("output.archived").build(),
-        event().event_type("edition.archived").project("pr_3").build(),
-        event().event_type("edition.archived").workspace("ws_2").project("pr_1").build(),
+        event()
+            .event_type("edition.archived")
+            .project("pr_3")
+            .build(),
+        event()
+            .event_type("edition.archived")
+            .workspace("ws_2")
+            .project("pr_1")
+            .build(),
         event().event_type("delivery.failed").build(),
     ];
     let accepted = accept(&db.store, &batch).await;
@@ -65,7 +86,11 @@ async fn an_event_goes_to_each_active_subscription_that_wants_it(db: &TestDataba
     for workspace in [&ours, &theirs] {
         for record in deliveries(&db.store, workspace).await {
             assert_eq!(record.state, DeliveryState::Pending);
-            assert!(went.entry(record.event_id).or_default().insert(record.subscription_id));
+            assert!(
+                went.entry(record.event_id)
+                    .or_default()
+                    .insert(record.subscription_id)
+            );
         }
     }
     let expected = [
@@ -94,7 +119,13 @@ async fn a_change_of_a_subscription_is_seen_by_the_next_accept_whoever_made_it(d
 
     let there = db
         .replica
-        .update_subscription(&here, there.id, there.version, &spec(&["output.*"]), &there.status)
+        .update_subscription(
+            &here,
+            there.id,
+            there.version,
+            &spec(&["output.*"]),
+            &there.status,
+        )
         .await
         .unwrap()
         .unwrap();
@@ -110,7 +141,12 @@ async fn a_change_of_a_subscription_is_seen_by_the_next_accept_whoever_made_it(d
     assert_eq!(fan_out().await, 1, "disabled");
     let there = set_status(&db.replica, &there, SubscriptionStatus::Active).await;
     assert_eq!(fan_out().await, 2, "active again");
-    assert!(db.replica.delete_subscription(&here, there.id).await.unwrap());
+    assert!(
+        db.replica
+            .delete_subscription(&here, there.id)
+            .await
+            .unwrap()
+    );
     assert_eq!(fan_out().await, 1, "deleted");
 }
 
@@ -123,10 +159,17 @@ async fn an_event_known_by_source_and_id_is_kept_once(db: &TestDatabase) {
     assert_eq!(first.outcomes, [Stored, Duplicate, Stored, Duplicate]);
     assert_eq!(first.pending, 2);
 
-    let second = accept(&db.replica, &[b.build(), event().id("c").build(), a.build()]).await;
+    let second = accept(
+        &db.replica,
+        &[b.build(), event().id("c").build(), a.build()],
+    )
+    .await;
     assert_eq!(second.outcomes, [Duplicate, Stored, Duplicate]);
     assert_eq!(second.pending, 1);
-    assert_eq!(deliveries(&db.store, &WorkspaceId::default()).await.len(), 3);
+    assert_eq!(
+        deliveries(&db.store, &WorkspaceId::default()).await.len(),
+        3
+    );
     assert_eq!(db.feed(&WorkspaceId::default()).await.len(), 3);
 }
 
@@ -161,7 +204,10 @@ async fn a_big_fan_out_is_taken_in_parts(db: &TestDatabase) {
     }
     assert_eq!(sizes, [per_accept, per_accept, 1]);
     let depth = db.store.queue_depth().await.unwrap();
-    assert_eq!(depth.pending, u64::try_from(batch.len() * SUBSCRIPTIONS).unwrap());
+    assert_eq!(
+        depth.pending,
+        u64::try_from(batch.len() * SUBSCRIPTIONS).unwrap()
+    );
 }
 
 async fn one_event_for_more_subscriptions_than_the_cap_is_taken_whole(db: &TestDatabase) {
@@ -172,7 +218,12 @@ async fn one_event_for_more_subscriptions_than_the_cap_is_taken_whole(db: &TestD
     let accepted = accept(&db.store, &batch).await;
     assert_eq!(accepted.outcomes, [AcceptOutcome::Stored]);
     assert_eq!(accepted.pending, MAX_FAN_OUT_ROWS + 1);
-    assert_eq!(claim_all(&db.store, first.id, for_long(owner())).await.len(), 1);
+    assert_eq!(
+        claim_all(&db.store, first.id, for_long(owner()))
+            .await
+            .len(),
+        1
+    );
 }
 
 /// Copies the one subscription so many times, behind the program's back.
@@ -207,12 +258,19 @@ async fn deliveries_are_born_leased_as_far_as_there_are_permits(db: &TestDatabas
     let (me, intake) = (owner(), Permits::of(3));
     let batch = events(5);
     let before = SystemClock.monotonic();
-    let accepted = db.store.accept(&batch, for_long(me), &intake).await.unwrap();
+    let accepted = db
+        .store
+        .accept(&batch, for_long(me), &intake)
+        .await
+        .unwrap();
 
     assert_eq!((accepted.leased.len(), accepted.pending), (3, 2));
     assert_eq!(intake.held(), 3);
     for (delivery, _permit) in &accepted.leased {
-        assert_eq!((delivery.epoch, delivery.attempts, delivery.lost_leases), (1, 0, 0));
+        assert_eq!(
+            (delivery.epoch, delivery.attempts, delivery.lost_leases),
+            (1, 0, 0)
+        );
         assert_eq!(delivery.lane, Lane::Fresh);
         assert_eq!(delivery.target.id(), subscription.id);
         assert_eq!(delivery.target.keys.len(), 1);
@@ -220,10 +278,16 @@ async fn deliveries_are_born_leased_as_far_as_there_are_permits(db: &TestDatabas
             .iter()
             .find(|payload| payload.event().id == delivery.payload.event().id)
             .unwrap();
-        assert!(Arc::ptr_eq(payload, &delivery.payload), "the batch's own payload");
+        assert!(
+            Arc::ptr_eq(payload, &delivery.payload),
+            "the batch's own payload"
+        );
         assert!(delivery.leased_until >= before + HOUR);
         assert!(delivery.leased_until <= SystemClock.monotonic() + HOUR);
-        assert_eq!(record(&db.store, delivery.id).await.state, DeliveryState::InFlight);
+        assert_eq!(
+            record(&db.store, delivery.id).await.state,
+            DeliveryState::InFlight
+        );
     }
     let depth = db.replica.queue_depth().await.unwrap();
     assert_eq!((depth.pending, depth.in_flight), (2, 3));
@@ -242,9 +306,16 @@ async fn the_intake_is_asked_for_new_events_only(db: &TestDatabase) {
     accept(&db.store, &[known.build()]).await;
 
     let fresh = event().data(r#""some more text""#).build();
-    let batch = [known.build(), fresh.clone(), event().event_type("output.x").build()];
+    let batch = [
+        known.build(),
+        fresh.clone(),
+        event().event_type("output.x").build(),
+    ];
     let intake = Permits::of(10);
-    db.store.accept(&batch, for_long(owner()), &intake).await.unwrap();
+    db.store
+        .accept(&batch, for_long(owner()), &intake)
+        .await
+        .unwrap();
     let asked = intake.asked.lock().unwrap().clone();
     assert_eq!(asked, [(subscription.id, fresh.event().envelope.len())]);
 }
@@ -258,24 +329,42 @@ async fn coming_again_with_the_same_ids_adopts_what_was_committed(db: &TestDatab
     // The answer was lost; its permits with it.
     let intake = Permits::of(100);
     let before = SystemClock.monotonic();
-    let again = db.store.accept(&batch, for_long(me), &intake).await.unwrap();
+    let again = db
+        .store
+        .accept(&batch, for_long(me), &intake)
+        .await
+        .unwrap();
     assert_eq!(again.outcomes, [AcceptOutcome::Stored; 3]);
     assert_eq!(intake.held(), 6);
     let ids = |deliveries: Vec<_>| -> HashSet<_> { deliveries.into_iter().collect() };
     assert_eq!(
-        ids(again.leased.iter().map(|(delivery, _)| delivery.id).collect()),
+        ids(again
+            .leased
+            .iter()
+            .map(|(delivery, _)| delivery.id)
+            .collect()),
         ids(first.iter().map(|delivery| delivery.id).collect())
     );
     for (delivery, _permit) in &again.leased {
         assert_eq!(delivery.epoch, 1);
-        assert!(delivery.leased_until <= before + HOUR, "the lease is not longer than it was");
+        assert!(
+            delivery.leased_until <= before + HOUR,
+            "the lease is not longer than it was"
+        );
         let outcome = settle(&db.store, me, delivery, Verdict::Succeeded).await;
         assert_eq!(outcome, forge_dispatch::store::SettleOutcome::Settled);
     }
     assert_eq!(db.feed(&WorkspaceId::default()).await.len(), 3);
-    assert_eq!(deliveries(&db.store, &WorkspaceId::default()).await.len(), 6);
+    assert_eq!(
+        deliveries(&db.store, &WorkspaceId::default()).await.len(),
+        6
+    );
 
-    let unadmitted = db.store.accept(&batch, for_long(me), &NoDispatch).await.unwrap();
+    let unadmitted = db
+        .store
+        .accept(&batch, for_long(me), &NoDispatch)
+        .await
+        .unwrap();
     assert_eq!(unadmitted.outcomes, [AcceptOutcome::Stored; 3]);
     assert!(unadmitted.leased.is_empty());
 }
@@ -299,7 +388,11 @@ async fn coming_again_adopts_neither_what_is_settled_nor_what_is_anothers(db: &T
     assert_eq!(again.outcomes, [AcceptOutcome::Stored; 4]);
     assert!(again.leased.is_empty());
     let waiting = claim_all(&db.store, subscription.id, for_long(owner())).await;
-    assert_eq!(waiting.len(), 2, "the retry and the one never leased wait as they did");
+    assert_eq!(
+        waiting.len(),
+        2,
+        "the retry and the one never leased wait as they did"
+    );
 }
 
 async fn coming_again_with_old_and_new_events_takes_both(db: &TestDatabase) {
@@ -317,7 +410,10 @@ async fn coming_again_with_old_and_new_events_takes_both(db: &TestDatabase) {
         .accept(&again, for_long(me), &Permits::of(100))
         .await
         .unwrap();
-    assert_eq!(accepted.outcomes, [Stored, Stored, Stored, Stored, Duplicate]);
+    assert_eq!(
+        accepted.outcomes,
+        [Stored, Stored, Stored, Stored, Duplicate]
+    );
     assert_eq!(accepted.leased.len(), 4);
 }
 
@@ -333,7 +429,11 @@ async fn permits_come_back_when_the_accept_fails(db: &TestDatabase) {
     let failed = db.store.accept(&batch, for_long(owner()), &intake).await;
     assert!(failed.is_err(), "{failed:?}");
     assert_eq!(intake.held(), 0);
-    assert_eq!(db.feed(&WorkspaceId::default()).await.len(), 1, "nothing of it was kept");
+    assert_eq!(
+        db.feed(&WorkspaceId::default()).await.len(),
+        1,
+        "nothing of it was kept"
+    );
     let retried = accept(&db.store, &batch[..1]).await;
     assert_eq!(retried.outcomes, [AcceptOutcome::Stored]);
 }
@@ -365,7 +465,11 @@ async fn concurrent_accepts_give_distinct_positions_in_commit_order(db: &TestDat
     let here = WorkspaceId::default();
     let writers: Vec<_> = (0..WRITERS)
         .map(|number| {
-            let store = if number % 2 == 0 { &db.store } else { &db.replica };
+            let store = if number % 2 == 0 {
+                &db.store
+            } else {
+                &db.replica
+            };
             let store = Arc::clone(store);
             tokio::spawn(async move {
                 for _ in 0..BATCHES {
@@ -392,7 +496,12 @@ async fn concurrent_accepts_give_distinct_positions_in_commit_order(db: &TestDat
         writer.await.unwrap();
     }
     assert_eq!(read().await, WRITERS * BATCHES * 7);
-    let all: Vec<_> = db.feed(&here).await.into_iter().map(|(_, event)| event).collect();
+    let all: Vec<_> = db
+        .feed(&here)
+        .await
+        .into_iter()
+        .map(|(_, event)| event)
+        .collect();
     assert_eq!(seen, all);
 }
 

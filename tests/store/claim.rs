@@ -40,12 +40,19 @@ on_both_databases!(
 
 async fn two_claimers_never_get_the_same_delivery(db: &TestDatabase) {
     const DELIVERIES: usize = 600;
-    let (a, b) = (subscribe(&db.store, &["*"]).await, subscribe(&db.store, &["*"]).await);
+    let (a, b) = (
+        subscribe(&db.store, &["*"]).await,
+        subscribe(&db.store, &["*"]).await,
+    );
     accept(&db.store, &events(DELIVERIES / 2)).await;
 
     let claimers: Vec<_> = (0..8)
         .map(|number| {
-            let store = Arc::clone(if number % 2 == 0 { &db.store } else { &db.replica });
+            let store = Arc::clone(if number % 2 == 0 {
+                &db.store
+            } else {
+                &db.replica
+            });
             let wants = vec![(a.id, 7), (b.id, 5)];
             tokio::spawn(async move {
                 let claim = Claim {
@@ -57,7 +64,11 @@ async fn two_claimers_never_get_the_same_delivery(db: &TestDatabase) {
                 // Rows that another holds locked may hide for a moment; twice empty is empty.
                 while empty_handed < 2 {
                     let claimed = store.claim(&claim).await.unwrap();
-                    empty_handed = if claimed.is_empty() { empty_handed + 1 } else { 0 };
+                    empty_handed = if claimed.is_empty() {
+                        empty_handed + 1
+                    } else {
+                        0
+                    };
                     mine.extend(claimed);
                 }
                 mine
@@ -68,7 +79,11 @@ async fn two_claimers_never_get_the_same_delivery(db: &TestDatabase) {
     for claimer in claimers {
         for delivery in claimer.await.unwrap() {
             assert_eq!(delivery.epoch, 1);
-            assert!(seen.insert(delivery.id), "{} was claimed twice", delivery.id);
+            assert!(
+                seen.insert(delivery.id),
+                "{} was claimed twice",
+                delivery.id
+            );
         }
     }
     for id in [a.id, b.id] {
@@ -88,14 +103,22 @@ async fn a_claim_takes_what_was_asked_of_each_subscription(db: &TestDatabase) {
     accept(&db.store, &events(10)).await;
     let unknown: SubscriptionId = Entropy::system().id(SystemClock.now());
     let claim = Claim {
-        wants: vec![(subscriptions[0], 3), (unknown, 9), (subscriptions[1], 50), (subscriptions[2], 0)],
+        wants: vec![
+            (subscriptions[0], 3),
+            (unknown, 9),
+            (subscriptions[1], 50),
+            (subscriptions[2], 0),
+        ],
         ..claim_of(unknown, for_long(owner()))
     };
     let mut taken: HashMap<SubscriptionId, usize> = HashMap::new();
     for delivery in db.store.claim(&claim).await.unwrap() {
         *taken.entry(delivery.target.id()).or_default() += 1;
     }
-    assert_eq!(taken, HashMap::from([(subscriptions[0], 3), (subscriptions[1], 10)]));
+    assert_eq!(
+        taken,
+        HashMap::from([(subscriptions[0], 3), (subscriptions[1], 10)])
+    );
 }
 
 async fn the_oldest_due_is_claimed_first(db: &TestDatabase) {
@@ -137,12 +160,19 @@ async fn a_claim_stops_at_its_bytes_but_takes_one_at_least(db: &TestDatabase) {
     assert_eq!(claim_up_to(1).await, 1);
     assert_eq!(claim_up_to(2 * bytes + 1).await, 2);
     assert_eq!(claim_up_to(2 * bytes).await, 2);
-    assert_eq!(claim_up_to(usize::MAX).await, 1, "what was left was not leased before");
+    assert_eq!(
+        claim_up_to(usize::MAX).await,
+        1,
+        "what was left was not leased before"
+    );
 }
 
 async fn a_claimed_delivery_carries_its_event_and_its_keys(db: &TestDatabase) {
     let subscription = subscribe(&db.store, &["*"]).await;
-    let sent = event().project("pr_1").data(r#"{"edition_id":"ed_1"}"#).build();
+    let sent = event()
+        .project("pr_1")
+        .data(r#"{"edition_id":"ed_1"}"#)
+        .build();
     accept(&db.store, std::slice::from_ref(&sent)).await;
     let before = SystemClock.monotonic();
     let claimed = claim_all(&db.replica, subscription.id, for_long(owner())).await;
@@ -151,14 +181,23 @@ async fn a_claimed_delivery_carries_its_event_and_its_keys(db: &TestDatabase) {
     assert_eq!(delivery.payload.event(), sent.event());
     assert_eq!(delivery.target.subscription, subscription);
     assert_eq!(delivery.target.keys.len(), 1);
-    assert_eq!((delivery.epoch, delivery.attempts, delivery.lost_leases), (1, 0, 0));
+    assert_eq!(
+        (delivery.epoch, delivery.attempts, delivery.lost_leases),
+        (1, 0, 0)
+    );
     assert!(delivery.leased_until >= before + HOUR);
     assert!(delivery.leased_until <= SystemClock.monotonic() + HOUR);
-    assert_eq!(record(&db.store, delivery.id).await.state, DeliveryState::InFlight);
+    assert_eq!(
+        record(&db.store, delivery.id).await.state,
+        DeliveryState::InFlight
+    );
 }
 
 async fn one_event_for_many_subscriptions_is_loaded_once(db: &TestDatabase) {
-    let (a, b) = (subscribe(&db.store, &["*"]).await, subscribe(&db.store, &["*"]).await);
+    let (a, b) = (
+        subscribe(&db.store, &["*"]).await,
+        subscribe(&db.store, &["*"]).await,
+    );
     accept(&db.store, &events(1)).await;
     let claim = Claim {
         wants: vec![(a.id, 1), (b.id, 1)],
@@ -177,18 +216,30 @@ async fn a_lease_that_ran_out_is_taken_over_and_counted(db: &TestDatabase) {
 
     let taken = claim_all(&db.replica, subscription.id, for_no_time(second)).await;
     assert_eq!(taken.len(), 1);
-    assert_eq!((taken[0].id, taken[0].epoch, taken[0].lost_leases), (born[0].id, 2, 1));
+    assert_eq!(
+        (taken[0].id, taken[0].epoch, taken[0].lost_leases),
+        (born[0].id, 2, 1)
+    );
     let taken = claim_all(&db.store, subscription.id, for_long(third)).await;
-    assert_eq!((taken[0].epoch, taken[0].lost_leases, taken[0].attempts), (3, 2, 0));
+    assert_eq!(
+        (taken[0].epoch, taken[0].lost_leases, taken[0].attempts),
+        (3, 2, 0)
+    );
 
     // An outcome ends the row of lost leases; a release does not.
-    assert_eq!(settle(&db.store, third, &taken[0], Verdict::Released).await, SettleOutcome::Settled);
+    assert_eq!(
+        settle(&db.store, third, &taken[0], Verdict::Released).await,
+        SettleOutcome::Settled
+    );
     let again = claim_all(&db.store, subscription.id, for_long(third)).await;
     assert_eq!((again[0].epoch, again[0].lost_leases), (4, 2));
     let delay = Duration::ZERO;
     settle(&db.store, third, &again[0], Verdict::Retry { delay }).await;
     let again = claim_all(&db.store, subscription.id, for_long(third)).await;
-    assert_eq!((again[0].epoch, again[0].lost_leases, again[0].attempts), (5, 0, 1));
+    assert_eq!(
+        (again[0].epoch, again[0].lost_leases, again[0].attempts),
+        (5, 0, 1)
+    );
 }
 
 async fn a_lease_that_ran_out_is_left_alone_within_the_grace(db: &TestDatabase) {
@@ -211,7 +262,11 @@ async fn a_live_lease_is_not_taken_over(db: &TestDatabase) {
     let me = owner();
     accept_leased(&db.store, &events(2), for_long(me)).await;
     for claimer in [me, owner()] {
-        assert!(claim_all(&db.store, subscription.id, for_long(claimer)).await.is_empty());
+        assert!(
+            claim_all(&db.store, subscription.id, for_long(claimer))
+                .await
+                .is_empty()
+        );
     }
     assert!(db.store.due(Duration::ZERO).await.unwrap().work.is_empty());
 }
@@ -225,7 +280,10 @@ async fn disabled_and_deleted_subscriptions_are_passed_over(db: &TestDatabase) {
     );
     accept(&db.store, &events(2)).await;
     let disabled = disable(&db.store, &disabled).await;
-    db.store.delete_subscription(&here, deleted.id).await.unwrap();
+    db.store
+        .delete_subscription(&here, deleted.id)
+        .await
+        .unwrap();
 
     let claim = Claim {
         wants: vec![(served.id, 9), (disabled.id, 9), (deleted.id, 9)],
@@ -233,12 +291,21 @@ async fn disabled_and_deleted_subscriptions_are_passed_over(db: &TestDatabase) {
     };
     let claimed = db.store.claim(&claim).await.unwrap();
     assert_eq!(claimed.len(), 2);
-    assert!(claimed.iter().all(|delivery| delivery.target.id() == served.id));
+    assert!(
+        claimed
+            .iter()
+            .all(|delivery| delivery.target.id() == served.id)
+    );
     assert!(db.store.due(Duration::ZERO).await.unwrap().work.is_empty());
 
     // What waited for the disabled one waits on, and is served when it is active again.
     set_status(&db.store, &disabled, SubscriptionStatus::Active).await;
-    assert_eq!(claim_all(&db.store, disabled.id, for_long(owner())).await.len(), 2);
+    assert_eq!(
+        claim_all(&db.store, disabled.id, for_long(owner()))
+            .await
+            .len(),
+        2
+    );
 }
 
 async fn a_subscription_disabled_by_another_process_is_passed_over(db: &TestDatabase) {
@@ -246,7 +313,11 @@ async fn a_subscription_disabled_by_another_process_is_passed_over(db: &TestData
     accept(&db.store, &events(1)).await;
     assert_eq!(db.store.due(Duration::ZERO).await.unwrap().work.len(), 1);
     disable(&db.replica, &subscription).await;
-    assert!(claim_all(&db.store, subscription.id, for_long(owner())).await.is_empty());
+    assert!(
+        claim_all(&db.store, subscription.id, for_long(owner()))
+            .await
+            .is_empty()
+    );
     assert!(db.store.due(Duration::ZERO).await.unwrap().work.is_empty());
 }
 
@@ -254,7 +325,15 @@ async fn a_retry_is_claimed_from_its_own_lane_when_its_time_has_come(db: &TestDa
     let subscription = subscribe(&db.store, &["*"]).await;
     let me = owner();
     let born = accept_leased(&db.store, &events(3), for_long(me)).await;
-    settle(&db.store, me, &born[0], Verdict::Retry { delay: Duration::ZERO }).await;
+    settle(
+        &db.store,
+        me,
+        &born[0],
+        Verdict::Retry {
+            delay: Duration::ZERO,
+        },
+    )
+    .await;
     settle(&db.store, me, &born[1], Verdict::Retry { delay: HOUR }).await;
     settle(&db.store, me, &born[2], Verdict::Released).await;
 
@@ -272,7 +351,11 @@ async fn a_retry_is_claimed_from_its_own_lane_when_its_time_has_come(db: &TestDa
     let fresh = claim_from(Lane::Fresh).await;
     assert_eq!(fresh.len(), 1);
     assert_eq!((fresh[0].id, fresh[0].lane), (born[2].id, Lane::Fresh));
-    assert_eq!((fresh[0].epoch, fresh[0].attempts), (2, 0), "nothing was spent by the release");
+    assert_eq!(
+        (fresh[0].epoch, fresh[0].attempts),
+        (2, 0),
+        "nothing was spent by the release"
+    );
 
     // Once tried, always a retry: a release leaves it there.
     settle(&db.store, me, &retried[0], Verdict::Released).await;
@@ -293,16 +376,24 @@ async fn a_subscription_asked_for_twice_gives_each_delivery_once(db: &TestDataba
 
 async fn due_names_active_subscriptions_with_due_work_per_lane(db: &TestDatabase) {
     let named = |due: &Due| -> HashSet<_> {
-        due.work.iter().map(|(target, lane)| (target.id(), *lane)).collect()
+        due.work
+            .iter()
+            .map(|(target, lane)| (target.id(), *lane))
+            .collect()
     };
     assert!(db.store.due(Duration::ZERO).await.unwrap().work.is_empty());
-    let (a, b) = (subscribe(&db.store, &["*"]).await, subscribe(&db.store, &["*"]).await);
+    let (a, b) = (
+        subscribe(&db.store, &["*"]).await,
+        subscribe(&db.store, &["*"]).await,
+    );
     let elsewhere = subscribe_in(&db.store, &workspace("ws_2"), spec(&["*"])).await;
     let me = owner();
     let born = accept_leased(&db.store, &events(2), for_long(me)).await;
     for delivery in &born {
         let verdict = if delivery.target.id() == a.id {
-            Verdict::Retry { delay: Duration::ZERO }
+            Verdict::Retry {
+                delay: Duration::ZERO,
+            }
         } else {
             Verdict::Retry { delay: HOUR }
         };
@@ -310,7 +401,10 @@ async fn due_names_active_subscriptions_with_due_work_per_lane(db: &TestDatabase
     }
     accept(&db.store, &[event().workspace("ws_2").build()]).await;
     let due = db.replica.due(Duration::ZERO).await.unwrap();
-    assert_eq!(named(&due), HashSet::from([(a.id, Lane::Retry), (elsewhere.id, Lane::Fresh)]));
+    assert_eq!(
+        named(&due),
+        HashSet::from([(a.id, Lane::Retry), (elsewhere.id, Lane::Fresh)])
+    );
     assert_eq!(due.work.len(), 2, "each once");
     assert!(due.work.iter().all(|(target, _)| target.keys.len() == 1));
 
@@ -349,7 +443,10 @@ async fn queue_depth_counts_what_waits_and_what_flies(db: &TestDatabase) {
     let me = owner();
     let born = accept_leased(&db.store, &events(4), for_long(me)).await;
     let depth = db.store.queue_depth().await.unwrap();
-    assert_eq!((depth.pending, depth.in_flight, depth.oldest_due), (0, 4, None));
+    assert_eq!(
+        (depth.pending, depth.in_flight, depth.oldest_due),
+        (0, 4, None)
+    );
 
     settle(&db.store, me, &born[0], Verdict::Succeeded).await;
     settle(&db.store, me, &born[1], Verdict::Retry { delay: HOUR }).await;

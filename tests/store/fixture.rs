@@ -66,7 +66,9 @@ impl Intake for Permits {
     fn admit(&self, target: &Target, bytes: usize) -> Option<Permit> {
         self.asked.lock().unwrap().push((target.id(), bytes));
         self.free
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |free| free.checked_sub(1))
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |free| {
+                free.checked_sub(1)
+            })
             .ok()
             .map(|_| Permit::new(Arc::clone(&self.guards)))
     }

@@ -22,10 +22,14 @@ async fn secrets_are_sealed_at_rest(db: &TestDatabase) {
     new.spec.description = "what is found in plain text".to_owned();
     db.store.create_subscription(&new).await.unwrap();
     let mut brought = registration(&WorkspaceId::default(), spec(&["*"]));
-    brought.secret = SigningSecret::bring("brought along by an admin", BodyFormat::Kazinex).unwrap();
+    brought.secret =
+        SigningSecret::bring("brought along by an admin", BodyFormat::Kazinex).unwrap();
     db.store.create_subscription(&brought).await.unwrap();
 
-    assert!(db.holds(&new.spec.description).await, "the search finds what is there");
+    assert!(
+        db.holds(&new.spec.description).await,
+        "the search finds what is there"
+    );
     for secret in [&new.secret, &brought.secret] {
         assert!(!db.holds(secret.expose()).await);
         assert!(!db.holds(secret.expose().trim_start_matches("whsec_")).await);
@@ -58,7 +62,10 @@ async fn another_master_key_is_refused_and_changes_nothing(db: &TestDatabase) {
     let other = db.open_with_key(8).await;
     for _ in 0..2 {
         let refused = other.migrate().await;
-        assert!(matches!(refused, Err(StoreError::MasterKey(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(StoreError::MasterKey(_))),
+            "{refused:?}"
+        );
     }
     other.close().await;
     let right = db.open().await;
@@ -69,6 +76,9 @@ async fn another_master_key_is_refused_and_changes_nothing(db: &TestDatabase) {
 async fn a_deleted_subscription_leaves_no_secret(db: &TestDatabase) {
     let new = registration(&WorkspaceId::default(), spec(&["*"]));
     db.store.create_subscription(&new).await.unwrap();
-    db.store.delete_subscription(&new.workspace, new.id).await.unwrap();
+    db.store
+        .delete_subscription(&new.workspace, new.id)
+        .await
+        .unwrap();
     assert_eq!(db.count("subscription_secret").await, 0);
 }

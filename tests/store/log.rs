@@ -5,7 +5,7 @@ use forge_dispatch::domain::ids::{DeliveryId, WorkspaceId};
 use forge_dispatch::store::{DeliveryFilter, DeliveryRecord, PageRequest};
 
 use super::fixture::{
-    HOUR, accept, accept_leased, deliveries, for_long, for_no_time, claim_all, owner, settle,
+    HOUR, accept, accept_leased, claim_all, deliveries, for_long, for_no_time, owner, settle,
     subscribe, subscribe_in,
 };
 use crate::harness::databases::TestDatabase;
@@ -24,25 +24,28 @@ async fn one_of_each(db: &TestDatabase) {
     let here = WorkspaceId::default();
     let doomed = subscribe(&db.store, &["*"]).await;
     accept(&db.store, &events(2)).await;
-    db.store.delete_subscription(&here, doomed.id).await.unwrap();
+    db.store
+        .delete_subscription(&here, doomed.id)
+        .await
+        .unwrap();
     db.store.cancel_orphans(HOUR, 10).await.unwrap();
     for filter in ["*", "edition.*"] {
         subscribe(&db.store, &[filter]).await;
     }
     accept(&db.store, &events(1)).await;
     accept_leased(&db.store, &events(1), for_long(me)).await;
-    for verdict in [Verdict::Succeeded, Verdict::Failed, Verdict::Retry { delay: HOUR }] {
+    for verdict in [
+        Verdict::Succeeded,
+        Verdict::Failed,
+        Verdict::Retry { delay: HOUR },
+    ] {
         for delivery in accept_leased(&db.store, &events(1), for_long(me)).await {
             settle(&db.store, me, &delivery, verdict.clone()).await;
         }
     }
 }
 
-async fn pages(
-    db: &TestDatabase,
-    filter: DeliveryFilter,
-    limit: usize,
-) -> Vec<DeliveryRecord> {
+async fn pages(db: &TestDatabase, filter: DeliveryFilter, limit: usize) -> Vec<DeliveryRecord> {
     let (mut found, mut after): (Vec<_>, Option<DeliveryId>) = (Vec::new(), None);
     loop {
         let request = PageRequest { limit, after };
@@ -67,10 +70,18 @@ async fn deliveries_are_listed_newest_first_in_pages(db: &TestDatabase) {
     assert_eq!(all.len(), 12);
     assert!(all.is_sorted_by(|a, b| a.id > b.id));
     for limit in [1, 2, 3, 5, 11, 12, 13] {
-        assert_eq!(pages(db, DeliveryFilter::default(), limit).await, all, "{limit} a page");
+        assert_eq!(
+            pages(db, DeliveryFilter::default(), limit).await,
+            all,
+            "{limit} a page"
+        );
     }
     for record in &all {
-        let alone = db.store.delivery(&WorkspaceId::default(), record.id).await.unwrap();
+        let alone = db
+            .store
+            .delivery(&WorkspaceId::default(), record.id)
+            .await
+            .unwrap();
         assert_eq!(alone.as_ref(), Some(record));
         assert_eq!(record.event_type.as_str(), "edition.archived");
     }
@@ -91,7 +102,10 @@ async fn filters_leave_out_what_they_should(db: &TestDatabase) {
                 .filter(|record| subscription.is_none_or(|id| record.subscription_id == id))
                 .cloned()
                 .collect();
-            let filter = DeliveryFilter { subscription, state };
+            let filter = DeliveryFilter {
+                subscription,
+                state,
+            };
             assert_eq!(pages(db, filter, 2).await, expected, "{filter:?}");
             if subscription.is_none() {
                 assert!(!expected.is_empty(), "{state:?} is there to be found");
@@ -103,21 +117,31 @@ async fn filters_leave_out_what_they_should(db: &TestDatabase) {
 async fn attempts_are_paged_oldest_first(db: &TestDatabase) {
     let subscription = subscribe(&db.store, &["*"]).await;
     let me = owner();
-    let mut delivery = accept_leased(&db.store, &events(1), for_no_time(me)).await.remove(0);
+    let mut delivery = accept_leased(&db.store, &events(1), for_no_time(me))
+        .await
+        .remove(0);
     for _ in 0..5 {
         // Each epoch twice: lost and taken over.
-        let held = claim_all(&db.store, subscription.id, for_long(me)).await.remove(0);
+        let held = claim_all(&db.store, subscription.id, for_long(me))
+            .await
+            .remove(0);
         settle(&db.store, me, &delivery, Verdict::Failed).await;
         let delay = std::time::Duration::ZERO;
         settle(&db.store, me, &held, Verdict::Retry { delay }).await;
-        delivery = claim_all(&db.store, subscription.id, for_no_time(me)).await.remove(0);
+        delivery = claim_all(&db.store, subscription.id, for_no_time(me))
+            .await
+            .remove(0);
     }
     for limit in [1, 3, 10, 11] {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
             let page = db
                 .store
-                .attempts(&WorkspaceId::default(), delivery.id, PageRequest { limit, after })
+                .attempts(
+                    &WorkspaceId::default(),
+                    delivery.id,
+                    PageRequest { limit, after },
+                )
                 .await
                 .unwrap();
             assert!(page.items.len() <= limit);
@@ -127,7 +151,10 @@ async fn attempts_are_paged_oldest_first(db: &TestDatabase) {
                 break;
             }
         }
-        let told: Vec<_> = found.iter().map(|kept| (kept.epoch, kept.lease_lost)).collect();
+        let told: Vec<_> = found
+            .iter()
+            .map(|kept| (kept.epoch, kept.lease_lost))
+            .collect();
         let expected: Vec<_> = (1..=10).map(|epoch| (epoch, epoch % 2 == 1)).collect();
         assert_eq!(told, expected, "{limit} a page");
     }
@@ -138,19 +165,33 @@ async fn another_workspace_sees_no_delivery_and_no_attempt(db: &TestDatabase) {
     let subscription = subscribe(&db.store, &["*"]).await;
     subscribe_in(&db.store, &theirs, spec(&["*"])).await;
     let me = owner();
-    let settled = accept_leased(&db.store, &events(1), for_long(me)).await.remove(0);
+    let settled = accept_leased(&db.store, &events(1), for_long(me))
+        .await
+        .remove(0);
     settle(&db.store, me, &settled, Verdict::Succeeded).await;
-    let waiting = accept_leased(&db.store, &events(1), for_long(me)).await.remove(0);
+    let waiting = accept_leased(&db.store, &events(1), for_long(me))
+        .await
+        .remove(0);
     accept(&db.store, &[event().workspace("ws_2").build()]).await;
 
-    let page = PageRequest { limit: 10, after: None };
+    let page = PageRequest {
+        limit: 10,
+        after: None,
+    };
     for id in [settled.id, waiting.id] {
         assert!(db.store.delivery(&ours, id).await.unwrap().is_some());
         assert_eq!(db.store.delivery(&theirs, id).await.unwrap(), None);
     }
     let attempts = db.store.attempts(&ours, settled.id, page).await.unwrap();
     assert_eq!(attempts.items.len(), 1);
-    let attempts = db.store.attempts(&theirs, settled.id, PageRequest { limit: 10, after: None });
+    let attempts = db.store.attempts(
+        &theirs,
+        settled.id,
+        PageRequest {
+            limit: 10,
+            after: None,
+        },
+    );
     assert!(attempts.await.unwrap().items.is_empty());
     assert_eq!(deliveries(&db.store, &ours).await.len(), 2);
     assert_eq!(deliveries(&db.store, &theirs).await.len(), 1);
@@ -158,6 +199,16 @@ async fn another_workspace_sees_no_delivery_and_no_attempt(db: &TestDatabase) {
         subscription: Some(subscription.id),
         state: None,
     };
-    let page = PageRequest { limit: 10, after: None };
-    assert!(db.store.deliveries(&theirs, filter, page).await.unwrap().items.is_empty());
+    let page = PageRequest {
+        limit: 10,
+        after: None,
+    };
+    assert!(
+        db.store
+            .deliveries(&theirs, filter, page)
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
 }

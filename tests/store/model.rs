@@ -48,10 +48,20 @@ async fn run(db: &TestDatabase, seed: u64) {
     let mut model = Model::new(db, seed).await;
     for number in 0..ACTS {
         let act = model.act().await;
-        model.check(&format!("seed {seed}, act {number}: {act}")).await;
+        model
+            .check(&format!("seed {seed}, act {number}: {act}"))
+            .await;
     }
-    assert!(model.acts_seen.len() >= 8, "the acts are mixed: {:?}", model.acts_seen);
-    let finals = model.known.values().filter(|known| known.state.is_final()).count();
+    assert!(
+        model.acts_seen.len() >= 8,
+        "the acts are mixed: {:?}",
+        model.acts_seen
+    );
+    let finals = model
+        .known
+        .values()
+        .filter(|known| known.state.is_final())
+        .count();
     assert!(finals > 10, "something was settled: {finals}");
 }
 
@@ -131,9 +141,9 @@ impl<'a> Model<'a> {
     }
 
     fn is_active(&self, id: SubscriptionId) -> bool {
-        self.subscriptions
-            .iter()
-            .any(|subscription| subscription.id == id && subscription.status == SubscriptionStatus::Active)
+        self.subscriptions.iter().any(|subscription| {
+            subscription.id == id && subscription.status == SubscriptionStatus::Active
+        })
     }
 
     async fn act(&mut self) -> &'static str {
@@ -154,13 +164,19 @@ impl<'a> Model<'a> {
     async fn accept(&mut self) -> &'static str {
         let batch: Vec<_> = (0..=self.below(5))
             .map(|_| {
-                let event_type = ["edition.archived", "output.archived", "other.thing"][self.below(3)];
+                let event_type =
+                    ["edition.archived", "output.archived", "other.thing"][self.below(3)];
                 event().event_type(event_type).build()
             })
             .collect();
         let (leasing, intake) = (self.leasing(), Permits::of(self.below(8)));
         let accepted = self.store().accept(&batch, leasing, &intake).await.unwrap();
-        assert!(accepted.outcomes.iter().all(|outcome| *outcome == AcceptOutcome::Stored));
+        assert!(
+            accepted
+                .outcomes
+                .iter()
+                .all(|outcome| *outcome == AcceptOutcome::Stored)
+        );
 
         let mut expected = 0;
         for payload in &batch {
@@ -176,7 +192,8 @@ impl<'a> Model<'a> {
                         attempts: 0,
                         lost_leases: 0,
                     };
-                    self.known.insert((payload.event().id, subscription.id), waiting);
+                    self.known
+                        .insert((payload.event().id, subscription.id), waiting);
                 }
             }
         }
@@ -199,7 +216,12 @@ impl<'a> Model<'a> {
         known.owner = Some(leasing.owner);
         known.due = leasing.lease.is_zero();
         assert_eq!(
-            (delivery.epoch, delivery.attempts, delivery.lost_leases, delivery.lane),
+            (
+                delivery.epoch,
+                delivery.attempts,
+                delivery.lost_leases,
+                delivery.lane
+            ),
             (known.epoch, known.attempts, known.lost_leases, known.lane)
         );
         self.leases.push(Lease {
@@ -217,7 +239,12 @@ impl<'a> Model<'a> {
             .accept(&self.last_batch, leasing, &Permits::of(100))
             .await
             .unwrap();
-        assert!(again.outcomes.iter().all(|outcome| *outcome == AcceptOutcome::Stored));
+        assert!(
+            again
+                .outcomes
+                .iter()
+                .all(|outcome| *outcome == AcceptOutcome::Stored)
+        );
         assert_eq!(again.pending, 0);
         // What is adopted is a lease that was given out before.
         for (delivery, _permit) in again.leased {
@@ -249,7 +276,11 @@ impl<'a> Model<'a> {
                 .iter()
                 .filter(|((_, id), known)| *id == subscription && known.due && known.lane == lane)
                 .count();
-            let expected = if self.is_active(subscription) { wanted.min(eligible) } else { 0 };
+            let expected = if self.is_active(subscription) {
+                wanted.min(eligible)
+            } else {
+                0
+            };
             let got = claimed
                 .iter()
                 .filter(|delivery| delivery.target.id() == subscription)
@@ -272,7 +303,9 @@ impl<'a> Model<'a> {
         let lease = open[self.below(open.len())];
         let verdict = match self.below(9) {
             0..=2 => Verdict::Succeeded,
-            3..=4 => Verdict::Retry { delay: Duration::ZERO },
+            3..=4 => Verdict::Retry {
+                delay: Duration::ZERO,
+            },
             5 => Verdict::Retry { delay: HOUR },
             6 => Verdict::Failed,
             7 => Verdict::Released,
@@ -280,15 +313,24 @@ impl<'a> Model<'a> {
             _ => Verdict::Succeeded,
         };
         let store = self.store();
-        let Lease { delivery, owner, .. } = &self.leases[lease];
+        let Lease {
+            delivery, owner, ..
+        } = &self.leases[lease];
         let settlement = settlement(delivery, verdict.clone());
         let key = (delivery.payload.event().id, delivery.target.id());
         let known = self.known.get_mut(&key).unwrap();
         let held = known.state == DeliveryState::InFlight
             && known.owner == Some(*owner)
             && known.epoch == delivery.epoch;
-        let outcomes = store.settle(*owner, std::slice::from_ref(&settlement)).await.unwrap();
-        let expected = if held { SettleOutcome::Settled } else { SettleOutcome::LeaseLost };
+        let outcomes = store
+            .settle(*owner, std::slice::from_ref(&settlement))
+            .await
+            .unwrap();
+        let expected = if held {
+            SettleOutcome::Settled
+        } else {
+            SettleOutcome::LeaseLost
+        };
         assert_eq!(outcomes, [expected], "{verdict:?} of {known:?}");
         self.leases[lease].settled = Some((settlement, expected));
         if held {
@@ -312,8 +354,15 @@ impl<'a> Model<'a> {
 
     /// A subscription changed by the store itself.
     async fn reread(&mut self, id: SubscriptionId) {
-        let now = self.store().subscription(&WorkspaceId::default(), id).await.unwrap();
-        let held = self.subscriptions.iter_mut().find(|subscription| subscription.id == id);
+        let now = self
+            .store()
+            .subscription(&WorkspaceId::default(), id)
+            .await
+            .unwrap();
+        let held = self
+            .subscriptions
+            .iter_mut()
+            .find(|subscription| subscription.id == id);
         if let (Some(now), Some(held)) = (now, held) {
             assert_ne!(now.status, SubscriptionStatus::Active);
             *held = now;
@@ -357,14 +406,23 @@ impl<'a> Model<'a> {
         let index = self.below(self.subscriptions.len());
         let gone = &self.subscriptions[index];
         let store = self.store();
-        assert!(store.delete_subscription(&gone.workspace, gone.id).await.unwrap());
+        assert!(
+            store
+                .delete_subscription(&gone.workspace, gone.id)
+                .await
+                .unwrap()
+        );
         self.deleted.insert(gone.id);
         self.subscriptions[index] = subscribe(store, &["*"]).await;
         "delete and replace"
     }
 
     async fn cancel_orphans(&mut self) -> &'static str {
-        let cancelled = self.store().cancel_orphans(Duration::ZERO, 10_000).await.unwrap();
+        let cancelled = self
+            .store()
+            .cancel_orphans(Duration::ZERO, 10_000)
+            .await
+            .unwrap();
         let mut expected = 0;
         for ((_, subscription), known) in &mut self.known {
             let idle = known.owner.is_none() || known.due;
@@ -384,7 +442,11 @@ impl<'a> Model<'a> {
     async fn check(&self, after: &str) {
         let records = deliveries(self.store(), &WorkspaceId::default()).await;
         let ids: HashSet<DeliveryId> = records.iter().map(|record| record.id).collect();
-        assert_eq!(ids.len(), records.len(), "{after}: in the queue and in history");
+        assert_eq!(
+            ids.len(),
+            records.len(),
+            "{after}: in the queue and in history"
+        );
         assert_eq!(records.len(), self.known.len(), "{after}");
         for record in records {
             let known = &self.known[&(record.event_id, record.subscription_id)];

@@ -36,7 +36,10 @@ async fn a_schema_of_a_later_program_is_not_ready(db: &TestDatabase) {
     let ready = db.store.ready().await;
     assert!(matches!(ready, Err(StoreError::Schema(_))), "{ready:?}");
     let migrated = db.store.migrate().await;
-    assert!(matches!(migrated, Err(StoreError::Schema(_))), "{migrated:?}");
+    assert!(
+        matches!(migrated, Err(StoreError::Schema(_))),
+        "{migrated:?}"
+    );
 }
 
 async fn what_was_kept_is_there_after_closing_and_opening(db: &TestDatabase) {

@@ -49,7 +49,11 @@ async fn a_missing_directory_and_file_are_made_for_their_owner_only() {
 async fn a_file_that_is_no_database_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("letter.txt");
-    fs::write(&path, "Dear Sir or Madam, this is no database at all.".repeat(100)).unwrap();
+    fs::write(
+        &path,
+        "Dear Sir or Madam, this is no database at all.".repeat(100),
+    )
+    .unwrap();
     let error = open(&path).await.unwrap_err();
     assert!(matches!(error, StoreError::Configuration(_)), "{error:?}");
     assert!(error.to_string().contains("letter.txt"), "{error}");
@@ -60,7 +64,10 @@ async fn a_file_that_is_no_database_is_named() {
 async fn a_place_that_cannot_be_written_is_named() {
     let error = open(Path::new("/proc/no/such/place.db")).await.unwrap_err();
     assert!(matches!(error, StoreError::Configuration(_)), "{error:?}");
-    assert!(error.to_string().contains("/proc/no/such/place.db"), "{error}");
+    assert!(
+        error.to_string().contains("/proc/no/such/place.db"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,17 +112,31 @@ async fn a_retry_is_due_to_the_millisecond() {
     let (db, clock) = at_a_standstill().await;
     let subscription = subscribe(&db.store, &["*"]).await;
     let me = owner();
-    let born = accept_leased(&db.store, &events(1), for_long(me)).await.remove(0);
+    let born = accept_leased(&db.store, &events(1), for_long(me))
+        .await
+        .remove(0);
     let delay = Duration::from_millis(5_001);
     settle(&db.store, me, &born, Verdict::Retry { delay }).await;
-    assert_eq!(record(&db.store, born.id).await.due_at, Some(clock.now() + delay));
+    assert_eq!(
+        record(&db.store, born.id).await.due_at,
+        Some(clock.now() + delay)
+    );
     assert_eq!(db.store.due(HOUR).await.unwrap().next_in, Some(delay));
 
     clock.advance(delay - Duration::from_millis(1));
-    assert!(claim_all(&db.store, subscription.id, for_long(me)).await.is_empty());
+    assert!(
+        claim_all(&db.store, subscription.id, for_long(me))
+            .await
+            .is_empty()
+    );
     clock.advance(Duration::from_millis(1));
     assert_eq!(db.store.due(HOUR).await.unwrap().work.len(), 1);
-    assert_eq!(claim_all(&db.store, subscription.id, for_long(me)).await.len(), 1);
+    assert_eq!(
+        claim_all(&db.store, subscription.id, for_long(me))
+            .await
+            .len(),
+        1
+    );
     db.remove().await;
 }
 
@@ -124,8 +145,13 @@ async fn a_lease_holds_to_its_end_and_the_grace_beyond() {
     let (db, clock) = at_a_standstill().await;
     let subscription = subscribe(&db.store, &["*"]).await;
     let (lease, grace) = (Duration::from_mins(1), Duration::from_secs(5));
-    let leasing = Leasing { owner: owner(), lease };
-    let born = accept_leased(&db.store, &events(1), leasing).await.remove(0);
+    let leasing = Leasing {
+        owner: owner(),
+        lease,
+    };
+    let born = accept_leased(&db.store, &events(1), leasing)
+        .await
+        .remove(0);
     assert_eq!(born.leased_until, clock.monotonic() + lease);
     let claim = forge_dispatch::store::Claim {
         grace,
@@ -143,14 +169,23 @@ async fn a_lease_holds_to_its_end_and_the_grace_beyond() {
 async fn an_adopted_lease_ends_when_it_would_have_ended() {
     let (db, clock) = at_a_standstill().await;
     subscribe(&db.store, &["*"]).await;
-    let leasing = Leasing { owner: owner(), lease: Duration::from_mins(1) };
+    let leasing = Leasing {
+        owner: owner(),
+        lease: Duration::from_mins(1),
+    };
     let batch = events(1);
     let born = accept_leased(&db.store, &batch, leasing).await.remove(0);
     clock.advance(Duration::from_secs(20));
     let adopted = accept_leased(&db.store, &batch, leasing).await.remove(0);
-    assert_eq!((adopted.id, adopted.leased_until), (born.id, born.leased_until));
+    assert_eq!(
+        (adopted.id, adopted.leased_until),
+        (born.id, born.leased_until)
+    );
     clock.advance(Duration::from_secs(40));
-    assert!(accept_leased(&db.store, &batch, leasing).await.is_empty(), "it is over");
+    assert!(
+        accept_leased(&db.store, &batch, leasing).await.is_empty(),
+        "it is over"
+    );
     db.remove().await;
 }
 
@@ -161,12 +196,23 @@ async fn a_deleted_subscription_is_swept_for_good_only_when_its_queue_is_empty()
     let subscription = subscribe(&db.store, &["*"]).await;
     let me = owner();
     let lease = Duration::from_hours(24);
-    let flying = accept_leased(&db.store, &events(1), Leasing { owner: me, lease }).await.remove(0);
-    db.store.delete_subscription(&here, subscription.id).await.unwrap();
+    let flying = accept_leased(&db.store, &events(1), Leasing { owner: me, lease })
+        .await
+        .remove(0);
+    db.store
+        .delete_subscription(&here, subscription.id)
+        .await
+        .unwrap();
     clock.advance(HOUR);
-    assert_eq!(db.store.cancel_orphans(Duration::ZERO, 10).await.unwrap(), 0);
+    assert_eq!(
+        db.store.cancel_orphans(Duration::ZERO, 10).await.unwrap(),
+        0
+    );
     settle(&db.store, me, &flying, Verdict::Released).await;
-    assert_eq!(db.store.cancel_orphans(Duration::ZERO, 10).await.unwrap(), 1);
+    assert_eq!(
+        db.store.cancel_orphans(Duration::ZERO, 10).await.unwrap(),
+        1
+    );
     let unswept = "subscription where swept = 0";
     assert_eq!(db.count(unswept).await, 0, "swept in the same step");
     db.remove().await;

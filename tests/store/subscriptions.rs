@@ -35,9 +35,13 @@ fn rich() -> SubscriptionSpec {
         format: BodyFormat::Kazinex,
         max_concurrency: NonZeroU32::new(u32::MAX),
         retry_schedule: Some(
-            RetrySchedule::new(vec![Duration::from_millis(1_500), Duration::from_hours(24)]).unwrap(),
+            RetrySchedule::new(vec![Duration::from_millis(1_500), Duration::from_hours(24)])
+                .unwrap(),
         ),
-        ..spec_for_projects(&["edition.*", "output.generated", "*"], &["pr_1", "p\"r,{2}"])
+        ..spec_for_projects(
+            &["edition.*", "output.generated", "*"],
+            &["pr_1", "p\"r,{2}"],
+        )
     }
 }
 
@@ -52,7 +56,10 @@ async fn a_subscription_is_given_back_as_it_was_registered(db: &TestDatabase) {
         let created = subscribe_in(&db.store, &here, spec.clone()).await;
         assert_eq!(created.spec, spec);
         assert_eq!(created.status, SubscriptionStatus::Active);
-        assert_eq!((created.version, created.created_at), (1, created.updated_at));
+        assert_eq!(
+            (created.version, created.created_at),
+            (1, created.updated_at)
+        );
         assert!(created.created_at > before);
         let found = db.replica.subscription(&here, created.id).await.unwrap();
         assert_eq!(found, Some(created));
@@ -71,7 +78,11 @@ async fn an_id_is_registered_once(db: &TestDatabase) {
     };
     let again = db.store.create_subscription(&theirs).await;
     assert!(matches!(again, Err(StoreError::AlreadyExists)), "{again:?}");
-    let theirs = db.store.subscription(&theirs.workspace, theirs.id).await.unwrap();
+    let theirs = db
+        .store
+        .subscription(&theirs.workspace, theirs.id)
+        .await
+        .unwrap();
     assert_eq!(theirs, None);
 }
 
@@ -86,18 +97,33 @@ async fn a_change_takes_effect_and_grows_the_version(db: &TestDatabase) {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!((updated.version, &updated.spec, &updated.status), (2, &rich(), &status));
+    assert_eq!(
+        (updated.version, &updated.spec, &updated.status),
+        (2, &rich(), &status)
+    );
     assert_eq!(updated.created_at, created.created_at);
     assert!(updated.updated_at >= created.updated_at);
-    assert_eq!(db.store.subscription(&here, created.id).await.unwrap(), Some(updated));
+    assert_eq!(
+        db.store.subscription(&here, created.id).await.unwrap(),
+        Some(updated)
+    );
 
     let back = db
         .store
-        .update_subscription(&here, created.id, 2, &created.spec, &SubscriptionStatus::Active)
+        .update_subscription(
+            &here,
+            created.id,
+            2,
+            &created.spec,
+            &SubscriptionStatus::Active,
+        )
         .await
         .unwrap()
         .unwrap();
-    assert_eq!((back.version, back.spec, back.status), (3, created.spec, SubscriptionStatus::Active));
+    assert_eq!(
+        (back.version, back.spec, back.status),
+        (3, created.spec, SubscriptionStatus::Active)
+    );
 }
 
 async fn a_change_from_an_old_version_is_refused(db: &TestDatabase) {
@@ -106,22 +132,37 @@ async fn a_change_from_an_old_version_is_refused(db: &TestDatabase) {
     for version in [created.version, changed.version + 1] {
         let late = db
             .replica
-            .update_subscription(&created.workspace, created.id, version, &rich(), &created.status)
+            .update_subscription(
+                &created.workspace,
+                created.id,
+                version,
+                &rich(),
+                &created.status,
+            )
             .await;
         assert!(matches!(late, Err(StoreError::Stale)), "{late:?}");
     }
-    let now = db.store.subscription(&created.workspace, created.id).await.unwrap();
+    let now = db
+        .store
+        .subscription(&created.workspace, created.id)
+        .await
+        .unwrap();
     assert_eq!(now, Some(changed));
 }
 
 async fn two_changes_at_once_cannot_both_win(db: &TestDatabase) {
     let created = subscribe(&db.store, &["*"]).await;
     let (a, b) = tokio::join!(
-        db.store.update_subscription(&created.workspace, created.id, 1, &rich(), &created.status),
-        db.replica.update_subscription(&created.workspace, created.id, 1, &rich(), &created.status),
+        db.store
+            .update_subscription(&created.workspace, created.id, 1, &rich(), &created.status),
+        db.replica
+            .update_subscription(&created.workspace, created.id, 1, &rich(), &created.status),
     );
     assert!(
-        matches!((&a, &b), (Ok(Some(_)), Err(StoreError::Stale)) | (Err(StoreError::Stale), Ok(Some(_)))),
+        matches!(
+            (&a, &b),
+            (Ok(Some(_)), Err(StoreError::Stale)) | (Err(StoreError::Stale), Ok(Some(_)))
+        ),
         "{a:?} {b:?}"
     );
 }
@@ -129,17 +170,40 @@ async fn two_changes_at_once_cannot_both_win(db: &TestDatabase) {
 async fn a_deleted_subscription_is_gone(db: &TestDatabase) {
     let here = WorkspaceId::default();
     let created = subscribe(&db.store, &["*"]).await;
-    assert!(db.store.delete_subscription(&here, created.id).await.unwrap());
-    assert!(!db.replica.delete_subscription(&here, created.id).await.unwrap());
-    assert_eq!(db.replica.subscription(&here, created.id).await.unwrap(), None);
+    assert!(
+        db.store
+            .delete_subscription(&here, created.id)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !db.replica
+            .delete_subscription(&here, created.id)
+            .await
+            .unwrap()
+    );
+    assert_eq!(
+        db.replica.subscription(&here, created.id).await.unwrap(),
+        None
+    );
     let changed = db
         .store
         .update_subscription(&here, created.id, created.version, &rich(), &created.status)
         .await
         .unwrap();
     assert_eq!(changed, None);
-    let page = PageRequest { limit: 10, after: None };
-    assert!(db.store.subscriptions(&here, page).await.unwrap().items.is_empty());
+    let page = PageRequest {
+        limit: 10,
+        after: None,
+    };
+    assert!(
+        db.store
+            .subscriptions(&here, page)
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
 
     let unknown: SubscriptionId = Entropy::system().id(SystemClock.now());
     assert!(!db.store.delete_subscription(&here, unknown).await.unwrap());
@@ -152,7 +216,12 @@ async fn lists_are_newest_first_and_paged(db: &TestDatabase) {
     for number in 0..7 {
         let created = subscribe(&db.store, &["*"]).await;
         match number {
-            2 => assert!(db.store.delete_subscription(&here, created.id).await.unwrap()),
+            2 => assert!(
+                db.store
+                    .delete_subscription(&here, created.id)
+                    .await
+                    .unwrap()
+            ),
             4 => expected.push(disable(&db.store, &created).await),
             _ => expected.push(created),
         }
@@ -162,7 +231,11 @@ async fn lists_are_newest_first_and_paged(db: &TestDatabase) {
     for limit in [1, 2, 3, 5, 6, 100] {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
-            let page = db.replica.subscriptions(&here, PageRequest { limit, after }).await.unwrap();
+            let page = db
+                .replica
+                .subscriptions(&here, PageRequest { limit, after })
+                .await
+                .unwrap();
             assert!(page.items.len() <= limit);
             found.extend(page.items);
             after = page.next;
@@ -177,16 +250,38 @@ async fn lists_are_newest_first_and_paged(db: &TestDatabase) {
 async fn another_workspace_sees_and_changes_nothing(db: &TestDatabase) {
     let stranger = workspace("ws_2");
     let created = subscribe(&db.store, &["*"]).await;
-    let page = PageRequest { limit: 10, after: None };
-    assert_eq!(db.store.subscription(&stranger, created.id).await.unwrap(), None);
-    assert!(db.store.subscriptions(&stranger, page).await.unwrap().items.is_empty());
+    let page = PageRequest {
+        limit: 10,
+        after: None,
+    };
+    assert_eq!(
+        db.store.subscription(&stranger, created.id).await.unwrap(),
+        None
+    );
+    assert!(
+        db.store
+            .subscriptions(&stranger, page)
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
     let changed = db
         .store
         .update_subscription(&stranger, created.id, 1, &rich(), &created.status)
         .await
         .unwrap();
     assert_eq!(changed, None);
-    assert!(!db.store.delete_subscription(&stranger, created.id).await.unwrap());
-    let now = db.store.subscription(&created.workspace, created.id).await.unwrap();
+    assert!(
+        !db.store
+            .delete_subscription(&stranger, created.id)
+            .await
+            .unwrap()
+    );
+    let now = db
+        .store
+        .subscription(&created.workspace, created.id)
+        .await
+        .unwrap();
     assert_eq!(now, Some(created));
 }

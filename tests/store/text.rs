@@ -53,16 +53,26 @@ async fn odd_text_in_data_comes_back_as_it_was(db: &TestDatabase) {
 
 async fn odd_identities_are_told_apart(db: &TestDatabase) {
     subscribe(&db.store, &["*"]).await;
-    let ids = ["é", "e\u{301}", "É", "e", "E", " e", "e ", "😀", "\u{1}", "'", "\\", "%"];
+    let ids = [
+        "é", "e\u{301}", "É", "e", "E", " e", "e ", "😀", "\u{1}", "'", "\\", "%",
+    ];
     let longest = "x".repeat(512);
     let mut builders: Vec<_> = ids.iter().map(|id| event().id(id)).collect();
     builders.push(event().id(&longest).source(&longest));
     builders.push(event().workspace("wörk 😀").project("p'r").data("{}"));
     let batch: Vec<_> = builders.iter().map(EventBuilder::build).collect();
     let accepted = accept(&db.store, &batch).await;
-    assert_eq!(accepted.pending, batch.len() - 1, "all are new; one has no subscriber");
+    assert_eq!(
+        accepted.pending,
+        batch.len() - 1,
+        "all are new; one has no subscriber"
+    );
     let again: Vec<_> = builders.iter().map(EventBuilder::build).collect();
-    assert_eq!(accept(&db.replica, &again).await.pending, 0, "all are known");
+    assert_eq!(
+        accept(&db.replica, &again).await.pending,
+        0,
+        "all are known"
+    );
     assert_eq!(deliveries(&db.store, &workspace("wörk 😀")).await.len(), 0);
 }
 
@@ -74,7 +84,11 @@ async fn an_event_of_the_largest_size_comes_back_as_it_was(db: &TestDatabase) {
 fn largest() -> EventBuilder {
     let frame = event().data(r#""""#).text().len();
     let filling = MAX_EVENT_BYTES - frame;
-    let data = format!(r#""{}{}""#, "\u{1f600}".repeat(filling / 4), "x".repeat(filling % 4));
+    let data = format!(
+        r#""{}{}""#,
+        "\u{1f600}".repeat(filling / 4),
+        "x".repeat(filling % 4)
+    );
     let builder = event().data(&data);
     assert_eq!(builder.text().len(), MAX_EVENT_BYTES);
     builder
@@ -88,7 +102,11 @@ async fn the_largest_events_travel_in_one_batch(db: &TestDatabase) {
 async fn times_at_the_edge_come_back_as_they_were(db: &TestDatabase) {
     let subscription = subscribe(&db.store, &["*"]).await;
     let mut sent = Vec::new();
-    for time in ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59.999Z", "9999-12-31T23:59:59.999Z"] {
+    for time in [
+        "0001-01-01T00:00:00Z",
+        "1969-12-31T23:59:59.999Z",
+        "9999-12-31T23:59:59.999Z",
+    ] {
         let occurred_at = chrono::DateTime::parse_from_rfc3339(time).unwrap().to_utc();
         for payload in events(1) {
             let mut event = payload.event().clone();
@@ -99,6 +117,10 @@ async fn times_at_the_edge_come_back_as_they_were(db: &TestDatabase) {
     accept(&db.store, &sent).await;
     let claimed = claim_all(&db.store, subscription.id, for_long(owner())).await;
     for payload in &sent {
-        assert!(claimed.iter().any(|delivery| delivery.payload.event() == payload.event()));
+        assert!(
+            claimed
+                .iter()
+                .any(|delivery| delivery.payload.event() == payload.event())
+        );
     }
 }
