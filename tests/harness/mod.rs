@@ -1,3 +1,30 @@
-//! What the tests share.
+//! What the tests stand on: real servers, started and ended by the tests themselves.
 
+pub(crate) mod databases;
+pub(crate) mod events;
+pub(crate) mod flow;
+pub(crate) mod program;
+pub(crate) mod publisher;
+pub(crate) mod queues;
 pub(crate) mod receiver;
+pub(crate) mod services;
+pub(crate) mod simple;
+
+use std::time::Duration;
+
+/// Looks every few milliseconds until the condition holds; panics, saying what was waited for,
+/// when the deadline has passed.
+pub(crate) async fn eventually(
+    deadline: Duration,
+    what: &str,
+    condition: impl AsyncFn() -> bool,
+) {
+    let look = async {
+        let mut interval = tokio::time::interval(Duration::from_millis(20));
+        while !condition().await {
+            interval.tick().await;
+        }
+    };
+    let met = tokio::time::timeout(deadline, look).await;
+    assert!(met.is_ok(), "not within {deadline:?}: {what}");
+}
