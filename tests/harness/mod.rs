@@ -1,1 +1,3 @@
-//! Placeholder: being written.
+//! What the tests share.
+
+pub(crate) mod services;
