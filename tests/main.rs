@@ -5,5 +5,6 @@ mod dispatch;
 mod egress;
 mod faults;
 mod harness;
+mod imports;
 mod ingest;
 mod store;
