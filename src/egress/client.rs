@@ -16,8 +16,9 @@ use rustls::pki_types::pem::PemObject;
 use url::{Host, Url};
 
 use super::guard::{Blocked, Guard, PortClass};
+use super::lookup::{Lookup, SharedLookup};
 use super::outcome::{Answer, SendError, Sent};
-use super::resolver::{Lookup, Resolver};
+use super::resolver::Resolver;
 use crate::clock::Clock;
 use crate::config;
 use crate::domain::attempt::{ErrorClass, MAX_EXCERPT_BYTES};
@@ -81,6 +82,7 @@ impl WebhookClient {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ClientError> {
         let guard = Arc::new(Guard::new(config));
+        let lookup: Arc<dyn Lookup> = Arc::new(SharedLookup::new(lookup));
         // A name server that does not answer is told from a host that does not: the name has half
         // of the time, and an address that was found has at least the other half.
         let lookup_limit = config.connect_timeout / 2;

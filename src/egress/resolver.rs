@@ -4,47 +4,24 @@
 //! address that was checked is the address that is dialled: a name that changes its mind between
 //! two looks (DNS rebinding) is judged by the look that counts.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::guard::{Blocked, Guard, PortClass};
+use super::lookup::Lookup;
 
 /// The most addresses of one name that are considered: the connect deadline is shared out among
 /// them, and a name's owner should not be able to make that share nothing.
 const MAX_ADDRESSES: usize = 16;
 
-/// Where addresses come from.
-#[async_trait]
-pub trait Lookup: fmt::Debug + Send + Sync {
-    /// The addresses of a name, in the order in which they should be tried. A name that does not
-    /// exist may be an error or an empty list.
-    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>>;
-}
-
-/// The machine's own resolver: hosts file, search domains and all.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemLookup;
-
-#[async_trait]
-impl Lookup for SystemLookup {
-    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        Ok(tokio::net::lookup_host((host, 0))
-            .await?
-            .map(|socket| socket.ip())
-            .collect())
-    }
-}
-
 /// Why a name gave no address to dial.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
-    /// The name has no address at the moment, or the name server gave an error.
+    /// There is no such name, or the name server gave an error.
     #[error("the name does not resolve")]
     Failed(#[source] io::Error),
     /// The name has no address.

@@ -149,3 +149,188 @@ pub(super) const V6: &[(Ipv6Net, Special)] = &[
     row6([0xfec0, 0, 0, 0, 0, 0, 0, 0],              10, "site-local (deprecated)",         "RFC 3879"),
     row6([0xff00, 0, 0, 0, 0, 0, 0, 0],               8, "multicast",                       "RFC 4291 §2.7"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The registries as IANA prints them, and what this module adds; written down a second time
+    /// so that a slip in the table does not go unnoticed.
+    const REFUSED_V4: &[&str] = &[
+        "0.0.0.0/8",
+        "0.0.0.0/32",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.0.0/29",
+        "192.0.0.8/32",
+        "192.0.0.9/32",
+        "192.0.0.10/32",
+        "192.0.0.170/32",
+        "192.0.0.171/32",
+        "192.0.2.0/24",
+        "192.31.196.0/24",
+        "192.52.193.0/24",
+        "192.88.99.0/24",
+        "192.88.99.2/32",
+        "192.168.0.0/16",
+        "192.175.48.0/24",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "240.0.0.0/4",
+        "255.255.255.255/32",
+        // Not in the registry.
+        "168.63.129.16/32",
+        "224.0.0.0/4",
+    ];
+
+    const REFUSED_V6: &[&str] = &[
+        "::1/128",
+        "::/128",
+        "::ffff:0:0/96",
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "100:0:0:1::/64",
+        "2001::/23",
+        "2001::/32",
+        "2001:1::1/128",
+        "2001:1::2/128",
+        "2001:1::3/128",
+        "2001:2::/48",
+        "2001:3::/32",
+        "2001:4:112::/48",
+        "2001:10::/28",
+        "2001:20::/28",
+        "2001:30::/28",
+        "2001:db8::/32",
+        "2002::/16",
+        "2620:4f:8000::/48",
+        "3fff::/20",
+        "5f00::/16",
+        "fc00::/7",
+        "fe80::/10",
+        // Not in the registry.
+        "::/96",
+        "::ffff:0:0:0/96",
+        "3ffe::/16",
+        "fec0::/10",
+        "ff00::/8",
+        // All that is not 2000::/3.
+        "::/3",
+        "4000::/2",
+        "8000::/1",
+    ];
+
+    #[test]
+    fn every_ipv4_range_is_special_from_its_first_address_to_its_last_and_not_beyond() {
+        let ranges: Vec<Ipv4Net> = REFUSED_V4
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
+        for range in &ranges {
+            assert!(v4(range.network()).is_some(), "first of {range}");
+            assert!(v4(range.broadcast()).is_some(), "last of {range}");
+        }
+        for range in Ipv4Net::aggregate(&ranges) {
+            let before = u32::from(range.network()).checked_sub(1);
+            let after = u32::from(range.broadcast()).checked_add(1);
+            for outside in [before, after].into_iter().flatten().map(Ipv4Addr::from) {
+                let refused = ranges.iter().any(|range| range.contains(&outside));
+                assert_eq!(v4(outside).is_some(), refused, "{outside} beside {range}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_ipv6_range_is_special_from_its_first_address_to_its_last_and_not_beyond() {
+        let ranges: Vec<Ipv6Net> = REFUSED_V6
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
+        for range in &ranges {
+            assert!(v6(range.network()).is_some(), "first of {range}");
+            assert!(v6(range.broadcast()).is_some(), "last of {range}");
+        }
+        for range in Ipv6Net::aggregate(&ranges) {
+            let before = u128::from(range.network()).checked_sub(1);
+            let after = u128::from(range.broadcast()).checked_add(1);
+            for outside in [before, after].into_iter().flatten().map(Ipv6Addr::from) {
+                let refused = ranges.iter().any(|range| range.contains(&outside));
+                assert_eq!(v6(outside).is_some(), refused, "{outside} beside {range}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_holds_nothing_but_those_ranges() {
+        let v4s = REFUSED_V4.iter().map(|text| text.parse().unwrap());
+        let allowed: Vec<Ipv4Net> = Ipv4Net::aggregate(&v4s.collect());
+        for (network, special) in V4 {
+            assert!(
+                allowed.iter().any(|range| range.contains(network)),
+                "{network} {special:?}"
+            );
+        }
+        let v6s = REFUSED_V6.iter().map(|text| text.parse().unwrap());
+        let allowed: Vec<Ipv6Net> = Ipv6Net::aggregate(&v6s.collect());
+        for (network, special) in V6 {
+            assert!(
+                allowed.iter().any(|range| range.contains(network)),
+                "{network} {special:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_narrowest_range_gives_the_name() {
+        for (index, (network, _)) in V4.iter().enumerate() {
+            for (earlier, _) in &V4[..index] {
+                assert!(!earlier.contains(network), "{network} can never be named");
+            }
+        }
+        for (index, (network, _)) in V6.iter().enumerate() {
+            for (earlier, _) in &V6[..index] {
+                assert!(!earlier.contains(network), "{network} can never be named");
+            }
+        }
+    }
+
+    #[test]
+    fn public_addresses_are_not_special() {
+        for address in [
+            "1.1.1.1",
+            "8.8.8.8",
+            "93.184.215.14",
+            "223.255.255.255",
+            "100.63.255.255",
+        ] {
+            assert_eq!(v4(address.parse().unwrap()), None, "{address}");
+        }
+        for address in [
+            "2606:4700:4700::1111",
+            "2001:4860:4860::8888",
+            "2a00:1450:4001:80b::200e",
+            "2001:200::1",
+            "2400:cb00:2048:1::c629:d7a2",
+        ] {
+            assert_eq!(v6(address.parse().unwrap()), None, "{address}");
+        }
+    }
+
+    #[test]
+    fn isatap_interfaces_are_special_under_any_prefix() {
+        for address in [
+            "2400:cb00::5efe:10.0.0.1",
+            "2400:cb00::200:5efe:8.8.8.8",
+            "fe80::5efe:1.2.3.4",
+        ] {
+            assert!(v6(address.parse().unwrap()).is_some(), "{address}");
+        }
+        assert!(v6("2400:cb00::5eff:1".parse().unwrap()).is_none());
+    }
+}
