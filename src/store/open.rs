@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::postgres::PostgresStore;
 use super::sqlite::SqliteStore;
 use super::vault::{MasterKey, Vault};
 use super::{Result, Store, StoreError};
@@ -54,7 +55,13 @@ pub async fn open(
             let entropy = entropy.clone();
             Arc::new(SqliteStore::open(&path, connections, vault, clock, entropy).await?)
         }
-        Location::Server => return Err(StoreError::Stale),
+        Location::Server => Arc::new(PostgresStore::connect(
+            &config.database.url,
+            connections,
+            vault,
+            clock,
+            entropy,
+        )?),
     })
 }
 
