@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -9,17 +10,21 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, SystemClock, pause};
 use crate::config::Config;
 use crate::dispatch::{self, Dispatcher, Settlements};
+use crate::domain::event::EventError;
 use crate::domain::retry::{RetrySchedule, ScheduleError};
-use crate::egress::client::WebhookClient;
-use crate::egress::resolver::{Lookup, SystemLookup};
+use crate::egress::client::ClientError;
+use crate::egress::{Lookup, SystemLookup, WebhookClient};
 use crate::entropy::Entropy;
 use crate::health::{Health, Part};
-use crate::ingest::{self, Entrance};
-use crate::ops;
+use crate::ingest::{self, Acceptor, Decoder, Outcome, accept_all};
+use crate::ops::{self, Ops};
 use crate::reconnect::Reconnect;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Leasing, Store, StoreError};
-use crate::telemetry;
+use crate::telemetry::{Metrics, TelemetryError};
+
+/// How long an event that is handed in waits for a database that is away.
+const ENTRANCE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the program takes from its surroundings, and what a test may replace.
 #[derive(Clone)]
@@ -50,10 +55,13 @@ pub enum AppError {
     Store(#[from] StoreError),
     /// The client cannot be built.
     #[error("egress: {0}")]
-    Egress(#[from] crate::egress::client::ClientError),
+    Egress(#[from] ClientError),
     /// The retry schedule breaks its rules.
     #[error("retry.schedule: {0}")]
     Schedule(#[from] ScheduleError),
+    /// Metrics cannot be counted.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// The ops port cannot be opened.
     #[error("ops.listen {address}: {source}")]
     Listen {
@@ -70,6 +78,7 @@ pub struct App {
     surroundings: Surroundings,
     store: Arc<dyn Store>,
     health: Arc<Health>,
+    metrics: Metrics,
     dispatcher: Dispatcher,
     settlements: Settlements,
     /// Stops after ingest, so that what ingest hands over last is still sent.
@@ -91,7 +100,7 @@ impl App {
             entropy,
             lookup,
         } = surroundings.clone();
-        let store = store::open::open(&config, Arc::clone(&clock), entropy.clone())?;
+        let store = store::open(&config, Arc::clone(&clock), &entropy).await?;
         let client = WebhookClient::new(&config.egress, lookup, Arc::clone(&clock))?;
         let health = Arc::new(Health::default());
         health.down(Part::Database, "starting");
@@ -126,6 +135,7 @@ impl App {
             surroundings,
             store,
             health,
+            metrics: Metrics::install()?,
             dispatcher,
             settlements,
             dispatch_shutdown,
@@ -148,23 +158,31 @@ impl App {
     /// The way in without a broker.
     pub fn entrance(&self) -> Entrance {
         Entrance {
-            store: Arc::clone(&self.store),
-            intake: Arc::new(self.dispatcher.clone()),
-            leasing: self.leasing,
-            clock: Arc::clone(&self.surroundings.clock),
-            entropy: self.surroundings.entropy.clone(),
+            acceptor: Acceptor {
+                store: Arc::clone(&self.store),
+                intake: Arc::new(self.dispatcher.clone()),
+                leasing: self.leasing,
+            },
+            decoder: Decoder::new(
+                Arc::clone(&self.surroundings.clock),
+                self.surroundings.entropy.clone(),
+            ),
         }
     }
 
     /// Runs until the shutdown's soft token, then drains: ingest first, so that what was taken in
     /// is committed, then dispatch, so that what was sent is written, then the store.
     pub async fn run(self) -> Result<(), AppError> {
+        let entrance = self.entrance();
         let ops_end = CancellationToken::new();
         let ops = tokio::spawn(ops::serve(
             self.ops,
-            Arc::clone(&self.store),
-            Arc::clone(&self.health),
-            telemetry::metrics_handle(),
+            Ops {
+                store: Arc::clone(&self.store),
+                health: Arc::clone(&self.health),
+                metrics: self.metrics.clone(),
+                clock: Arc::clone(&self.surroundings.clock),
+            },
             ops_end.clone(),
         ));
         let deadline = self.config.dispatch.drain_timeout;
@@ -176,7 +194,6 @@ impl App {
             shutdown.abort();
         });
 
-        let entrance = self.entrance();
         let outcome = match prepare(&*self.store, &self.health, &self.shutdown).await {
             Ok(Prepared::Ready) => {
                 tracing::info!(database = self.store.kind(), "ready");
@@ -184,7 +201,8 @@ impl App {
                 if self.config.amqp.url.is_some() {
                     ingest::amqp::run(
                         self.config.amqp.clone(),
-                        entrance,
+                        entrance.acceptor,
+                        entrance.decoder,
                         Arc::clone(&self.health),
                         self.shutdown.clone(),
                     )
@@ -204,11 +222,43 @@ impl App {
         watchdog.abort();
         self.store.close().await;
         ops_end.cancel();
-        if let Err(error) = ops.await {
-            tracing::error!(%error, "the ops port broke");
+        match ops.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the ops port broke"),
+            Err(error) => tracing::error!(%error, "the ops port broke"),
         }
         tracing::info!("stopped");
         outcome
+    }
+}
+
+/// The way in without a broker, for those that run the program inside another (`demo`, tests).
+#[derive(Clone)]
+pub struct Entrance {
+    acceptor: Acceptor,
+    decoder: Decoder,
+}
+
+/// Why events were not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum EntranceError {
+    /// One of them is no event; none was taken.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// The store; what was committed before stays.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Entrance {
+    /// Takes CloudEvents envelopes in, as if they had come over the broker; returns when they are
+    /// committed, with what became of each.
+    pub async fn publish(&self, envelopes: &[Vec<u8>]) -> Result<Vec<Outcome>, EntranceError> {
+        let events = envelopes
+            .iter()
+            .map(|envelope| self.decoder.decode(envelope))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(accept_all(&self.acceptor, events, ENTRANCE_PATIENCE).await?)
     }
 }
 

@@ -16,7 +16,6 @@
 //! - Leaves: [`config`], [`telemetry`], [`health`], [`shutdown`], [`clock`], [`entropy`],
 //!   [`wake`], [`reconnect`].
 
-#[cfg(any())]
 pub mod app;
 pub mod cli;
 pub mod clock;

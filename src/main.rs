@@ -1,3 +1,10 @@
-//! The `forge-dispatch` program.
+//! The `forge-dispatch` program: parse, run, exit code. The rest is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+use forge_dispatch::{cli, config};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    cli::run(std::env::args_os(), config::load::environment()).await
+}

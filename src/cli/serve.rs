@@ -1,26 +1,33 @@
-//! `serve`: the program itself.
+//! `forge-dispatch serve`
 
 use clap::Args;
 
+use super::{CliError, Context};
 use crate::app::{App, Surroundings};
-use crate::config::Config;
 use crate::shutdown::Shutdown;
 
-/// Takes events in, delivers them, and answers operators, until it is told to stop.
-///
-/// SIGINT and SIGTERM drain: nothing new is taken in, what is in flight ends, what was answered is
-/// written. A second signal ends at once.
-#[derive(Args, Debug)]
-pub struct Serve {}
+/// Everything is in the configuration.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {}
 
-impl Serve {
-    /// Runs until a signal.
-    pub async fn run(&self, config: Config) -> anyhow::Result<()> {
-        let shutdown = Shutdown::default();
-        shutdown.watch_signals()?;
-        let app = App::build(config, Surroundings::default(), shutdown).await?;
-        tracing::info!(ops = %app.ops_address()?, version = env!("CARGO_PKG_VERSION"), "starting");
-        app.run().await?;
-        Ok(())
+/// Runs the service until it is told to stop: the first SIGINT or SIGTERM drains, the second ends
+/// at once (and the exit code says so).
+pub async fn run(_args: ServeArgs, context: &Context) -> Result<(), CliError> {
+    let shutdown = Shutdown::default();
+    shutdown.watch_signals().map_err(anyhow::Error::from)?;
+    let surroundings = Surroundings {
+        clock: context.clock.clone(),
+        entropy: context.entropy.clone(),
+        ..Surroundings::default()
+    };
+    let app = App::build(context.config.clone(), surroundings, shutdown.clone()).await?;
+    let ops = app.ops_address().map_err(anyhow::Error::from)?;
+    tracing::info!(%ops, version = env!("CARGO_PKG_VERSION"), "starting");
+    app.run().await?;
+    if shutdown.hard.is_cancelled() {
+        return Err(CliError::Failure(anyhow::anyhow!(
+            "ended before everything in flight was written; it will be sent again"
+        )));
     }
+    Ok(())
 }

@@ -7,6 +7,7 @@
 //! - [`intake`]: what a writer of events must know of the dispatcher (permits, hand-over).
 //! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
 //! - [`vault`]: the master key, and the sealing of secrets under it.
+//! - [`open`](mod@open): the store that the configuration names, under its key.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -27,6 +28,7 @@ use crate::wake::Wake;
 
 pub mod error;
 pub mod intake;
+pub mod open;
 pub mod postgres;
 pub mod sqlite;
 pub mod targets;
@@ -34,6 +36,7 @@ pub mod vault;
 
 pub use error::StoreError;
 use intake::{Intake, Permit};
+pub use open::open;
 use targets::Target;
 
 /// What every method answers.

@@ -7,14 +7,19 @@ use std::time::Duration;
 use forge_dispatch::domain::delivery::DeliveryState;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::databases::{Kind, TestDatabase, both};
+use crate::harness::databases::TestDatabase;
 use crate::harness::program::{InProcess, settings};
 use crate::harness::receiver::{Receiver, Reply};
 use crate::harness::simple::{PATIENCE, all_become, events, subscribe, subscribe_as};
 
-both!(receivers_that_hang_do_not_hold_up_another, |kind| {
-    let database = TestDatabase::create(kind).await;
-    let mut config = settings(&database.url());
+on_both_databases!(
+    receivers_that_hang_do_not_hold_up_another,
+    a_backlog_larger_than_all_permits_drains,
+    a_subscription_never_has_more_in_flight_than_its_limit,
+);
+
+async fn receivers_that_hang_do_not_hold_up_another(database: &TestDatabase) {
+    let mut config = settings(database.url());
     // As many hang as could take every permit, if they were let.
     config.dispatch.concurrency = 32;
     config.dispatch.subscription_concurrency = 16;
@@ -26,11 +31,11 @@ both!(receivers_that_hang_do_not_hold_up_another, |kind| {
     for number in 0..4 {
         subscribe(&*program.store, &hanging.url(&format!("/{number}"))).await;
     }
-    program.entrance.publish(events(0..100)).await.unwrap();
+    program.entrance.publish(&events(0..100)).await.unwrap();
     hanging.wait_for_count(10, PATIENCE).await.unwrap();
 
     let subscription = subscribe(&*program.store, &lively.url("/hook")).await;
-    program.entrance.publish(events(100..400)).await.unwrap();
+    program.entrance.publish(&events(100..400)).await.unwrap();
     // Well before any of the hanging requests times out.
     lively
         .wait_for_count(300, Duration::from_secs(15))
@@ -39,11 +44,10 @@ both!(receivers_that_hang_do_not_hold_up_another, |kind| {
     all_become(&*program.store, subscription, 300, DeliveryState::Succeeded).await;
     program.shutdown.abort();
     program.stop().await.unwrap();
-});
+}
 
-both!(a_subscription_never_has_more_in_flight_than_its_limit, |kind| {
-    let database = TestDatabase::create(kind).await;
-    let program = InProcess::start(settings(&database.url())).await;
+async fn a_subscription_never_has_more_in_flight_than_its_limit(database: &TestDatabase) {
+    let program = InProcess::start(settings(database.url())).await;
     let gate = CancellationToken::new();
     let at_once = Arc::new(AtomicUsize::new(0));
     let (held, count) = (gate.clone(), Arc::clone(&at_once));
@@ -52,31 +56,36 @@ both!(a_subscription_never_has_more_in_flight_than_its_limit, |kind| {
         Reply::status(200).held_until(&held)
     });
     let subscription = subscribe_as(&*program.store, &receiver.url("/hook"), Some(3)).await;
-    program.entrance.publish(events(0..40)).await.unwrap();
+    program.entrance.publish(&events(0..40)).await.unwrap();
     receiver.wait_for_count(3, PATIENCE).await.unwrap();
     // What would come too much would come at once; a look at a lively neighbour gives it the time.
     let neighbour = Receiver::ok();
     subscribe(&*program.store, &neighbour.url("/hook")).await;
-    program.entrance.publish(events(40..60)).await.unwrap();
+    program.entrance.publish(&events(40..60)).await.unwrap();
     neighbour.wait_for_count(20, PATIENCE).await.unwrap();
     assert_eq!(at_once.load(Ordering::SeqCst), 3);
 
     gate.cancel();
     all_become(&*program.store, subscription, 60, DeliveryState::Succeeded).await;
     program.stop().await.unwrap();
-});
+}
 
-both!(a_backlog_larger_than_all_permits_drains, |kind| {
-    let database = TestDatabase::create(kind).await;
-    let mut config = settings(&database.url());
+async fn a_backlog_larger_than_all_permits_drains(database: &TestDatabase) {
+    let mut config = settings(database.url());
     config.dispatch.concurrency = 8;
     config.dispatch.subscription_concurrency = 4;
     config.dispatch.max_bytes_in_flight = 2_000;
     let program = InProcess::start(config).await;
     let receiver = Receiver::ok();
     let subscription = subscribe(&*program.store, &receiver.url("/hook")).await;
-    program.entrance.publish(events(0..1_500)).await.unwrap();
-    all_become(&*program.store, subscription, 1_500, DeliveryState::Succeeded).await;
+    program.entrance.publish(&events(0..1_500)).await.unwrap();
+    all_become(
+        &*program.store,
+        subscription,
+        1_500,
+        DeliveryState::Succeeded,
+    )
+    .await;
     assert_eq!(receiver.count(), 1_500);
     program.stop().await.unwrap();
-});
+}

@@ -5,18 +5,19 @@ use std::time::Duration;
 use forge_dispatch::domain::delivery::DeliveryState;
 use forge_dispatch::store::{DeliveryFilter, PageRequest, Store};
 
-use crate::harness::databases::{Kind, TestDatabase, both};
+use crate::harness::databases::TestDatabase;
 use crate::harness::flow::Flow;
 use crate::harness::program::{InProcess, settings};
 use crate::harness::publisher::publish;
 use crate::harness::queues;
 
+on_both_databases!(every_matching_pair_is_delivered_once_and_verified,);
+
 const EVENTS: usize = 5_000;
 const PATIENCE: Duration = Duration::from_secs(120);
 
-both!(every_matching_pair_is_delivered_once_and_verified, |kind| {
-    let database = TestDatabase::create(kind).await;
-    let mut config = settings(&database.url());
+async fn every_matching_pair_is_delivered_once_and_verified(database: &TestDatabase) {
+    let mut config = settings(database.url());
     config.amqp = queues::unique().await;
     let amqp = config.amqp.clone();
     let program = InProcess::start(config).await;
@@ -35,10 +36,14 @@ both!(every_matching_pair_is_delivered_once_and_verified, |kind| {
     flow.check(0);
     let (deliveries, attempts) = log(&*program.store, &flow).await;
     assert_eq!(deliveries, flow.deliveries());
-    assert_eq!(attempts, flow.receiver.count(), "every request is an attempt that was kept");
+    assert_eq!(
+        attempts,
+        flow.receiver.count(),
+        "every request is an attempt that was kept"
+    );
     program.stop().await.unwrap();
     queues::check_empty(&amqp).await;
-});
+}
 
 /// Waits until nothing is left to do.
 async fn settled(store: &dyn Store) {

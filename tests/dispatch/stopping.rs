@@ -5,46 +5,60 @@ use std::time::Duration;
 use forge_dispatch::domain::delivery::DeliveryState;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::databases::{Kind, TestDatabase, both};
+use crate::harness::databases::TestDatabase;
 use crate::harness::program::{Binary, InProcess, settings};
 use crate::harness::receiver::{Receiver, Reply};
 use crate::harness::simple::{PATIENCE, all_become, deliveries, events, subscribe};
 
-both!(a_graceful_stop_writes_what_was_answered_and_keeps_the_rest, |kind| {
-    let database = TestDatabase::create(kind).await;
-    let config = settings(&database.url());
+on_both_databases!(
+    a_second_signal_ends_at_once_and_nothing_is_lost,
+    a_signal_drains_and_exits_with_success,
+    a_graceful_stop_writes_what_was_answered_and_keeps_the_rest,
+);
+
+async fn a_graceful_stop_writes_what_was_answered_and_keeps_the_rest(database: &TestDatabase) {
+    let config = settings(database.url());
     let program = InProcess::start(config.clone()).await;
     let gate = CancellationToken::new();
     let held = gate.clone();
     let receiver = Receiver::start(move |_| Reply::status(200).held_until(&held));
     let subscription = subscribe(&*program.store, &receiver.url("/hook")).await;
-    program.entrance.publish(events(0..300)).await.unwrap();
+    program.entrance.publish(&events(0..300)).await.unwrap();
     receiver.wait_for_count(10, PATIENCE).await.unwrap();
     program.shutdown.begin();
     gate.cancel();
     program.stop().await.unwrap();
     let sent = receiver.count();
-    assert!(sent < 300, "a stop does not deliver the whole backlog first");
+    assert!(
+        sent < 300,
+        "a stop does not deliver the whole backlog first"
+    );
 
     let program = InProcess::start(config).await;
     let all = deliveries(&*program.store, subscription).await;
-    let in_flight = all.iter().filter(|one| one.state == DeliveryState::InFlight).count();
+    let in_flight = all
+        .iter()
+        .filter(|one| one.state == DeliveryState::InFlight)
+        .count();
     assert_eq!(all.len(), 300);
     all_become(&*program.store, subscription, 300, DeliveryState::Succeeded).await;
-    assert_eq!(receiver.count(), 300, "nothing is sent twice over a graceful stop; {in_flight} were in flight");
+    assert_eq!(
+        receiver.count(),
+        300,
+        "nothing is sent twice over a graceful stop; {in_flight} were in flight"
+    );
     program.stop().await.unwrap();
-});
+}
 
-both!(a_second_signal_ends_at_once_and_nothing_is_lost, |kind| {
-    let database = TestDatabase::create(kind).await;
-    let mut config = settings(&database.url());
+async fn a_second_signal_ends_at_once_and_nothing_is_lost(database: &TestDatabase) {
+    let mut config = settings(database.url());
     config.egress.timeout = Duration::from_secs(2);
     let dir = tempfile::tempdir().unwrap();
     let receiver = Receiver::start(|_| Reply::hang());
     let writer = InProcess::start(config.clone()).await;
     let subscription = subscribe(&*writer.store, &receiver.url("/hook")).await;
     writer.shutdown.begin();
-    writer.entrance.publish(events(0..20)).await.unwrap();
+    writer.entrance.publish(&events(0..20)).await.unwrap();
     writer.stop().await.unwrap();
 
     let mut program = Binary::serve(&config, dir.path());
@@ -53,20 +67,22 @@ both!(a_second_signal_ends_at_once_and_nothing_is_lost, |kind| {
     program.logged("stopping").await;
     program.terminate();
     let status = program.ended().await;
-    assert!(!status.success(), "an end at once is told in the exit code: {status}");
+    assert!(
+        !status.success(),
+        "an end at once is told in the exit code: {status}"
+    );
 
     receiver.behave(|_| Reply::status(200));
     let program = InProcess::start(config).await;
     all_become(&*program.store, subscription, 20, DeliveryState::Succeeded).await;
     program.stop().await.unwrap();
-});
+}
 
-both!(a_signal_drains_and_exits_with_success, |kind| {
-    let database = TestDatabase::create(kind).await;
-    let config = settings(&database.url());
+async fn a_signal_drains_and_exits_with_success(database: &TestDatabase) {
+    let config = settings(database.url());
     let dir = tempfile::tempdir().unwrap();
     let mut program = Binary::serve(&config, dir.path());
     program.logged("ready").await;
     program.terminate();
     assert!(program.ended().await.success());
-});
+}

@@ -4,19 +4,20 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::harness::databases::{Kind, TestDatabase, both};
+use crate::harness::databases::TestDatabase;
 use crate::harness::flow::Flow;
 use crate::harness::program::{InProcess, settings};
 use crate::harness::publisher::publish;
 use crate::harness::queues;
 use crate::harness::services::Broker;
 
+on_both_databases!(a_broker_that_restarts_in_mid_flow_costs_nothing,);
+
 const PATIENCE: Duration = Duration::from_secs(120);
 
-both!(a_broker_that_restarts_in_mid_flow_costs_nothing, |kind| {
+async fn a_broker_that_restarts_in_mid_flow_costs_nothing(database: &TestDatabase) {
     let mut broker = Broker::start().await;
-    let database = TestDatabase::create(kind).await;
-    let mut config = settings(&database.url());
+    let mut config = settings(database.url());
     config.amqp = queues::unique().await;
     config.amqp.url = Some(SecretString::from(broker.url()));
     let amqp = config.amqp.clone();
@@ -27,7 +28,8 @@ both!(a_broker_that_restarts_in_mid_flow_costs_nothing, |kind| {
 
     let (to, events) = (amqp.clone(), flow.events.clone());
     let publishing = tokio::spawn(async move { publish(&to, &events).await });
-    flow.wait_until_taken(flow.deliveries() / 10, PATIENCE).await;
+    flow.wait_until_taken(flow.deliveries() / 10, PATIENCE)
+        .await;
     broker.stop().await;
     broker.start_again().await;
     publishing.await.unwrap();
@@ -36,4 +38,4 @@ both!(a_broker_that_restarts_in_mid_flow_costs_nothing, |kind| {
     flow.check(0);
     program.stop().await.unwrap();
     queues::check_empty(&amqp).await;
-});
+}

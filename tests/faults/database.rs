@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// `immediate` is how it dies: cut off in the middle, or asked to stop.
 async fn restarted(kill: Kill) {
     let mut server = PostgresServer::start().await;
-    let mut config = settings(server.url());
+    let mut config = settings(server.url().into());
     config.amqp = queues::unique().await;
     let amqp = config.amqp.clone();
     let in_flight = config.dispatch.concurrency + 5 * config.dispatch.settle_batch;
@@ -24,7 +24,8 @@ async fn restarted(kill: Kill) {
 
     let (to, events) = (amqp.clone(), flow.events.clone());
     let publishing = tokio::spawn(async move { publish(&to, &events).await });
-    flow.wait_until_taken(flow.deliveries() / 10, PATIENCE).await;
+    flow.wait_until_taken(flow.deliveries() / 10, PATIENCE)
+        .await;
     match kill {
         Kill::Gently => server.stop().await,
         Kill::Hard => server.kill().await,

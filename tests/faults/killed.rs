@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use crate::harness::databases::{Kind, TestDatabase, both};
+use crate::harness::databases::TestDatabase;
 use crate::harness::flow::Flow;
 use crate::harness::program::{Binary, InProcess, settings};
 use crate::harness::publisher::publish;
 use crate::harness::queues;
 
+on_both_databases!(a_killed_program_loses_nothing,);
+
 const EVENTS: usize = 5_000;
 const PATIENCE: Duration = Duration::from_secs(120);
 
-both!(a_killed_program_loses_nothing, |kind| {
-    let database = TestDatabase::create(kind).await;
-    let mut config = settings(&database.url());
+async fn a_killed_program_loses_nothing(database: &TestDatabase) {
+    let mut config = settings(database.url());
     config.amqp = queues::unique().await;
     let flow = Flow::new(EVENTS);
     let dir = tempfile::tempdir().unwrap();
@@ -52,4 +53,4 @@ both!(a_killed_program_loses_nothing, |kind| {
     program.terminate();
     assert!(program.ended().await.success());
     queues::check_empty(&config.amqp).await;
-});
+}

@@ -12,8 +12,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_share_the_work_and_do_none_of_it_twice() {
-    let database = TestDatabase::create(Kind::Postgres).await;
-    let mut config = settings(&database.url());
+    let database = TestDatabase::new(Kind::Postgres).await;
+    let mut config = settings(database.url());
     config.amqp = queues::unique().await;
     // Few permits, so that both the born-leased and the claimed way are walked.
     config.dispatch.concurrency = 16;

@@ -124,7 +124,9 @@ impl Flow {
         let seen = Arc::clone(&receipts);
         let receiver = Receiver::start(move |request| answer(&seen, request));
         Self {
-            events: (0..events).map(|number| Planned::new(&name, number)).collect(),
+            events: (0..events)
+                .map(|number| Planned::new(&name, number))
+                .collect(),
             name,
             receiver,
             receipts,
@@ -174,7 +176,10 @@ impl Flow {
     /// How many (hook, event) pairs were taken so far.
     pub(crate) fn taken(&self) -> usize {
         let receipts = lock(&self.receipts);
-        receipts.values().filter(|receipt| receipt.taken > 0).count()
+        receipts
+            .values()
+            .filter(|receipt| receipt.taken > 0)
+            .count()
     }
 
     /// Waits until so many pairs were taken.
@@ -217,18 +222,34 @@ impl Flow {
             let missing: Vec<_> = expected.difference(&got).take(10).collect();
             let foreign: Vec<_> = got.difference(&expected).take(10).collect();
             assert!(missing.is_empty(), "{}: missing {missing:?}", hook.path);
-            assert!(foreign.is_empty(), "{}: should not have {foreign:?}", hook.path);
+            assert!(
+                foreign.is_empty(),
+                "{}: should not have {foreign:?}",
+                hook.path
+            );
         }
         let receipts = lock(&self.receipts);
-        let untaken = receipts.values().filter(|receipt| receipt.taken == 0).count();
+        let untaken = receipts
+            .values()
+            .filter(|receipt| receipt.taken == 0)
+            .count();
         assert_eq!(untaken, 0, "deliveries were refused and never taken");
-        let refused = receipts.values().filter(|receipt| receipt.refused > 0).count();
-        assert!(refused > receipts.len() / 5, "the receiver should have refused a third");
+        let refused = receipts
+            .values()
+            .filter(|receipt| receipt.refused > 0)
+            .count();
+        assert!(
+            refused > receipts.len() / 5,
+            "the receiver should have refused a third"
+        );
         let again: usize = receipts
             .values()
             .map(|receipt| receipt.taken.saturating_sub(1) as usize)
             .sum();
-        assert!(again <= extra, "{again} second receipts, at most {extra} may be");
+        assert!(
+            again <= extra,
+            "{again} second receipts, at most {extra} may be"
+        );
     }
 
     /// How many taken deliveries came again.

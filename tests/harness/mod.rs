@@ -1,5 +1,28 @@
 //! What the tests stand on: real servers, started and ended by the tests themselves.
 
+/// Makes two tests of each scenario, one on a fresh database of either kind.
+macro_rules! on_both_databases {
+    ($($scenario:ident),+ $(,)?) => {$(
+        mod $scenario {
+            use crate::harness::databases::{Kind, TestDatabase};
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                let database = TestDatabase::new(Kind::Sqlite).await;
+                super::$scenario(&database).await;
+                database.remove().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                let database = TestDatabase::new(Kind::Postgres).await;
+                super::$scenario(&database).await;
+                database.remove().await;
+            }
+        }
+    )+};
+}
+
 pub(crate) mod databases;
 pub(crate) mod events;
 pub(crate) mod flow;
@@ -14,11 +37,7 @@ use std::time::Duration;
 
 /// Looks every few milliseconds until the condition holds; panics, saying what was waited for,
 /// when the deadline has passed.
-pub(crate) async fn eventually(
-    deadline: Duration,
-    what: &str,
-    condition: impl AsyncFn() -> bool,
-) {
+pub(crate) async fn eventually(deadline: Duration, what: &str, condition: impl AsyncFn() -> bool) {
     let look = async {
         let mut interval = tokio::time::interval(Duration::from_millis(20));
         while !condition().await {

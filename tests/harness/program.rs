@@ -8,9 +8,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use forge_dispatch::app::{App, AppError, Surroundings};
+use forge_dispatch::app::{App, AppError, Entrance, Surroundings};
 use forge_dispatch::config::Config;
-use forge_dispatch::ingest::Entrance;
 use forge_dispatch::shutdown::Shutdown;
 use forge_dispatch::store::Store;
 use secrecy::{ExposeSecret, SecretString};
@@ -26,12 +25,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Settings for tests: the loopback may be dialled, retries come within a second, and a lease is
 /// as short as the rules allow, so that a killed program's work is taken over soon.
-pub(crate) fn settings(database_url: &str) -> Config {
+pub(crate) fn settings(database_url: SecretString) -> Config {
     let mut config = Config {
         master_key: Some(SecretString::from(MASTER_KEY)),
         ..Config::default()
     };
-    config.database.url = SecretString::from(database_url);
+    config.database.url = database_url;
     config.ops.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     config.egress.allow_http = true;
     config.egress.allow = vec!["127.0.0.0/8".parse().expect("a rule")];
@@ -132,7 +131,10 @@ impl Binary {
             log.iter().find(|line| line.contains(text)).cloned()
         };
         if wait_until(PATIENCE, || find().is_some()).await.is_err() {
-            panic!("no `{text}` was logged; the end of the log:\n{}", self.tail());
+            panic!(
+                "no `{text}` was logged; the end of the log:\n{}",
+                self.tail()
+            );
         }
         find().expect("it was just found")
     }
@@ -209,17 +211,32 @@ fn toml(config: &Config) -> String {
     if let Some(url) = &config.amqp.url {
         line(format!("url = {:?}", url.expose_secret()));
     }
-    line(format!("events_exchange = {:?}", config.amqp.events_exchange));
+    line(format!(
+        "events_exchange = {:?}",
+        config.amqp.events_exchange
+    ));
     line(format!("events_queue = {:?}", config.amqp.events_queue));
-    line(format!("dead_letter_exchange = {:?}", config.amqp.dead_letter_exchange));
-    line(format!("dead_letter_queue = {:?}", config.amqp.dead_letter_queue));
+    line(format!(
+        "dead_letter_exchange = {:?}",
+        config.amqp.dead_letter_exchange
+    ));
+    line(format!(
+        "dead_letter_queue = {:?}",
+        config.amqp.dead_letter_queue
+    ));
     line("[egress]\nallow_http = true\nallow = [\"127.0.0.0/8\"]".to_owned());
     line(format!("timeout = {}", ms(config.egress.timeout)));
-    line(format!("connect_timeout = {}", ms(config.egress.connect_timeout)));
+    line(format!(
+        "connect_timeout = {}",
+        ms(config.egress.connect_timeout)
+    ));
     line("[dispatch]".to_owned());
     line(format!("lease = {}", ms(config.dispatch.lease)));
     line(format!("lease_grace = {}", ms(config.dispatch.lease_grace)));
-    line(format!("drain_timeout = {}", ms(config.dispatch.drain_timeout)));
+    line(format!(
+        "drain_timeout = {}",
+        ms(config.dispatch.drain_timeout)
+    ));
     let delays: Vec<String> = config.retry.schedule.iter().copied().map(ms).collect();
     line(format!("[retry]\nschedule = [{}]", delays.join(", ")));
     text

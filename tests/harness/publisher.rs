@@ -41,7 +41,11 @@ async fn publish_some(settings: &config::Amqp, events: &[Planned]) -> Result<(),
     for window in events.chunks(WINDOW) {
         let mut confirms = Vec::new();
         for event in window {
-            confirms.push(send(&channel, settings, event).await.map_err(|_| confirmed)?);
+            confirms.push(
+                send(&channel, settings, event)
+                    .await
+                    .map_err(|_| confirmed)?,
+            );
         }
         for confirm in confirms {
             match confirm.await {

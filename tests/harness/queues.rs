@@ -56,9 +56,17 @@ pub(crate) async fn check_empty(settings: &config::Amqp) {
             .is_some_and(|(_, consumers)| consumers == 0)
     };
     eventually(simple::PATIENCE, "the consumers are gone", consumers_gone).await;
-    let left = look(settings, &settings.events_queue).await.map(|(messages, _)| messages);
-    let dead = look(settings, &settings.dead_letter_queue).await.map(|(messages, _)| messages);
-    assert_eq!((left, dead), (Some(0), Some(0)), "(events left, dead letters)");
+    let left = look(settings, &settings.events_queue)
+        .await
+        .map(|(messages, _)| messages);
+    let dead = look(settings, &settings.dead_letter_queue)
+        .await
+        .map(|(messages, _)| messages);
+    assert_eq!(
+        (left, dead),
+        (Some(0), Some(0)),
+        "(events left, dead letters)"
+    );
 }
 
 /// Messages ready and consumers of a queue; `None` if there is no such queue, or no broker.

@@ -1,23 +1,23 @@
-//! `demo`: the whole road on one machine with nothing installed.
+//! `forge-dispatch demo`: the whole road on one machine with nothing installed.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::Context as _;
 use clap::Args;
 use secrecy::SecretString;
 use serde::Serialize;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, AppError, Surroundings};
-use crate::clock::{Clock, pause};
+use super::{CliError, Context};
+use crate::app::{App, AppError, Entrance, Surroundings};
+use crate::clock::pause;
 use crate::config::Config;
 use crate::domain::delivery::DeliveryState;
 use crate::domain::ids::{OwnerId, SubscriptionId, WorkspaceId};
 use crate::domain::secret::SigningSecret;
 use crate::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
-use crate::ingest::Entrance;
 use crate::shutdown::Shutdown;
 use crate::store::{DeliveryFilter, NewSubscription, PageRequest, Store};
 
@@ -35,19 +35,20 @@ const PACE: u64 = 40;
 /// Events handed in at once when a number of them was asked for.
 const BATCH: u64 = 100;
 
-/// Shows the whole thing at work: a temporary SQLite database, a local receiver that verifies
-/// every signature, three subscriptions and a stream of events.
-#[derive(Args, Debug)]
-pub struct Demo {
-    /// Keep the database here instead of in a temporary directory
+/// How much to show.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// Keep the database in this directory (a temporary one otherwise).
     #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Send this many events instead of going on for ever
+    pub data: Option<PathBuf>,
+
+    /// Send this many events (without end otherwise).
     #[arg(long, value_name = "N")]
-    events: Option<u64>,
-    /// End when all is settled; fails if anything was not delivered and verified
+    pub events: Option<u64>,
+
+    /// End when all is settled, and say what came of it.
     #[arg(long, requires = "events")]
-    exit: bool,
+    pub exit: bool,
 }
 
 /// The three subscriptions of the demo.
@@ -76,63 +77,61 @@ impl Summary {
     }
 }
 
-impl Demo {
-    /// Runs it; `json` prints the summary of a bounded run as JSON.
-    pub async fn run(&self, json: bool) -> anyhow::Result<()> {
-        let surroundings = Surroundings::default();
-        let temporary = match self.data {
-            Some(_) => None,
-            None => Some(tempfile::tempdir().context("a temporary directory")?),
-        };
-        let data = match (&self.data, &temporary) {
-            (Some(dir), _) => dir.clone(),
-            (None, Some(dir)) => dir.path().to_owned(),
-            (None, None) => PathBuf::from("."),
-        };
-        let receiver_end = CancellationToken::new();
-        let receiver = Receiver::start(receiver_end.clone()).await?;
-        let shutdown = Shutdown::default();
-        shutdown.watch_signals()?;
-        let config = config(&data, &receiver)?;
-        let app = App::build(config, surroundings.clone(), shutdown.clone()).await?;
-        let stage = Stage {
-            store: app.store(),
-            entrance: app.entrance(),
-            receiver,
-            shutdown: shutdown.clone(),
-            // A directory that is used again holds the runs before; each is a tenant of its own.
-            workspace: run_workspace(&surroundings)?,
-            surroundings,
-            started: Duration::ZERO,
-        };
-        stage.store.migrate().await?;
-        let subscriptions = stage.subscribe().await?;
-
-        let running: JoinHandle<Result<(), AppError>> = tokio::spawn(app.run());
-        let stage = stage.started_now();
-        let summary = stage.play(self, json).await;
-        // The receiver goes with this run: what is left over must not be tried for ever.
-        for id in subscriptions {
-            stage.store.delete_subscription(&stage.workspace, id).await?;
-        }
-        if summary.as_ref().is_ok_and(Option::is_some) || summary.is_err() {
-            shutdown.begin();
-        }
-        running.await??;
-        receiver_end.cancel();
-        report(summary?, json)
+/// A temporary SQLite database, a local receiver that verifies every signature, three subscriptions
+/// and a stream of events; until Ctrl-C, or until so many are settled.
+pub async fn run(args: DemoArgs, context: &Context) -> Result<(), CliError> {
+    match play(&args, context).await? {
+        None => Ok(()),
+        Some(summary) => report(&summary, context),
     }
 }
 
-/// Prints the summary of a bounded run, and fails if it is not whole.
-fn report(summary: Option<Summary>, json: bool) -> anyhow::Result<()> {
-    let Some(summary) = summary else {
-        return Ok(());
+async fn play(args: &DemoArgs, context: &Context) -> anyhow::Result<Option<Summary>> {
+    let temporary = tempfile::tempdir().context("a temporary directory")?;
+    let data = args.data.as_deref().unwrap_or(temporary.path());
+    let receiver_end = CancellationToken::new();
+    let receiver = Receiver::start(receiver_end.clone()).await?;
+    let shutdown = Shutdown::default();
+    shutdown.watch_signals()?;
+    let surroundings = Surroundings {
+        clock: context.clock.clone(),
+        entropy: context.entropy.clone(),
+        ..Surroundings::default()
     };
-    if json {
-        println!("{}", serde_json::to_string(&summary)?);
-    } else {
-        println!(
+    let config = config(data, &receiver)?;
+    let app = App::build(config, surroundings.clone(), shutdown.clone()).await?;
+    let stage = Stage {
+        store: app.store(),
+        entrance: app.entrance(),
+        receiver,
+        shutdown: shutdown.clone(),
+        // A directory that is used again holds the runs before; each is a tenant of its own.
+        workspace: run_workspace(&surroundings)?,
+        started: surroundings.clock.monotonic(),
+        surroundings,
+    };
+    stage.store.migrate().await?;
+    let subscriptions = stage.subscribe().await?;
+
+    let running: JoinHandle<Result<(), AppError>> = tokio::spawn(app.run());
+    let summary = stage.play(args).await;
+    // The receiver goes with this run: what is left over must not be tried for ever.
+    for id in subscriptions {
+        stage
+            .store
+            .delete_subscription(&stage.workspace, id)
+            .await?;
+    }
+    shutdown.begin();
+    running.await??;
+    receiver_end.cancel();
+    summary
+}
+
+/// Prints the summary of a bounded run, and fails if it is not whole.
+fn report(summary: &Summary, context: &Context) -> Result<(), CliError> {
+    context.output.print(summary, |summary| {
+        format!(
             "{} events, {} deliveries: {} succeeded, {} failed, in {} attempts; {} verified by the receiver; {:.1} s",
             summary.events,
             summary.deliveries,
@@ -141,10 +140,14 @@ fn report(summary: Option<Summary>, json: bool) -> anyhow::Result<()> {
             summary.attempts,
             summary.verified,
             summary.seconds,
-        );
+        )
+    })?;
+    if summary.is_whole() {
+        return Ok(());
     }
-    anyhow::ensure!(summary.is_whole(), "not every delivery was made and verified");
-    Ok(())
+    Err(CliError::Failure(anyhow::anyhow!(
+        "not every delivery was made and verified"
+    )))
 }
 
 /// Everything that plays.
@@ -159,11 +162,6 @@ struct Stage {
 }
 
 impl Stage {
-    fn started_now(mut self) -> Self {
-        self.started = self.surroundings.clock.monotonic();
-        self
-    }
-
     fn elapsed(&self) -> Duration {
         self.surroundings
             .clock
@@ -185,7 +183,9 @@ impl Stage {
                     url: TargetUrl::new(&self.receiver.url(name))?,
                     description: format!("demo: {name}"),
                     event_types: vec![wants.parse()?],
-                    project_ids: project.map(|id| id.parse().map(|id| vec![id])).transpose()?,
+                    project_ids: project
+                        .map(|id| id.parse().map(|id| vec![id]))
+                        .transpose()?,
                     format,
                     max_concurrency: None,
                     retry_schedule: None,
@@ -199,26 +199,25 @@ impl Stage {
     }
 
     /// Sends events: so many and a summary, or until the signal.
-    async fn play(&self, demo: &Demo, json: bool) -> anyhow::Result<Option<Summary>> {
+    async fn play(&self, args: &DemoArgs) -> anyhow::Result<Option<Summary>> {
         let mut story = Story::new(self.workspace.clone(), self.surroundings.entropy.clone());
         let mut sent = 0;
         let mut view = View::new();
         let mut drawn = None;
-        let quiet = json || demo.exit;
         while !self.shutdown.soft.is_cancelled() {
-            let left = demo.events.map_or(u64::MAX, |events| events - sent);
-            let batch = if demo.exit { BATCH } else { PACE / 10 }.min(left);
-            if batch == 0 && demo.exit {
+            let left = args.events.map_or(u64::MAX, |events| events - sent);
+            let batch = if args.exit { BATCH } else { PACE / 10 }.min(left);
+            if batch == 0 && args.exit {
                 return self.settled(sent).await;
             }
             let now = self.surroundings.clock.now();
-            let events = (0..batch).map(|_| story.next(now)).collect();
-            self.entrance.publish(events).await?;
+            let events: Vec<_> = (0..batch).map(|_| story.next(now)).collect();
+            self.entrance.publish(&events).await?;
             sent += batch;
-            if demo.exit {
+            if args.exit {
                 continue;
             }
-            if !quiet && drawn.is_none_or(|at| self.elapsed() >= at + view.interval()) {
+            if drawn.is_none_or(|at| self.elapsed() >= at + view.interval()) {
                 view.draw(sent, self.elapsed(), &self.rows())?;
                 drawn = Some(self.elapsed());
             }

@@ -56,7 +56,8 @@ impl Receiver {
             .route("/hooks/{name}", post(receive))
             .with_state(receiver.clone());
         tokio::spawn(async move {
-            let served = axum::serve(listener, router).with_graceful_shutdown(end.cancelled_owned());
+            let served =
+                axum::serve(listener, router).with_graceful_shutdown(end.cancelled_owned());
             if let Err(error) = served.await {
                 tracing::error!(%error, "the demo's receiver ended");
             }
@@ -85,7 +86,10 @@ impl Receiver {
     }
 
     pub(super) fn tally(&self, name: &str) -> Tally {
-        self.lock().get(name).map(|hook| hook.tally).unwrap_or_default()
+        self.lock()
+            .get(name)
+            .map(|hook| hook.tally)
+            .unwrap_or_default()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Hook>> {
@@ -104,7 +108,9 @@ async fn receive(
         return StatusCode::NOT_FOUND;
     };
     hook.tally.requests += 1;
-    let id = headers.get(HEADER_WEBHOOK_ID).and_then(|id| id.to_str().ok());
+    let id = headers
+        .get(HEADER_WEBHOOK_ID)
+        .and_then(|id| id.to_str().ok());
     let (Some(id), Ok(())) = (id, hook.verifier.verify(&body, &headers)) else {
         hook.tally.forged += 1;
         return StatusCode::UNAUTHORIZED;

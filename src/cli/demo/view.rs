@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 use console::Term;
 
@@ -39,7 +39,12 @@ impl View {
     }
 
     /// Draws the picture of this moment.
-    pub(super) fn draw(&mut self, events: u64, elapsed: Duration, rows: &[Row]) -> std::io::Result<()> {
+    pub(super) fn draw(
+        &mut self,
+        events: u64,
+        elapsed: Duration,
+        rows: &[Row],
+    ) -> std::io::Result<()> {
         let verified: u64 = rows.iter().map(|row| row.tally.verified).sum();
         let summary = format!(
             "{events} events, {verified} deliveries verified, {:.0} s",
@@ -60,8 +65,14 @@ impl View {
 
 fn table(rows: &[Row]) -> String {
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header([
-        "subscription", "wants", "format", "requests", "refused once", "verified", "bad signature",
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header([
+        "subscription",
+        "wants",
+        "format",
+        "requests",
+        "refused once",
+        "verified",
+        "bad signature",
     ]);
     for row in rows {
         table.add_row([

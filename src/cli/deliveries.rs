@@ -1,0 +1,265 @@
+//! `forge-dispatch deliveries`: what was and is delivered, and what each attempt met.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::output::{List, fields, or_dash, table};
+use super::parse::{self, PageArgs, WorkspaceArgs};
+use super::{CliError, Context};
+use crate::domain::attempt::ErrorClass;
+use crate::domain::ids::{self, DeliveryId, WorkspaceId};
+use crate::domain::payload::timestamp;
+use crate::store::{AttemptRecord, DeliveryFilter, DeliveryRecord, PageRequest, Store};
+
+/// How many attempts are read at once: a schedule's worth.
+const ATTEMPTS_PAGE: usize = 100;
+
+/// What to see of deliveries.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DeliveriesCommand {
+    /// List deliveries, newest first.
+    List(ListArgs),
+    /// Show one delivery and its attempts.
+    Show(ShowArgs),
+}
+
+/// Which deliveries.
+#[derive(Clone, Debug, Args)]
+pub struct ListArgs {
+    /// Only those of this subscription.
+    #[arg(long, value_name = "ID")]
+    subscription: Option<String>,
+
+    /// Only those in this state: `pending`, `in_flight`, `succeeded`, `failed` or `cancelled`.
+    #[arg(long)]
+    state: Option<String>,
+
+    #[command(flatten)]
+    page: PageArgs,
+
+    #[command(flatten)]
+    workspace: WorkspaceArgs,
+}
+
+/// Which delivery.
+#[derive(Clone, Debug, Args)]
+pub struct ShowArgs {
+    /// The delivery (`dlv_…`).
+    id: String,
+
+    #[command(flatten)]
+    workspace: WorkspaceArgs,
+}
+
+/// A delivery as it is printed.
+#[derive(Debug, Serialize)]
+struct View {
+    id: String,
+    event_id: String,
+    event_type: String,
+    subscription_id: String,
+    state: &'static str,
+    attempts: u32,
+    created_at: String,
+    due_at: Option<String>,
+    settled_at: Option<String>,
+}
+
+/// An attempt as it is printed.
+#[derive(Debug, Serialize)]
+struct AttemptView {
+    at: String,
+    duration_ms: u128,
+    trigger: &'static str,
+    status: Option<u16>,
+    error: Option<&'static str>,
+    lease_lost: bool,
+    response_headers: Vec<(String, String)>,
+    response_excerpt: String,
+}
+
+#[derive(Serialize)]
+struct Detail {
+    #[serde(flatten)]
+    delivery: View,
+    attempt_log: Vec<AttemptView>,
+}
+
+/// Runs it.
+pub async fn run(command: DeliveriesCommand, context: &Context) -> Result<(), CliError> {
+    match command {
+        DeliveriesCommand::List(args) => list(args, context).await,
+        DeliveriesCommand::Show(args) => show(args, context).await,
+    }
+}
+
+async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
+    let workspace = args.workspace.id()?;
+    let request = args.page.request()?;
+    let subscription = args.subscription.as_deref();
+    let state = args.state.as_deref();
+    let filter = DeliveryFilter {
+        subscription: subscription
+            .map(|text| parse::id("subscription", text))
+            .transpose()?,
+        state: state.map(|text| parse::value("state", text)).transpose()?,
+    };
+    let page = context
+        .with_store(async |store| Ok(store.deliveries(&workspace, filter, request).await?))
+        .await?;
+    let list = List::new(&page, View::new);
+    context.output.print(&list, |list| {
+        let header = ["ID", "EVENT", "SUBSCRIPTION", "STATE", "ATTEMPTS", "WHEN"];
+        list.describe("deliveries", &header, View::row)
+    })
+}
+
+async fn show(args: ShowArgs, context: &Context) -> Result<(), CliError> {
+    let workspace = args.workspace.id()?;
+    let id = parse::id("id", &args.id)?;
+    let found = context
+        .with_store(async |store| {
+            let Some(delivery) = store.delivery(&workspace, id).await? else {
+                return Ok(None);
+            };
+            Ok(Some((delivery, attempts(store, &workspace, id).await?)))
+        })
+        .await?;
+    let Some((delivery, attempts)) = found else {
+        return Err(CliError::not_found("delivery", &args.id, &args.workspace));
+    };
+    let detail = Detail {
+        delivery: View::new(&delivery),
+        attempt_log: attempts.into_iter().map(AttemptView::from).collect(),
+    };
+    context.output.print(&detail, Detail::describe)
+}
+
+/// All attempts, oldest first: a schedule bounds how many there are.
+async fn attempts(
+    store: &dyn Store,
+    workspace: &WorkspaceId,
+    id: DeliveryId,
+) -> Result<Vec<AttemptRecord>, CliError> {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let request = PageRequest {
+            limit: ATTEMPTS_PAGE,
+            after,
+        };
+        let page = store.attempts(workspace, id, request).await?;
+        all.extend(page.items);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(all),
+        }
+    }
+}
+
+impl View {
+    fn new(record: &DeliveryRecord) -> Self {
+        Self {
+            id: record.id.to_string(),
+            event_id: record.event_id.to_string(),
+            event_type: record.event_type.to_string(),
+            subscription_id: record.subscription_id.to_string(),
+            state: record.state.as_str(),
+            attempts: record.attempts,
+            created_at: timestamp(ids::created_at(record.id.uuid())),
+            due_at: record.due_at.map(timestamp),
+            settled_at: record.settled_at.map(timestamp),
+        }
+    }
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.id.clone(),
+            self.event_type.clone(),
+            self.subscription_id.clone(),
+            self.state.to_owned(),
+            self.attempts.to_string(),
+            self.when(),
+        ]
+    }
+
+    /// The instant that matters in its state.
+    fn when(&self) -> String {
+        match (&self.settled_at, &self.due_at) {
+            (Some(settled), _) => settled.clone(),
+            (None, Some(due)) => format!("due {due}"),
+            (None, None) => "-".to_owned(),
+        }
+    }
+}
+
+impl From<AttemptRecord> for AttemptView {
+    fn from(record: AttemptRecord) -> Self {
+        let attempt = record.attempt;
+        Self {
+            at: timestamp(attempt.at),
+            duration_ms: attempt.duration.as_millis(),
+            trigger: attempt.trigger.as_str(),
+            status: attempt.status,
+            error: attempt.error.map(ErrorClass::as_str),
+            lease_lost: record.lease_lost,
+            response_headers: attempt.response_headers,
+            response_excerpt: attempt.response_excerpt,
+        }
+    }
+}
+
+impl AttemptView {
+    fn row(&self) -> Vec<String> {
+        let mut outcome = self.error.unwrap_or("succeeded").to_owned();
+        if self.lease_lost {
+            outcome.push_str(" (lease lost)");
+        }
+        let millis = u64::try_from(self.duration_ms).unwrap_or(u64::MAX);
+        vec![
+            self.at.clone(),
+            humantime::format_duration(Duration::from_millis(millis)).to_string(),
+            self.trigger.to_owned(),
+            or_dash(self.status),
+            outcome,
+            beginning(&self.response_excerpt),
+        ]
+    }
+}
+
+/// As much of an answer as a table can bear; `--json` has all that was kept.
+fn beginning(excerpt: &str) -> String {
+    const CHARS: usize = 60;
+    match excerpt.char_indices().nth(CHARS) {
+        Some((end, _)) => format!("{}…", &excerpt[..end]),
+        None => excerpt.to_owned(),
+    }
+}
+
+impl Detail {
+    fn describe(&self) -> String {
+        let delivery = &self.delivery;
+        let mut text = fields(&[
+            ("id", delivery.id.clone()),
+            ("event", delivery.event_id.clone()),
+            ("type", delivery.event_type.clone()),
+            ("subscription", delivery.subscription_id.clone()),
+            ("state", delivery.state.to_owned()),
+            ("attempts", delivery.attempts.to_string()),
+            ("created", delivery.created_at.clone()),
+            ("due", or_dash(delivery.due_at.as_ref())),
+            ("settled", or_dash(delivery.settled_at.as_ref())),
+        ]);
+        if !self.attempt_log.is_empty() {
+            let header = ["AT", "TOOK", "TRIGGER", "STATUS", "OUTCOME", "ANSWER"];
+            text.push('\n');
+            text.push_str(&table(
+                &header,
+                self.attempt_log.iter().map(AttemptView::row),
+            ));
+        }
+        text
+    }
+}

@@ -1,0 +1,71 @@
+//! Values of the command line that the domain checks: each error names its field.
+
+use std::fmt::{self, Display};
+use std::str::FromStr;
+
+use clap::Args;
+use type_safe_id::{StaticType, TypeSafeId};
+
+use crate::domain::ids::WorkspaceId;
+use crate::domain::subscription::FieldError;
+use crate::store::PageRequest;
+
+/// Reads a value by its own rules.
+pub fn value<T: FromStr<Err: Display>>(field: &'static str, text: &str) -> Result<T, FieldError> {
+    text.parse()
+        .map_err(|error: T::Err| FieldError::new(field, format!("`{text}` {error}")))
+}
+
+/// Reads an id of ours.
+pub fn id<T: StaticType>(field: &'static str, text: &str) -> Result<TypeSafeId<T>, FieldError> {
+    text.parse().map_err(|_| {
+        FieldError::new(
+            field,
+            format!("`{text}` is no id of the form {}_…", T::TYPE),
+        )
+    })
+}
+
+/// Which workspace.
+#[derive(Clone, Debug, Args)]
+pub struct WorkspaceArgs {
+    /// The workspace.
+    #[arg(long, value_name = "ID", default_value = "default")]
+    workspace: String,
+}
+
+impl WorkspaceArgs {
+    /// Its id.
+    pub fn id(&self) -> Result<WorkspaceId, FieldError> {
+        value("workspace", &self.workspace)
+    }
+}
+
+impl fmt::Display for WorkspaceArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.workspace)
+    }
+}
+
+/// Which part of a list.
+#[derive(Clone, Debug, Args)]
+pub struct PageArgs {
+    /// At most this many.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+    limit: u16,
+
+    /// Begin behind this id: the `next_cursor` of the page before.
+    #[arg(long, value_name = "ID")]
+    after: Option<String>,
+}
+
+impl PageArgs {
+    /// The request to the store.
+    pub fn request<T: StaticType>(&self) -> Result<PageRequest<TypeSafeId<T>>, FieldError> {
+        let after = self.after.as_deref();
+        Ok(PageRequest {
+            limit: usize::from(self.limit),
+            after: after.map(|text| id("after", text)).transpose()?,
+        })
+    }
+}

@@ -1,0 +1,287 @@
+//! `forge-dispatch subscriptions`: register, list, show, delete.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::output::{List, fields, or_dash};
+use super::parse::{self, PageArgs, WorkspaceArgs};
+use super::{CliError, Context};
+use crate::domain::filter::EventFilter;
+use crate::domain::ids::ProjectId;
+use crate::domain::payload::timestamp;
+use crate::domain::secret::SigningSecret;
+use crate::domain::subscription::{
+    BodyFormat, FieldError, Subscription, SubscriptionSpec, TargetUrl,
+};
+use crate::egress::{SystemLookup, WebhookClient};
+use crate::store::NewSubscription;
+
+/// What to do with subscriptions.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SubscriptionsCommand {
+    /// Register a subscription. Its secret is shown once, now.
+    Create(CreateArgs),
+    /// List subscriptions, newest first.
+    List(ListArgs),
+    /// Show one subscription.
+    Show(OneArgs),
+    /// Delete a subscription. What still waits for it is cancelled.
+    Delete(OneArgs),
+}
+
+/// What an admin says of a new subscription.
+#[derive(Clone, Debug, Args)]
+pub struct CreateArgs {
+    /// Where to send: an https URL that leads to a public address.
+    #[arg(long)]
+    url: String,
+
+    /// Which events: a type (`edition.submitted`), all below a prefix (`edition.*`), or `*`. May
+    /// be repeated.
+    #[arg(long = "event-type", value_name = "TYPE", required = true)]
+    event_types: Vec<String>,
+
+    /// Only events of this project. May be repeated.
+    #[arg(long = "project", value_name = "ID")]
+    projects: Vec<String>,
+
+    /// The body: `standard`, `kazinex` or `cloudevents`.
+    #[arg(long, default_value = "standard")]
+    format: String,
+
+    /// The signing secret, if you bring one: `whsec_` and 24 to 64 bytes in base64, or, with
+    /// `kazinex`, any 16 to 128 characters.
+    #[arg(long)]
+    secret: Option<String>,
+
+    /// A note for people.
+    #[arg(long, default_value = "")]
+    description: String,
+
+    #[command(flatten)]
+    workspace: WorkspaceArgs,
+}
+
+/// Which subscriptions.
+#[derive(Clone, Debug, Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    page: PageArgs,
+
+    #[command(flatten)]
+    workspace: WorkspaceArgs,
+}
+
+/// Which subscription.
+#[derive(Clone, Debug, Args)]
+pub struct OneArgs {
+    /// The subscription (`sub_…`).
+    id: String,
+
+    #[command(flatten)]
+    workspace: WorkspaceArgs,
+}
+
+/// A subscription as it is printed.
+#[derive(Debug, Serialize)]
+struct View {
+    id: String,
+    workspace: String,
+    url: String,
+    description: String,
+    event_types: Vec<String>,
+    project_ids: Option<Vec<String>>,
+    format: &'static str,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disabled_reason: Option<String>,
+    created_at: String,
+    updated_at: String,
+    /// Only where it is shown for the only time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Deleted {
+    id: String,
+    deleted: bool,
+}
+
+/// Runs it.
+pub async fn run(command: SubscriptionsCommand, context: &Context) -> Result<(), CliError> {
+    match command {
+        SubscriptionsCommand::Create(args) => create(args, context).await,
+        SubscriptionsCommand::List(args) => list(args, context).await,
+        SubscriptionsCommand::Show(args) => show(args, context).await,
+        SubscriptionsCommand::Delete(args) => delete(args, context).await,
+    }
+}
+
+async fn create(args: CreateArgs, context: &Context) -> Result<(), CliError> {
+    let workspace = args.workspace.id()?;
+    let spec = spec(&args)?;
+    let secret = match &args.secret {
+        Some(text) => SigningSecret::bring(text, spec.format)?,
+        None => SigningSecret::generate(context.entropy.bytes()),
+    };
+    let clock = Arc::clone(&context.clock);
+    WebhookClient::new(&context.config.egress, Arc::new(SystemLookup), clock)
+        .context("egress")?
+        .check_target(&spec.url)
+        .await?;
+
+    let now = context.clock.now();
+    let new = NewSubscription {
+        id: context.entropy.id(now),
+        workspace,
+        spec,
+        secret_id: context.entropy.id(now),
+        secret,
+    };
+    let created = context
+        .with_store(async |store| Ok(store.create_subscription(&new).await?))
+        .await?;
+    let mut view = View::new(&created);
+    view.secret = Some(new.secret.expose().to_owned());
+    context.output.print(&view, |view| {
+        format!(
+            "{}\nThe secret is shown this once only. Receivers verify the signature with it.",
+            view.describe()
+        )
+    })
+}
+
+/// What was asked for, checked field by field.
+fn spec(args: &CreateArgs) -> Result<SubscriptionSpec, FieldError> {
+    let event_types: Result<Vec<EventFilter>, FieldError> = args
+        .event_types
+        .iter()
+        .map(|text| parse::value("event_types", text))
+        .collect();
+    let projects: Result<Vec<ProjectId>, FieldError> = args
+        .projects
+        .iter()
+        .map(|text| parse::value("project_ids", text))
+        .collect();
+    let projects = projects?;
+    let spec = SubscriptionSpec {
+        url: TargetUrl::new(&args.url)?,
+        description: args.description.clone(),
+        event_types: event_types?,
+        project_ids: (!projects.is_empty()).then_some(projects),
+        format: args.format.parse::<BodyFormat>()?,
+        max_concurrency: None,
+        retry_schedule: None,
+    };
+    spec.check()?;
+    Ok(spec)
+}
+
+async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
+    let workspace = args.workspace.id()?;
+    let request = args.page.request()?;
+    let page = context
+        .with_store(async |store| Ok(store.subscriptions(&workspace, request).await?))
+        .await?;
+    let list = List::new(&page, View::new);
+    context.output.print(&list, |list| {
+        let header = ["ID", "URL", "EVENTS", "FORMAT", "STATUS"];
+        list.describe("subscriptions", &header, View::row)
+    })
+}
+
+async fn show(args: OneArgs, context: &Context) -> Result<(), CliError> {
+    let workspace = args.workspace.id()?;
+    let id = parse::id("id", &args.id)?;
+    let found = context
+        .with_store(async |store| Ok(store.subscription(&workspace, id).await?))
+        .await?;
+    let subscription = found.ok_or_else(|| missing(&args))?;
+    context
+        .output
+        .print(&View::new(&subscription), View::describe)
+}
+
+async fn delete(args: OneArgs, context: &Context) -> Result<(), CliError> {
+    let workspace = args.workspace.id()?;
+    let id = parse::id("id", &args.id)?;
+    let deleted = context
+        .with_store(async |store| Ok(store.delete_subscription(&workspace, id).await?))
+        .await?;
+    if !deleted {
+        return Err(missing(&args));
+    }
+    let deleted = Deleted {
+        id: id.to_string(),
+        deleted,
+    };
+    context
+        .output
+        .print(&deleted, |deleted| format!("deleted {}", deleted.id))
+}
+
+fn missing(args: &OneArgs) -> CliError {
+    CliError::not_found("subscription", &args.id, &args.workspace)
+}
+
+impl View {
+    fn new(subscription: &Subscription) -> Self {
+        let spec = &subscription.spec;
+        Self {
+            id: subscription.id.to_string(),
+            workspace: subscription.workspace.to_string(),
+            url: spec.url.to_string(),
+            description: spec.description.clone(),
+            event_types: spec.event_types.iter().map(ToString::to_string).collect(),
+            project_ids: spec
+                .project_ids
+                .as_ref()
+                .map(|projects| projects.iter().map(ToString::to_string).collect()),
+            format: spec.format.as_str(),
+            status: subscription.status.as_str(),
+            disabled_reason: subscription.status.reason().map(str::to_owned),
+            created_at: timestamp(subscription.created_at),
+            updated_at: timestamp(subscription.updated_at),
+            secret: None,
+        }
+    }
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.id.clone(),
+            self.url.clone(),
+            self.event_types.join(" "),
+            self.format.to_owned(),
+            self.status.to_owned(),
+        ]
+    }
+
+    fn describe(&self) -> String {
+        let mut pairs = vec![
+            ("id", self.id.clone()),
+            ("url", self.url.clone()),
+            ("events", self.event_types.join(" ")),
+            (
+                "projects",
+                or_dash(self.project_ids.as_ref().map(|ids| ids.join(" "))),
+            ),
+            ("format", self.format.to_owned()),
+            ("status", self.status.to_owned()),
+        ];
+        if let Some(reason) = &self.disabled_reason {
+            pairs.push(("reason", reason.clone()));
+        }
+        if !self.description.is_empty() {
+            pairs.push(("note", self.description.clone()));
+        }
+        pairs.push(("created", self.created_at.clone()));
+        if let Some(secret) = &self.secret {
+            pairs.push(("secret", secret.clone()));
+        }
+        fields(&pairs)
+    }
+}
