@@ -1,1 +1,247 @@
-//! Postgres.
+//! Postgres, for many replicas over one database.
+//!
+//! Times come from the database's clock, since replicas may disagree; batches travel as arrays and
+//! `unnest`, so that a batch is a handful of round trips whatever its size. `queue.md`'s lock order
+//! holds everywhere: event keys → queue rows → the subscriptions' generation → subscriptions → the
+//! feed, each sorted.
+//!
+//! - `events`: accept.
+//! - `queue` and `settle`: due, claim, outcomes.
+//! - `subscriptions` and `targets`: registering them, and the exact copy of them in memory.
+//! - `log`: what was and is delivered.
+//! - `notices`: telling other processes that there is work.
+//! - `errors` and `rows`: from the database's words to ours.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool, PgTransaction};
+
+use self::errors::{from_migrate, from_sqlx, within};
+use self::notices::Notices;
+use super::targets::Targets;
+use super::vault::Vault;
+use super::{Maintenance, Result, StoreError};
+use crate::clock::Clock;
+use crate::entropy::Entropy;
+use crate::wake::Wake;
+
+mod errors;
+mod events;
+mod log;
+mod notices;
+mod queue;
+mod rows;
+mod settle;
+mod subscriptions;
+mod targets;
+
+/// The schema, carried by the program.
+static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// How long a call waits for a connection before the database counts as away.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long closing waits for connections that are still in use.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A store on Postgres.
+pub struct PostgresStore {
+    pool: PgPool,
+    /// For the schema: without the deadlines that suit short transactions only.
+    patient: PgConnectOptions,
+    vault: Vault,
+    clock: Arc<dyn Clock>,
+    /// All active subscriptions as of some generation; replaced whole.
+    targets: RwLock<Arc<Targets>>,
+    notices: Notices,
+}
+
+impl PostgresStore {
+    /// Makes the store without touching the network, so that a database that is away at the start
+    /// is waited for like one that goes away later. To be called inside a Tokio runtime.
+    pub fn connect(
+        url: &SecretString,
+        max_connections: u32,
+        vault: Vault,
+        clock: Arc<dyn Clock>,
+        entropy: &Entropy,
+    ) -> Result<Self> {
+        let patient = address(url)?.options([
+            ("statement_timeout", "0"),
+            ("lock_timeout", "0"),
+            ("idle_in_transaction_session_timeout", "0"),
+        ]);
+        let hasty = address(url)?.options([
+            // A process that was stopped in the middle of a transaction must not block the others.
+            ("idle_in_transaction_session_timeout", "5s"),
+            ("lock_timeout", "3s"),
+            // A plan made while the tables were small would be kept when they are large.
+            ("plan_cache_mode", "force_custom_plan"),
+            // Compiling a statement takes longer than any of ours runs.
+            ("jit", "off"),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections.max(1))
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(hasty.clone());
+        let notices = Notices::start(pool.clone(), hasty, entropy);
+        Ok(Self {
+            pool,
+            patient,
+            vault,
+            clock,
+            targets: RwLock::default(),
+            notices,
+        })
+    }
+
+    async fn begin(&self) -> Result<PgTransaction<'static>> {
+        self.pool.begin().await.map_err(from_sqlx)
+    }
+
+    async fn connection(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>> {
+        self.pool.acquire().await.map_err(from_sqlx)
+    }
+}
+
+/// Reads the URL. What is wrong with it is not repeated: a mistyped URL may show its password in
+/// any of its parts.
+fn address(url: &SecretString) -> Result<PgConnectOptions> {
+    PgConnectOptions::from_str(url.expose_secret())
+        .map(|options| options.application_name("forge-dispatch"))
+        .map_err(|_| {
+            StoreError::Configuration(
+                "the database URL cannot be read: it must look like \
+                 postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special characters in percent \
+                 encoding"
+                    .to_owned(),
+            )
+        })
+}
+
+/// Ends a transaction.
+async fn commit(tx: PgTransaction<'_>) -> Result<()> {
+    tx.commit().await.map_err(from_sqlx)
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Maintenance for PostgresStore {
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    async fn migrate(&self) -> Result<()> {
+        // The migrator waits for its lock as long as another replica migrates; the lock belongs to
+        // the connection and ends with it, however this ends.
+        let mut connection = PgConnection::connect_with(&self.patient)
+            .await
+            .map_err(from_sqlx)?;
+        MIGRATOR
+            .run_direct(None, &mut connection, false)
+            .await
+            .map_err(from_migrate)?;
+        self.check_master_key(&mut connection).await?;
+        connection.close().await.map_err(from_sqlx)
+    }
+
+    async fn ready(&self) -> Result<()> {
+        let applied: Vec<(i64, Vec<u8>)> = within(ACQUIRE_TIMEOUT, async {
+            sqlx::query_as(
+                "-- postgres::ready
+                select version, checksum
+                from _sqlx_migrations
+                where success
+                order by version",
+            )
+            .fetch_all(&self.pool)
+            .await
+            .map_err(from_sqlx)
+        })
+        .await?;
+        let known = MIGRATOR
+            .iter()
+            .map(|migration| (migration.version, migration.checksum.to_vec()));
+        if known.eq(applied) {
+            Ok(())
+        } else {
+            Err(StoreError::Schema(
+                "is of another version of this program".to_owned(),
+            ))
+        }
+    }
+
+    async fn listen(&self, wake: Arc<Wake>) {
+        self.notices.listen(&wake).await;
+    }
+
+    fn announce(&self) {
+        self.notices.announce();
+    }
+
+    async fn close(&self) {
+        let closed = async {
+            self.notices.close().await;
+            self.pool.close().await;
+        };
+        if tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+            tracing::warn!("closing the database: connections still in use were left behind");
+        }
+    }
+}
+
+impl PostgresStore {
+    /// Keeps a check value where there is none yet, and holds our key against the one that is kept:
+    /// of two processes that start at once, both see the value of the first.
+    async fn check_master_key(&self, connection: &mut PgConnection) -> Result<()> {
+        sqlx::query(
+            "-- postgres::check_master_key (keep)
+            insert into master_key_check (value)
+            values ($1)
+            on conflict do nothing",
+        )
+        .bind(self.vault.check_value()?)
+        .execute(&mut *connection)
+        .await
+        .map_err(from_sqlx)?;
+        let kept: Vec<u8> = sqlx::query_scalar(
+            "-- postgres::check_master_key (read)
+            select value from master_key_check",
+        )
+        .fetch_one(connection)
+        .await
+        .map_err(from_sqlx)?;
+        self.vault.check(&kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_url_is_refused_without_being_repeated() {
+        for url in [
+            "postgres://forge:hunter2hunter2@host:port/db",
+            "postgres://forge:hunter2?sslmode=hunter2@host/db",
+            "postgres://host/db?sslmode=hunter2",
+            "hunter2",
+        ] {
+            let error = address(&SecretString::from(url)).unwrap_err();
+            assert!(matches!(error, StoreError::Configuration(_)));
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{url}");
+        }
+    }
+}

@@ -1,1 +1,84 @@
-//! SQLite.
+//! `SQLite`: one file, one writer, many readers; the default.
+//!
+//! - `connection`: how the file is opened, written and kept short.
+//! - `events`: accept. `queue` and `settle`: the hot queue. `subscriptions`, `log`: what clients
+//!   read and change. `maintenance`: schema, key, readiness. `targets`: the cache's rows.
+//!
+//! Statements run on a thread of their own per connection, so each costs a hand-over there and
+//! back: rows are sent in batches, and a transaction is a handful of statements however many rows
+//! it has. All writes go through one connection with `begin immediate`: the lock is taken before
+//! the first read, so what a transaction reads is what it changes.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use sqlx::SqlitePool;
+use tokio_util::sync::CancellationToken;
+
+use super::Result;
+use super::targets::Targets;
+use super::vault::Vault;
+use crate::clock::Clock;
+use crate::entropy::Entropy;
+
+mod connection;
+mod error;
+mod events;
+mod log;
+mod maintenance;
+mod queue;
+mod rows;
+mod settle;
+mod subscriptions;
+mod targets;
+
+use connection::Wal;
+
+/// A store in one file.
+pub struct SqliteStore {
+    path: PathBuf,
+    /// One connection; whoever wants to write waits for it in line.
+    writer: SqlitePool,
+    /// Connections that cannot write.
+    readers: SqlitePool,
+    wal: Wal,
+    targets: Mutex<Arc<Targets>>,
+    vault: Vault,
+    clock: Arc<dyn Clock>,
+    entropy: Entropy,
+    closed: CancellationToken,
+}
+
+impl SqliteStore {
+    /// Opens the file; makes it and its directory, readable by their owner only, where they are
+    /// missing. The schema is brought up by [`super::Maintenance::migrate`].
+    pub async fn open(
+        path: &Path,
+        max_readers: u32,
+        vault: Vault,
+        clock: Arc<dyn Clock>,
+        entropy: Entropy,
+    ) -> Result<Self> {
+        let (writer, readers) = connection::open(path, max_readers).await?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer,
+            readers,
+            wal: Wal::of(path),
+            targets: Mutex::default(),
+            vault,
+            clock,
+            entropy,
+            closed: CancellationToken::new(),
+        })
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}

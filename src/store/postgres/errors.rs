@@ -1,0 +1,124 @@
+//! What the database says, told apart by what the caller should do about it.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use sqlx::migrate::MigrateError;
+
+use super::{Result, StoreError};
+
+/// Constraints that two rows of one id break; every other one guards what this program writes.
+const IDS: [&str; 2] = ["subscription_pk", "subscription_secret_pk"];
+
+/// How often one call runs its transaction when the database asks for that.
+const TRIES: usize = 4;
+
+/// How long one transaction may take before the database counts as away: a connection whose other
+/// side vanished says nothing for a quarter of an hour.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A driver's error as one of ours.
+pub(super) fn from_sqlx(error: sqlx::Error) -> StoreError {
+    match &error {
+        sqlx::Error::Database(cause) => {
+            let code = cause.code().unwrap_or_default().into_owned();
+            if code == "23505" && cause.constraint().is_some_and(|name| IDS.contains(&name)) {
+                return StoreError::AlreadyExists;
+            }
+            by_code(&code, error)
+        }
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::BeginFailed => StoreError::Unavailable(error),
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::RowNotFound => {
+            StoreError::corrupt(error)
+        }
+        _ => StoreError::Database(error),
+    }
+}
+
+/// By SQLSTATE, mostly by its class (Postgres documentation, appendix A).
+fn by_code(code: &str, error: sqlx::Error) -> StoreError {
+    match code {
+        // Waited too long idle in a transaction; a standby that is not promoted yet.
+        "25P03" | "25006" => return StoreError::Unavailable(error),
+        "42P01" | "42703" => return StoreError::Schema(error.to_string()),
+        _ => {}
+    }
+    match code.get(..2).unwrap_or_default() {
+        "21" | "22" | "23" | "54" => StoreError::Rejected(error),
+        "08" | "40" | "53" | "55" | "57" | "58" => StoreError::Unavailable(error),
+        // No such user, password or database.
+        "28" | "3D" => StoreError::Configuration(error.to_string()),
+        _ => StoreError::Database(error),
+    }
+}
+
+/// A migrator's error as one of ours.
+pub(super) fn from_migrate(error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) => from_sqlx(cause),
+        MigrateError::VersionMissing(version) => StoreError::Schema(format!(
+            "holds migration {version}, which this program does not know: a newer one made it"
+        )),
+        other => StoreError::Schema(other.to_string()),
+    }
+}
+
+/// Whether the same transaction may work when it is run again at once: a deadlock or a clash that
+/// the database resolved against us, or a lock waited for too long.
+fn asks_to_try_again(error: &StoreError) -> bool {
+    let StoreError::Unavailable(sqlx::Error::Database(cause)) = error else {
+        return false;
+    };
+    matches!(cause.code().as_deref(), Some("40001" | "40P01" | "55P03"))
+}
+
+/// Runs a transaction, and again from its start where the database asks for that.
+pub(super) async fn retrying<T, F>(mut transaction: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    for _ in 1..TRIES {
+        match within(DEADLINE, transaction()).await {
+            Err(error) if asks_to_try_again(&error) => {
+                tracing::debug!(%error, "running a transaction again");
+            }
+            outcome => return outcome,
+        }
+    }
+    within(DEADLINE, transaction()).await
+}
+
+/// Reads, with the same deadline as a transaction.
+pub(super) async fn reading<T>(read: impl Future<Output = Result<T>>) -> Result<T> {
+    within(DEADLINE, read).await
+}
+
+/// Gives up on a database that does not answer.
+pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        let silent = std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            format!("no answer within {limit:?}"),
+        );
+        Err(StoreError::Unavailable(sqlx::Error::Io(silent)))
+    })
+}
+
+/// Asserts that a write did what it must have done.
+pub(super) fn expect_rows<N>(table: &str, expected: usize, found: N) -> Result<()>
+where
+    N: Copy + Display,
+    usize: TryFrom<N>,
+{
+    if usize::try_from(found).ok() == Some(expected) {
+        Ok(())
+    } else {
+        Err(StoreError::Corrupt(format!(
+            "{table}: {found} rows where {expected} were written"
+        )))
+    }
+}

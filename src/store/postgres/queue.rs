@@ -1,0 +1,427 @@
+//! The hot queue: what is due, taking it, and counting it. Outcomes are in [`super::settle`].
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::{FromRow, PgTransaction};
+use uuid::Uuid;
+
+use super::errors::{from_sqlx, reading, retrying};
+use super::rows::{EventRow, count, interval, lane_number, lane_of, limit};
+use super::{PostgresStore, Result, StoreError, commit};
+use crate::domain::delivery::Lane;
+use crate::domain::ids::{DeliveryId, EventId, OwnerId, SubscriptionId};
+use crate::domain::payload::Payload;
+use crate::store::targets::Targets;
+use crate::store::{
+    Claim, DeliveryQueue, Due, LeasedDelivery, QueueDepth, SettleOutcome, Settlement,
+};
+
+/// How long after its deletion a subscription's deliveries are looked for.
+const SWEEP_AGAIN_FOR: Duration = Duration::from_mins(5);
+
+#[async_trait]
+impl DeliveryQueue for PostgresStore {
+    async fn due(&self, grace: Duration) -> Result<Due> {
+        reading(self.look(grace)).await
+    }
+
+    async fn claim(&self, claim: &Claim) -> Result<Vec<LeasedDelivery>> {
+        retrying(|| self.claim_once(claim)).await
+    }
+
+    async fn settle(
+        &self,
+        owner: OwnerId,
+        settlements: &[Settlement],
+    ) -> Result<Vec<SettleOutcome>> {
+        if settlements.is_empty() {
+            return Ok(Vec::new());
+        }
+        retrying(|| self.settle_once(owner, settlements)).await
+    }
+
+    async fn cancel_orphans(&self, grace: Duration, limit: usize) -> Result<usize> {
+        retrying(|| self.cancel_once(grace, limit)).await
+    }
+
+    async fn queue_depth(&self) -> Result<QueueDepth> {
+        reading(self.count()).await
+    }
+}
+
+impl PostgresStore {
+    /// One descent of the index for each active subscription and lane to see whether something is
+    /// due, and at most two more to see when something will be.
+    ///
+    /// The first future row that nobody holds is found behind at most as many rows as are in
+    /// flight. Where nothing is due, every row between the oldest lease that can have ended and that
+    /// one is leased, so the first of them is the lease that can be taken over soonest.
+    async fn look(&self, grace: Duration) -> Result<Due> {
+        let mut connection = self.connection().await?;
+        let targets = self.current_targets(&mut connection).await?;
+        if targets.is_empty() {
+            return Ok(Due::default());
+        }
+        let ids: Vec<Uuid> = targets.iter().map(|target| target.id().uuid()).collect();
+        let rows: Vec<(Uuid, i16, bool, Option<f64>)> = sqlx::query_as(
+            "-- postgres::queue::look
+            select
+                active.subscription_id,
+                lanes.lane,
+                work.due,
+                extract(epoch from least(waiting.visible_at, leased.visible_at + $3::interval)
+                    - now())::float8
+            from unnest($1::uuid[]) as active (subscription_id)
+            cross join unnest($2::smallint[]) as lanes (lane)
+            cross join lateral (
+                select exists (
+                    select from delivery_queue q
+                    where q.subscription_id = active.subscription_id
+                      and q.lane = lanes.lane
+                      and q.visible_at <= now()
+                      and (q.owner is null or q.visible_at <= now() - $3::interval)
+                ) as due
+            ) as work
+            left join lateral (
+                select q.visible_at
+                from delivery_queue q
+                where q.subscription_id = active.subscription_id
+                  and q.lane = lanes.lane
+                  and q.visible_at > now()
+                  and q.owner is null
+                order by q.visible_at
+                limit 1
+            ) as waiting on true
+            left join lateral (
+                select q.visible_at
+                from delivery_queue q
+                where not work.due
+                  and q.subscription_id = active.subscription_id
+                  and q.lane = lanes.lane
+                  and q.visible_at > now() - $3::interval
+                  and q.visible_at < coalesce(waiting.visible_at, 'infinity')
+                order by q.visible_at
+                limit 1
+            ) as leased on true
+            where work.due or waiting.visible_at is not null or leased.visible_at is not null",
+        )
+        .bind(ids)
+        .bind(Lane::ALL.map(lane_number))
+        .bind(interval(grace))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(from_sqlx)?;
+
+        let mut due = Due::default();
+        for (id, lane, is_due, next_secs) in rows {
+            if is_due && let Some(target) = targets.get(SubscriptionId::from_uuid(id)) {
+                due.work.push((Arc::clone(target), lane_of(lane)?));
+            }
+            due.next_in = due.next_in.into_iter().chain(next_secs.map(seconds)).min();
+        }
+        Ok(due)
+    }
+
+    async fn claim_once(&self, claim: &Claim) -> Result<Vec<LeasedDelivery>> {
+        // Read before the database reads its own clock: our end of a lease is never the later one.
+        let leased_until = self.clock.monotonic() + claim.leasing.lease;
+        let mut tx = self.begin().await?;
+        let targets = self.current_targets(&mut tx).await?;
+        let wanted = Wanted::of(claim, &targets);
+        if wanted.subscription_ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = lease(&mut tx, claim, wanted).await?;
+        let payloads = load_payloads(&mut tx, &rows).await?;
+        let leased = rows
+            .into_iter()
+            .filter_map(|row| {
+                row.into_leased(claim.lane, leased_until, &targets, &payloads)
+                    .transpose()
+            })
+            .collect::<Result<_>>()?;
+        commit(tx).await?;
+        Ok(leased)
+    }
+
+    async fn cancel_once(&self, grace: Duration, most: usize) -> Result<usize> {
+        let mut tx = self.begin().await?;
+        let cancelled = sqlx::query(
+            "-- postgres::queue::cancel_once (move)
+            with orphan as materialized (
+                select waiting.delivery_id
+                from subscription s
+                cross join lateral (
+                    select q.delivery_id
+                    from delivery_queue q
+                    where q.subscription_id = s.id
+                      and q.workspace = s.workspace
+                      and (q.owner is null or q.visible_at <= now() - $1::interval)
+                    limit $2
+                    for update skip locked
+                ) as waiting
+                where s.status = 'deleted' and not s.swept
+                limit $2
+            ), cancelled as (
+                delete from delivery_queue
+                where delivery_id = any(array(select delivery_id from orphan))
+                returning delivery_id, event_id, workspace, subscription_id, epoch, attempts
+            )
+            insert into delivery (
+                id, event_id, workspace, subscription_id, epoch, attempts, state, settled_at
+            )
+            select
+                delivery_id, event_id, workspace, subscription_id, epoch, attempts, 'cancelled',
+                clock_timestamp()
+            from cancelled",
+        )
+        .bind(interval(grace))
+        .bind(limit(most))
+        .execute(&mut *tx)
+        .await
+        .map_err(from_sqlx)?
+        .rows_affected();
+        if cancelled == 0 {
+            mark_swept(&mut tx).await?;
+        }
+        commit(tx).await?;
+        usize::try_from(cancelled).map_err(StoreError::corrupt)
+    }
+
+    async fn count(&self) -> Result<QueueDepth> {
+        let (pending, in_flight, oldest_secs): (i64, i64, Option<f64>) = sqlx::query_as(
+            "-- postgres::queue::count
+            select
+                count(*) filter (where owner is null or visible_at <= now()),
+                count(*) filter (where owner is not null and visible_at > now()),
+                (
+                    select extract(epoch from now() - min(oldest.visible_at))::float8
+                    from subscription s
+                    cross join unnest($1::smallint[]) as lanes (lane)
+                    cross join lateral (
+                        select q.visible_at
+                        from delivery_queue q
+                        where q.subscription_id = s.id
+                          and q.lane = lanes.lane
+                          and q.visible_at <= now()
+                          and q.owner is null
+                        order by q.visible_at
+                        limit 1
+                    ) as oldest
+                    where s.status = 'active'
+                )
+            from delivery_queue",
+        )
+        .bind(Lane::ALL.map(lane_number))
+        .fetch_one(&self.pool)
+        .await
+        .map_err(from_sqlx)?;
+        Ok(QueueDepth {
+            pending: u64::try_from(pending).map_err(StoreError::corrupt)?,
+            in_flight: u64::try_from(in_flight).map_err(StoreError::corrupt)?,
+            oldest_due: oldest_secs.map(seconds),
+        })
+    }
+}
+
+/// Seconds out of the database; a clock that was set back makes them zero.
+fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value.max(0.0)).unwrap_or_default()
+}
+
+/// What a claim asks for, of active subscriptions only, each once.
+#[derive(Default)]
+struct Wanted<'a> {
+    subscription_ids: Vec<Uuid>,
+    workspaces: Vec<&'a str>,
+    limits: Vec<i64>,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(claim: &Claim, targets: &'a Targets) -> Self {
+        let mut wanted = Self::default();
+        let mut seen = HashSet::new();
+        for (id, most) in &claim.wants {
+            if let Some(target) = targets.get(*id)
+                && seen.insert(*id)
+            {
+                wanted.subscription_ids.push(id.uuid());
+                wanted
+                    .workspaces
+                    .push(target.subscription.workspace.as_str());
+                wanted.limits.push(limit(*most));
+            }
+        }
+        wanted
+    }
+}
+
+#[derive(FromRow)]
+struct LeasedRow {
+    delivery_id: Uuid,
+    event_id: Uuid,
+    subscription_id: Uuid,
+    epoch: i32,
+    attempts: i32,
+    lost_leases: i32,
+}
+
+impl LeasedRow {
+    /// A delivery whose event is missing or damaged is passed over: it costs itself one lease after
+    /// the other, and its neighbours nothing.
+    fn into_leased(
+        self,
+        lane: Lane,
+        leased_until: Duration,
+        targets: &Targets,
+        payloads: &HashMap<Uuid, Arc<Payload>>,
+    ) -> Result<Option<LeasedDelivery>> {
+        let id = DeliveryId::from_uuid(self.delivery_id);
+        let target = targets
+            .get(SubscriptionId::from_uuid(self.subscription_id))
+            .ok_or_else(|| StoreError::Corrupt(format!("{id} is not of who asked for it")))?;
+        let payload = payloads
+            .get(&self.event_id)
+            .filter(|payload| payload.event().workspace == target.subscription.workspace);
+        let Some(payload) = payload else {
+            let event_id = EventId::from_uuid(self.event_id);
+            tracing::error!(delivery_id = %id, %event_id, "a delivery without a readable event");
+            return Ok(None);
+        };
+        Ok(Some(LeasedDelivery {
+            id,
+            epoch: self.epoch,
+            attempts: count("delivery_queue.attempts", self.attempts)?,
+            lost_leases: count("delivery_queue.lost_leases", self.lost_leases)?,
+            lane,
+            payload: Arc::clone(payload),
+            target: Arc::clone(target),
+            leased_until,
+        }))
+    }
+}
+
+/// Leases what is due, in turns: the oldest of each subscription, then the second of each, until
+/// the bytes are spent. Rows that another claim holds are passed over.
+///
+/// The rows are updated by an array of their ids, not by a join, which the planner may turn into a
+/// walk over the whole queue.
+async fn lease(
+    tx: &mut PgTransaction<'_>,
+    claim: &Claim,
+    wanted: Wanted<'_>,
+) -> Result<Vec<LeasedRow>> {
+    sqlx::query_as(
+        "-- postgres::queue::lease
+        with candidate as materialized (
+            select
+                due.delivery_id,
+                due.bytes,
+                wanted.place,
+                row_number() over (partition by wanted.place order by due.visible_at) as round
+            from unnest($1::uuid[], $2::text[], $3::bigint[])
+                with ordinality as wanted (subscription_id, workspace, most, place)
+            cross join lateral (
+                select q.delivery_id, q.bytes, q.visible_at
+                from delivery_queue q
+                where q.subscription_id = wanted.subscription_id
+                  and q.workspace = wanted.workspace
+                  and q.lane = $4
+                  and q.visible_at <= now()
+                  and (q.owner is null or q.visible_at <= now() - $5::interval)
+                order by q.visible_at
+                limit wanted.most
+                for update skip locked
+            ) as due
+        ), queued as (
+            select
+                delivery_id,
+                row_number() over in_turn as turn,
+                sum(bytes) over in_turn as bytes_so_far
+            from candidate
+            window in_turn as (order by round, place rows unbounded preceding)
+        ), chosen as materialized (
+            select delivery_id, turn
+            from queued
+            where turn = 1 or bytes_so_far <= $6
+        ), leased as (
+            update delivery_queue
+            set owner = $7,
+                epoch = epoch + 1,
+                lost_leases = lost_leases + case when owner is null then 0 else 1 end,
+                visible_at = clock_timestamp() + $8::interval
+            where delivery_id = any(array(select delivery_id from chosen))
+            returning delivery_id, event_id, subscription_id, epoch, attempts, lost_leases
+        )
+        select delivery_id, event_id, subscription_id, epoch, attempts, lost_leases
+        from leased
+        join chosen using (delivery_id)
+        order by turn",
+    )
+    .bind(wanted.subscription_ids)
+    .bind(wanted.workspaces)
+    .bind(wanted.limits)
+    .bind(lane_number(claim.lane))
+    .bind(interval(claim.grace))
+    .bind(limit(claim.max_bytes))
+    .bind(claim.leasing.owner.uuid())
+    .bind(interval(claim.leasing.lease))
+    .fetch_all(&mut **tx)
+    .await
+    .map_err(from_sqlx)
+}
+
+/// The events of these deliveries, each once, however many deliveries share it.
+async fn load_payloads(
+    tx: &mut PgTransaction<'_>,
+    rows: &[LeasedRow],
+) -> Result<HashMap<Uuid, Arc<Payload>>> {
+    let ids: HashSet<Uuid> = rows.iter().map(|row| row.event_id).collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let events: Vec<EventRow> = sqlx::query_as(
+        "-- postgres::queue::load_payloads
+        select id, workspace, source, external_id, type, project, edition, body, occurred_at
+        from event
+        where id = any($1)",
+    )
+    .bind(Vec::from_iter(ids))
+    .fetch_all(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    let mut payloads = HashMap::with_capacity(events.len());
+    for row in events {
+        let id = row.id;
+        match row.into_event() {
+            Ok(event) => {
+                payloads.insert(id, Arc::new(Payload::new(event)));
+            }
+            Err(error) => tracing::error!(%error, "an event cannot be read back"),
+        }
+    }
+    Ok(payloads)
+}
+
+/// Leaves deleted subscriptions out of the next sweeps once nothing of them can appear any more: an
+/// accept that knew them still may have been in progress when they were deleted, but no transaction
+/// lives for minutes.
+async fn mark_swept(tx: &mut PgTransaction<'_>) -> Result<()> {
+    sqlx::query(
+        "-- postgres::queue::mark_swept
+        update subscription s
+        set swept = true
+        where s.status = 'deleted'
+          and not s.swept
+          and s.deleted_at < now() - $1::interval
+          and not exists (select from delivery_queue q where q.subscription_id = s.id)",
+    )
+    .bind(SWEEP_AGAIN_FOR)
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! Keeping house: the schema, the master key's check, readiness, closing.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::migrate::Migrator;
+
+use super::SqliteStore;
+use super::connection::lock;
+use super::error::{migrate_error, store_error};
+use crate::store::{Maintenance, Result, StoreError};
+use crate::wake::Wake;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+#[async_trait]
+impl Maintenance for SqliteStore {
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+
+    async fn migrate(&self) -> Result<()> {
+        let starting = lock(&self.path).await?;
+        MIGRATIONS.run(&self.writer).await.map_err(migrate_error)?;
+        self.check_master_key().await?;
+        drop(starting);
+        Ok(())
+    }
+
+    async fn ready(&self) -> Result<()> {
+        let known = MIGRATIONS.iter().map(|migration| migration.version).max();
+        let applied = sqlx::query_scalar(
+            "-- sqlite::maintenance::ready
+            select max(version) from _sqlx_migrations where success",
+        )
+        .fetch_one(&self.readers)
+        .await
+        .map_err(|error| match error {
+            sqlx::Error::Database(told) if told.message().contains("no such table") => {
+                StoreError::Schema("there is none yet; run `forge-dispatch migrate`".to_owned())
+            }
+            other => store_error(other),
+        })?;
+        if known == applied {
+            Ok(())
+        } else {
+            Err(StoreError::Schema(format!(
+                "is at version {}, and this program knows {}",
+                applied.unwrap_or_default(),
+                known.unwrap_or_default()
+            )))
+        }
+    }
+
+    /// Nobody tells us what another process wrote: the command line makes little work, and the
+    /// poll finds it.
+    async fn listen(&self, _wake: Arc<Wake>) {
+        self.closed.cancelled().await;
+    }
+
+    fn announce(&self) {}
+
+    async fn close(&self) {
+        self.closed.cancel();
+        self.readers.close().await;
+        if !self.writer.is_closed() {
+            self.fold_log_back().await;
+            self.writer.close().await;
+        }
+    }
+}
+
+impl SqliteStore {
+    async fn check_master_key(&self) -> Result<()> {
+        let mut transaction = self.write().await?;
+        let kept: Option<Vec<u8>> = sqlx::query_scalar(
+            "-- sqlite::maintenance::check_master_key
+            select value from master_key_check",
+        )
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(store_error)?;
+        if let Some(value) = kept {
+            return self.vault.check(&value);
+        }
+        sqlx::query(
+            "-- sqlite::maintenance::check_master_key
+            insert into master_key_check (value) values (?1)",
+        )
+        .bind(self.vault.check_value()?)
+        .execute(&mut *transaction)
+        .await
+        .map_err(store_error)?;
+        self.commit(transaction).await
+    }
+}

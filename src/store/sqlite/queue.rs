@@ -1,0 +1,474 @@
+//! The hot queue: what is due, who leases it, what is cancelled. Settling is in `settle`.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use uuid::Uuid;
+
+use super::SqliteStore;
+use super::error::store_error;
+use super::rows::{
+    count, duration_millis, event, get, id, lane_number, millis, statements, unsigned,
+};
+use crate::domain::delivery::Lane;
+use crate::domain::ids::{DeliveryId, EventId, OwnerId};
+use crate::domain::payload::Payload;
+use crate::store::targets::Target;
+use crate::store::{
+    Claim, DeliveryQueue, Due, LeasedDelivery, QueueDepth, Result, SettleOutcome, Settlement,
+};
+
+/// How long after its deletion a subscription is looked at for deliveries to cancel. Here none can
+/// come after the deletion was committed; the time is that of the other store, where an accept that
+/// began before may end after.
+const SWEPT_AFTER: Duration = Duration::from_mins(10);
+
+#[async_trait]
+impl DeliveryQueue for SqliteStore {
+    async fn due(&self, grace: Duration) -> Result<Due> {
+        let mut transaction = self.read().await?;
+        let now = millis(self.clock.now());
+        let targets = self.targets(&mut transaction).await?;
+        let rows = lanes(
+            &mut transaction,
+            now,
+            now.saturating_sub(duration_millis(grace)),
+        )
+        .await?;
+
+        let mut due = Due::default();
+        let mut next: Option<i64> = None;
+        for row in &rows {
+            let Some(target) = targets.get(id(row, "subscription_id")?) else {
+                continue;
+            };
+            let lane = match get(row, "lane")? {
+                0 => Lane::Fresh,
+                _ => Lane::Retry,
+            };
+            if get::<Option<i64>>(row, "due_at")?.is_some() {
+                due.work.push((Arc::clone(target), lane));
+            }
+            if let Some(at) = get::<Option<i64>>(row, "next_at")? {
+                next = Some(next.map_or(at, |next| next.min(at)));
+            }
+        }
+        due.next_in = next
+            .and_then(|at| u64::try_from(at.saturating_sub(now)).ok())
+            .map(Duration::from_millis);
+        Ok(due)
+    }
+
+    async fn claim(&self, claim: &Claim) -> Result<Vec<LeasedDelivery>> {
+        let asked_at = self.clock.monotonic();
+        let mut transaction = self.write().await?;
+        let now = millis(self.clock.now());
+        let targets = self.targets(&mut transaction).await?;
+
+        let mut found = Found::default();
+        let mut asked = HashSet::new();
+        for (subscription, wanted) in &claim.wants {
+            let Some(target) = targets.get(*subscription) else {
+                continue;
+            };
+            // Asked for twice, the same rows would be found twice.
+            if !asked.insert(subscription) {
+                continue;
+            }
+            let rows = candidates(&mut transaction, target, *wanted, claim, now).await?;
+            if !found.take(&rows, target, claim.max_bytes)? {
+                break;
+            }
+        }
+        if found.deliveries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let payloads = payloads(&mut transaction, &found.deliveries).await?;
+        lease(&mut transaction, &found.deliveries, claim, now).await?;
+        self.commit(transaction).await?;
+        let leased_until = asked_at.saturating_add(claim.leasing.lease);
+        Ok(found.leased(&payloads, claim.lane, leased_until))
+    }
+
+    async fn settle(
+        &self,
+        owner: OwnerId,
+        settlements: &[Settlement],
+    ) -> Result<Vec<SettleOutcome>> {
+        self.write_outcomes(owner, settlements).await
+    }
+
+    async fn cancel_orphans(&self, grace: Duration, limit: usize) -> Result<usize> {
+        let mut transaction = self.write().await?;
+        let now = millis(self.clock.now());
+        let orphans = orphans(
+            &mut transaction,
+            now.saturating_sub(duration_millis(grace)),
+            limit,
+        )
+        .await?;
+        cancel(&mut transaction, &orphans, now).await?;
+        mark_swept(&mut transaction, now).await?;
+        self.commit(transaction).await?;
+        Ok(orphans.len())
+    }
+
+    async fn queue_depth(&self) -> Result<QueueDepth> {
+        let mut transaction = self.read().await?;
+        let now = millis(self.clock.now());
+        let row = sqlx::query(
+            "-- sqlite::queue::queue_depth
+            select count(*) filter (where owner is null) as pending,
+                count(*) filter (where owner is not null) as in_flight,
+                (
+                    select min(due.visible_at)
+                    from subscription
+                    join delivery_queue as due on due.subscription_id = subscription.id
+                        and due.workspace = subscription.workspace
+                    where subscription.status = 'active' and due.lane in (0, 1)
+                        and due.visible_at <= ?1 and due.owner is null
+                ) as oldest
+            from delivery_queue",
+        )
+        .bind(now)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(store_error)?;
+        Ok(QueueDepth {
+            pending: unsigned(&row, "pending")?,
+            in_flight: unsigned(&row, "in_flight")?,
+            oldest_due: get::<Option<i64>>(&row, "oldest")?
+                .and_then(|oldest| u64::try_from(now - oldest).ok())
+                .map(Duration::from_millis),
+        })
+    }
+}
+
+/// For each subscription with rows and each lane: the first due time, and the first to come.
+///
+/// The walk over the index goes from one subscription to the next in one seek each, so a million
+/// rows of one cost as much as one row.
+async fn lanes(
+    transaction: &mut SqliteConnection,
+    now: i64,
+    lost_before: i64,
+) -> Result<Vec<SqliteRow>> {
+    sqlx::query(
+        "-- sqlite::queue::lanes
+        with recursive present (subscription_id) as (
+            select min(subscription_id) from delivery_queue
+            union all
+            select (
+                select min(delivery_queue.subscription_id)
+                from delivery_queue
+                where delivery_queue.subscription_id > present.subscription_id
+            )
+            from present
+            where present.subscription_id is not null
+        ),
+        lane (number) as (values (0), (1))
+        select present.subscription_id, lane.number as lane,
+            (
+                select visible_at
+                from delivery_queue
+                where subscription_id = present.subscription_id and lane = lane.number
+                    and visible_at <= ?1 and (owner is null or visible_at <= ?2)
+                order by visible_at
+                limit 1
+            ) as due_at,
+            (
+                select visible_at
+                from delivery_queue
+                where subscription_id = present.subscription_id and lane = lane.number
+                    and visible_at > ?1
+                order by visible_at
+                limit 1
+            ) as next_at
+        from present
+        cross join lane
+        where present.subscription_id is not null",
+    )
+    .bind(now)
+    .bind(lost_before)
+    .fetch_all(transaction)
+    .await
+    .map_err(store_error)
+}
+
+/// What is due of one subscription, oldest first.
+async fn candidates(
+    transaction: &mut SqliteConnection,
+    target: &Target,
+    wanted: usize,
+    claim: &Claim,
+    now: i64,
+) -> Result<Vec<SqliteRow>> {
+    sqlx::query(
+        "-- sqlite::queue::candidates
+        select delivery_id, event_id, epoch, attempts, lost_leases, bytes,
+            owner is not null as was_lost
+        from delivery_queue
+        where subscription_id = ?1 and workspace = ?2 and lane = ?3 and visible_at <= ?4
+            and (owner is null or visible_at <= ?5)
+        order by visible_at
+        limit ?6",
+    )
+    .bind(target.id().uuid())
+    .bind(target.subscription.workspace.as_str())
+    .bind(lane_number(claim.lane))
+    .bind(now)
+    .bind(now.saturating_sub(duration_millis(claim.grace)))
+    .bind(count(wanted))
+    .fetch_all(transaction)
+    .await
+    .map_err(store_error)
+}
+
+/// A delivery about to be leased.
+struct Candidate {
+    id: DeliveryId,
+    event: EventId,
+    target: Arc<Target>,
+    epoch: i32,
+    attempts: u32,
+    lost_leases: u32,
+}
+
+/// What a claim has gathered so far.
+#[derive(Default)]
+struct Found {
+    deliveries: Vec<Candidate>,
+    bytes: usize,
+}
+
+impl Found {
+    /// Takes rows while there is room; answers whether there is more.
+    fn take(&mut self, rows: &[SqliteRow], target: &Arc<Target>, max_bytes: usize) -> Result<bool> {
+        for row in rows {
+            let bytes = self.bytes.saturating_add(unsigned(row, "bytes")?);
+            if bytes > max_bytes && !self.deliveries.is_empty() {
+                return Ok(false);
+            }
+            self.bytes = bytes;
+            let lost: u32 = unsigned(row, "lost_leases")?;
+            self.deliveries.push(Candidate {
+                id: id(row, "delivery_id")?,
+                event: id(row, "event_id")?,
+                target: Arc::clone(target),
+                epoch: get::<i32>(row, "epoch")? + 1,
+                attempts: unsigned(row, "attempts")?,
+                lost_leases: lost + u32::from(get::<bool>(row, "was_lost")?),
+            });
+        }
+        Ok(true)
+    }
+
+    /// A delivery whose event cannot be read back is passed over: it costs itself, one lease after
+    /// the other, and not its neighbours.
+    fn leased(
+        self,
+        payloads: &HashMap<Uuid, Arc<Payload>>,
+        lane: Lane,
+        leased_until: Duration,
+    ) -> Vec<LeasedDelivery> {
+        self.deliveries
+            .into_iter()
+            .filter_map(|candidate| {
+                let Some(payload) = payloads.get(&candidate.event.uuid()) else {
+                    tracing::error!(delivery_id = %candidate.id, event_id = %candidate.event,
+                        "the event of a delivery is missing or damaged");
+                    return None;
+                };
+                Some(LeasedDelivery {
+                    id: candidate.id,
+                    epoch: candidate.epoch,
+                    attempts: candidate.attempts,
+                    lost_leases: candidate.lost_leases,
+                    lane,
+                    payload: Arc::clone(payload),
+                    target: candidate.target,
+                    leased_until,
+                })
+            })
+            .collect()
+    }
+}
+
+/// The events of the deliveries, each once.
+async fn payloads(
+    transaction: &mut SqliteConnection,
+    deliveries: &[Candidate],
+) -> Result<HashMap<Uuid, Arc<Payload>>> {
+    let mut wanted: Vec<(Uuid, &str)> = deliveries
+        .iter()
+        .map(|delivery| {
+            let workspace = delivery.target.subscription.workspace.as_str();
+            (delivery.event.uuid(), workspace)
+        })
+        .collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let mut payloads = HashMap::with_capacity(wanted.len());
+    for part in statements(&wanted) {
+        let mut select = QueryBuilder::<Sqlite>::new(
+            "-- sqlite::queue::payloads
+            select id, workspace, source, external_id, type, project, edition, body, occurred_at
+            from event
+            where (id, workspace) in (",
+        );
+        select.push_values(part, |mut row, (event, workspace)| {
+            row.push_bind(*event).push_bind(*workspace);
+        });
+        select.push(")");
+        let rows = select
+            .build()
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(store_error)?;
+        for row in &rows {
+            match event(row) {
+                Ok(event) => {
+                    payloads.insert(event.id.uuid(), Arc::new(Payload::new(event)));
+                }
+                Err(error) => tracing::error!(%error, "an event cannot be read back"),
+            }
+        }
+    }
+    Ok(payloads)
+}
+
+async fn lease(
+    transaction: &mut SqliteConnection,
+    deliveries: &[Candidate],
+    claim: &Claim,
+    now: i64,
+) -> Result<()> {
+    let until = now.saturating_add(duration_millis(claim.leasing.lease));
+    for part in statements(deliveries) {
+        let mut update = QueryBuilder::<Sqlite>::new(
+            "-- sqlite::queue::lease
+            update delivery_queue
+            set lost_leases = lost_leases + (owner is not null), epoch = epoch + 1, visible_at = ",
+        );
+        update
+            .push_bind(until)
+            .push(", owner = ")
+            .push_bind(claim.leasing.owner.uuid())
+            .push(" where (delivery_id, workspace) in (")
+            .push_values(part, |mut row, delivery| {
+                row.push_bind(delivery.id.uuid())
+                    .push_bind(delivery.target.subscription.workspace.as_str());
+            })
+            .push(")");
+        update
+            .build()
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error)?;
+    }
+    Ok(())
+}
+
+/// Deliveries of deleted subscriptions that nobody is sending.
+async fn orphans(
+    transaction: &mut SqliteConnection,
+    lost_before: i64,
+    limit: usize,
+) -> Result<Vec<(Uuid, String)>> {
+    sqlx::query_as(
+        "-- sqlite::queue::orphans
+        select delivery_queue.delivery_id, delivery_queue.workspace
+        from subscription
+        join delivery_queue on delivery_queue.subscription_id = subscription.id
+            and delivery_queue.workspace = subscription.workspace
+        where subscription.status = 'deleted' and subscription.swept = 0
+            and (delivery_queue.owner is null or delivery_queue.visible_at <= ?1)
+        limit ?2",
+    )
+    .bind(lost_before)
+    .bind(count(limit))
+    .fetch_all(transaction)
+    .await
+    .map_err(store_error)
+}
+
+/// Moves deliveries to history as cancelled.
+async fn cancel(
+    transaction: &mut SqliteConnection,
+    orphans: &[(Uuid, String)],
+    now: i64,
+) -> Result<()> {
+    for part in statements(orphans) {
+        let mut insert = QueryBuilder::<Sqlite>::new(
+            "-- sqlite::queue::cancel
+            insert into delivery (workspace, id, event_id, subscription_id, state,
+                attempts, epoch, settled_at)
+            select workspace, delivery_id, event_id, subscription_id, 'cancelled',
+                attempts, epoch, ",
+        );
+        insert
+            .push_bind(now)
+            .push(" from delivery_queue where (delivery_id, workspace) in (")
+            .push_values(part, |mut row, (delivery, workspace)| {
+                row.push_bind(*delivery).push_bind(workspace.as_str());
+            })
+            .push(")");
+        insert
+            .build()
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error)?;
+        remove(
+            transaction,
+            part.iter().map(|(id, workspace)| (*id, workspace.as_str())),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Takes rows out of the queue, after they were copied to history.
+pub(super) async fn remove(
+    transaction: &mut SqliteConnection,
+    deliveries: impl Iterator<Item = (Uuid, &str)>,
+) -> Result<()> {
+    let mut delete = QueryBuilder::<Sqlite>::new(
+        "-- sqlite::queue::remove
+        delete from delivery_queue where (delivery_id, workspace) in (",
+    );
+    delete
+        .push_values(deliveries, |mut row, (delivery, workspace)| {
+            row.push_bind(delivery).push_bind(workspace);
+        })
+        .push(")");
+    delete
+        .build()
+        .execute(transaction)
+        .await
+        .map_err(store_error)?;
+    Ok(())
+}
+
+/// Subscriptions deleted a while ago with nothing left in the queue need not be looked at again.
+async fn mark_swept(transaction: &mut SqliteConnection, now: i64) -> Result<()> {
+    sqlx::query(
+        "-- sqlite::queue::mark_swept
+        update subscription
+        set swept = 1
+        where status = 'deleted' and swept = 0 and deleted_at <= ?1
+            and not exists (
+                select 1 from delivery_queue
+                where delivery_queue.subscription_id = subscription.id
+                    and delivery_queue.workspace = subscription.workspace
+            )",
+    )
+    .bind(now.saturating_sub(duration_millis(SWEPT_AFTER)))
+    .execute(transaction)
+    .await
+    .map_err(store_error)?;
+    Ok(())
+}
