@@ -7,4 +7,5 @@ mod faults;
 mod harness;
 mod imports;
 mod ingest;
+mod ops;
 mod store;
