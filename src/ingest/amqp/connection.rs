@@ -1,0 +1,67 @@
+//! Connecting: the one place that reads the broker's URL, so that its password gets no further.
+
+use std::time::Duration;
+
+use lapin::types::ShortString;
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::error::AmqpError;
+
+/// For the whole of connecting: TCP, TLS and the AMQP handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A peer that is gone without a word is noticed after twice this, in seconds.
+const HEARTBEAT_SECS: u16 = 15;
+
+/// Connects, under a name that the broker's operators see.
+///
+/// lapin's own recovery stays off: it knows nothing of our watermark, and revives neither a
+/// channel that was closed alone nor a consumer that was cancelled. `run` rebuilds everything.
+pub(super) async fn connect(url: &SecretString, name: &str) -> Result<Connection, AmqpError> {
+    let mut uri: AMQPUri = url.expose_secret().parse().map_err(|_| AmqpError::BadUrl)?;
+    uri.query.heartbeat.get_or_insert(HEARTBEAT_SECS);
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let connection = Connection::connect_uri(uri, properties);
+    match tokio::time::timeout(CONNECT_TIMEOUT, connection).await {
+        Ok(connection) => Ok(connection?),
+        Err(_) => Err(AmqpError::Silent(CONNECT_TIMEOUT)),
+    }
+}
+
+/// How long a farewell may take: nothing depends on it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Says goodbye. A broker that does not answer finds the connection gone.
+pub(super) async fn close(connection: &Connection) {
+    let farewell = connection.close(200, "bye".into());
+    match tokio::time::timeout(CLOSE_TIMEOUT, farewell).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "broker: the connection was gone already"),
+        Err(_) => tracing::debug!("broker: no answer to the farewell"),
+    }
+}
+
+/// A name as AMQP carries it.
+pub(super) fn short(name: &str) -> Result<ShortString, AmqpError> {
+    ShortString::try_new(name).map_err(|_| AmqpError::NameTooLong(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_unusable_url_is_told_without_its_password() {
+        for url in [
+            "amqp:hunter2",
+            "http://u:hunter2@host",
+            "amqp://u:hunter2@host:x/",
+        ] {
+            let error = connect(&SecretString::from(url), "test").await.unwrap_err();
+            assert!(matches!(error, AmqpError::BadUrl), "{url}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"));
+        }
+    }
+}

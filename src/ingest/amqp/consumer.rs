@@ -1,0 +1,434 @@
+//! One session with the broker: from a connection that stands to its end.
+//!
+//! One loop waits for whatever comes next: a message, the end of a commit, the end of a burial, a
+//! timer, a shutdown. While a batch is being committed the next one is gathered. What came but is
+//! not acknowledged is bounded by the window, and so is everything that is held here.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, Fuse, FusedFuture, FutureExt};
+use futures::stream::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, Consumer};
+use secrecy::SecretString;
+use tokio::time::{Instant, timeout_at};
+
+use super::connection::{self, short};
+use super::dead_letter::{Burial, DeadLetters, Letter};
+use super::error::AmqpError;
+use super::storing::Work;
+use super::watermark::Watermark;
+use super::window::Window;
+use super::{delivery_count, topology};
+use crate::config;
+use crate::domain::payload::timestamp;
+use crate::health::{Health, Part};
+use crate::ingest::batch::Batch;
+use crate::ingest::{Acceptor, Decoder, Outcome};
+use crate::shutdown::Shutdown;
+use crate::store::StoreError;
+
+/// A message that was delivered this often before is stored alone: if it is what kills the
+/// process, it takes no others with it.
+const ALONE_FROM: u64 = 3;
+
+/// How long messages are held for a database that is away. The broker closes the channel of a
+/// consumer that takes too long to acknowledge (15 minutes in some versions, 30 in others); at
+/// half of that they are given back in good order, which costs each one redelivery.
+const HOLD: Duration = Duration::from_mins(7);
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// As it was asked to.
+    Stopped,
+    /// The database was away for too long, for this reason.
+    StoreAway(String),
+    /// Something broke.
+    Fault(AmqpError),
+}
+
+type Storing = BoxFuture<'static, (Work, Result<(), StoreError>)>;
+type Burying = BoxFuture<'static, (DeadLetters, Vec<Letter>, Result<Vec<Burial>, AmqpError>)>;
+
+/// What the loop was woken by.
+enum Step {
+    Arrived(Option<lapin::Result<Delivery>>),
+    Stored(Work, Result<(), StoreError>),
+    Buried(DeadLetters, Vec<Letter>, Result<Vec<Burial>, AmqpError>),
+    /// The batch has waited long enough.
+    Due,
+    HeldTooLong,
+    Stop,
+    Abort,
+}
+
+pub(super) struct Session<'a> {
+    settings: &'a config::Amqp,
+    acceptor: &'a Acceptor,
+    decoder: &'a Decoder,
+    health: &'a Health,
+    shutdown: &'a Shutdown,
+    connection: Arc<Connection>,
+    channel: Channel,
+    /// `None` while nothing is subscribed. After a cancel it is kept until its end was read, since
+    /// what was sent before still comes.
+    consumer: Option<Consumer>,
+    cancelling: bool,
+    watermark: Watermark,
+    window: Window,
+    /// Delivered and not looked at yet.
+    gathered: VecDeque<Delivery>,
+    /// When the oldest of them has waited long enough for others.
+    due: Option<Instant>,
+    storing: Fuse<Storing>,
+    /// Messages that wait for the dead letters to be free.
+    letters: Vec<Letter>,
+    /// Here unless it is at work.
+    dead_letters: Option<DeadLetters>,
+    burying: Fuse<Burying>,
+    /// While the database is away: until when messages are held for it.
+    held_until: Option<Instant>,
+    stopping: bool,
+    progress: bool,
+}
+
+impl<'a> Session<'a> {
+    /// Connects, declares what is missing, and subscribes.
+    pub(super) async fn connect(
+        url: &SecretString,
+        settings: &'a config::Amqp,
+        acceptor: &'a Acceptor,
+        decoder: &'a Decoder,
+        health: &'a Health,
+        shutdown: &'a Shutdown,
+    ) -> Result<Self, AmqpError> {
+        let connection = Arc::new(connection::connect(url, "forge-dispatch").await?);
+        topology::declare(&connection, settings).await?;
+        let channel = connection.create_channel().await?;
+        let dead_letters = DeadLetters::new(Arc::clone(&connection), settings.clone());
+        let mut session = Self {
+            settings,
+            acceptor,
+            decoder,
+            health,
+            shutdown,
+            connection,
+            channel,
+            consumer: None,
+            cancelling: false,
+            watermark: Watermark::default(),
+            window: Window::new(settings.prefetch),
+            gathered: VecDeque::new(),
+            due: None,
+            storing: Fuse::terminated(),
+            letters: Vec::new(),
+            dead_letters: Some(dead_letters),
+            burying: Fuse::terminated(),
+            held_until: None,
+            stopping: false,
+            progress: false,
+        };
+        session.subscribe(session.window.size()).await?;
+        Ok(session)
+    }
+
+    /// Whether anything was acknowledged.
+    pub(super) fn made_progress(&self) -> bool {
+        self.progress
+    }
+
+    /// Consumes until the end.
+    pub(super) async fn run(&mut self) -> Ended {
+        let ended = match self.consume().await {
+            Ok(ended) => ended,
+            Err(error) => Ended::Fault(error),
+        };
+        // What is being committed is committed to the end: the messages come again and are known
+        // then, but deliveries that were born leased are handed over only now.
+        if self.held_until.is_none() && !self.storing.is_terminated() {
+            tokio::select! {
+                _ = &mut self.storing => {}
+                () = self.shutdown.hard.cancelled() => {}
+            }
+        }
+        ended
+    }
+
+    /// Gives back what is unacknowledged, by closing.
+    pub(super) async fn close(self) {
+        connection::close(&self.connection).await;
+    }
+
+    async fn consume(&mut self) -> Result<Ended, AmqpError> {
+        loop {
+            self.begin_storing();
+            self.begin_burying();
+            if self.stopping && (self.is_drained() || self.held_until.is_some()) {
+                return Ok(Ended::Stopped);
+            }
+            match self.next_step().await {
+                Step::Arrived(Some(Ok(delivery))) => self.arrived(delivery),
+                Step::Arrived(Some(Err(error))) => return Err(error.into()),
+                Step::Arrived(None) => self.unsubscribed().await?,
+                Step::Due => self.due = None,
+                Step::Stored(work, Ok(())) => self.stored(work).await?,
+                Step::Stored(work, Err(error)) => self.store_is_away(work, &error).await?,
+                Step::Buried(dead_letters, letters, burials) => {
+                    self.dead_letters = Some(dead_letters);
+                    self.buried(letters, burials?).await?;
+                }
+                Step::HeldTooLong => {
+                    return Ok(Ended::StoreAway("it is away for too long".to_owned()));
+                }
+                Step::Stop => {
+                    self.stopping = true;
+                    self.cancel().await?;
+                }
+                Step::Abort => return Ok(Ended::Stopped),
+            }
+        }
+    }
+
+    async fn next_step(&mut self) -> Step {
+        // Only a batch that could begin at once waits for its time.
+        let due = self.due.filter(|_| self.storing.is_terminated());
+        tokio::select! {
+            biased;
+            () = self.shutdown.hard.cancelled() => Step::Abort,
+            () = self.shutdown.soft.cancelled(), if !self.stopping => Step::Stop,
+            (work, result) = &mut self.storing => Step::Stored(work, result),
+            (dead_letters, letters, burials) = &mut self.burying => {
+                Step::Buried(dead_letters, letters, burials)
+            }
+            () = time_of(due) => Step::Due,
+            arrived = next_of(&mut self.consumer) => Step::Arrived(arrived),
+            () = time_of(self.held_until) => Step::HeldTooLong,
+        }
+    }
+
+    /// Nothing is left to be acknowledged, or waited for.
+    fn is_drained(&self) -> bool {
+        self.consumer.is_none()
+            && self.gathered.is_empty()
+            && self.storing.is_terminated()
+            && self.letters.is_empty()
+            && self.burying.is_terminated()
+    }
+
+    fn arrived(&mut self, delivery: Delivery) {
+        self.watermark.delivered(delivery.delivery_tag);
+        self.window.delivered(delivery.data.len());
+        if self.gathered.is_empty() {
+            self.due = Some(Instant::now() + self.settings.batch_linger);
+        }
+        self.gathered.push_back(delivery);
+    }
+
+    /// Begins a commit, if none is under way and there is reason to.
+    fn begin_storing(&mut self) {
+        while self.storing.is_terminated() && self.batch_is_due() {
+            self.due = None;
+            let (mut events, mut deliveries) = (Vec::new(), Vec::new());
+            for delivery in self.next_batch() {
+                match self.decoder.decode(&delivery.data) {
+                    Ok(event) => {
+                        events.push(event);
+                        deliveries.push(delivery);
+                    }
+                    Err(error) => self.letters.push(Letter {
+                        delivery,
+                        reason: error.to_string(),
+                    }),
+                }
+            }
+            if !events.is_empty() {
+                let work = Work::new(Batch::new(events), deliveries);
+                self.storing = work.commit(self.acceptor.clone()).boxed().fuse();
+            }
+        }
+    }
+
+    /// Whether there is something to store, and no reason to wait for more: the batch is full, its
+    /// time is over, or nothing will come before this is acknowledged.
+    fn batch_is_due(&self) -> bool {
+        let full = self.gathered.len() >= self.settings.batch_events;
+        let window_is_full = self.watermark.unacknowledged() >= usize::from(self.window.size());
+        let nothing_comes = self.consumer.is_none() || window_is_full;
+        !self.gathered.is_empty() && (full || nothing_comes || self.due.is_none())
+    }
+
+    /// Takes a batch from the front; a suspicious message alone.
+    fn next_batch(&mut self) -> Vec<Delivery> {
+        let innocent = self
+            .gathered
+            .iter()
+            .take(self.settings.batch_events)
+            .take_while(|delivery| delivery_count(delivery) < ALONE_FROM)
+            .count();
+        self.gathered.drain(..innocent.max(1)).collect()
+    }
+
+    async fn stored(&mut self, work: Work) -> Result<(), AmqpError> {
+        for (delivery, outcome) in work.into_outcomes() {
+            match outcome {
+                Outcome::Stored | Outcome::Duplicate => {
+                    self.window.done(delivery.data.len());
+                    self.watermark.done(delivery.delivery_tag);
+                }
+                Outcome::Refused(reason) => self.letters.push(Letter { delivery, reason }),
+            }
+        }
+        self.acknowledge().await?;
+        if self.held_until.take().is_some() {
+            tracing::info!("database: back, consumption goes on");
+            self.health.up(Part::Database);
+        }
+        self.resubscribe().await
+    }
+
+    /// The database cannot take the batch now. Nothing more is let in, and what is held is kept
+    /// for it: each message given back would cost one of its redeliveries.
+    async fn store_is_away(&mut self, work: Work, error: &StoreError) -> Result<(), AmqpError> {
+        self.health.down(Part::Database, error.to_string());
+        if self.held_until.is_none() {
+            self.held_until = Some(Instant::now() + HOLD);
+            tracing::warn!(
+                %error,
+                held = self.watermark.unacknowledged(),
+                "database: away, consumption is paused"
+            );
+        }
+        self.storing = work.commit_later(self.acceptor.clone()).boxed().fuse();
+        self.cancel().await
+    }
+
+    fn begin_burying(&mut self) {
+        if self.letters.is_empty() {
+            return;
+        }
+        if let Some(mut dead_letters) = self.dead_letters.take() {
+            let letters = std::mem::take(&mut self.letters);
+            let at = timestamp(self.decoder.clock().now());
+            let burying = async move {
+                let burials = dead_letters.bury(&letters, &at).await;
+                (dead_letters, letters, burials)
+            };
+            self.burying = burying.boxed().fuse();
+        }
+    }
+
+    async fn buried(
+        &mut self,
+        letters: Vec<Letter>,
+        burials: Vec<Burial>,
+    ) -> Result<(), AmqpError> {
+        for (Letter { delivery, .. }, burial) in letters.into_iter().zip(burials) {
+            let tag = delivery.delivery_tag;
+            self.window.done(delivery.data.len());
+            match burial {
+                Burial::Kept => self.watermark.done(tag),
+                Burial::Failed(_) => {
+                    let options = BasicRejectOptions { requeue: false };
+                    self.channel.basic_reject(tag, options).await?;
+                    self.watermark.rejected(tag);
+                }
+            }
+        }
+        self.acknowledge().await?;
+        self.resubscribe().await
+    }
+
+    /// One frame for all that can be acknowledged.
+    async fn acknowledge(&mut self) -> Result<(), AmqpError> {
+        if let Some(tag) = self.watermark.advance() {
+            let options = BasicAckOptions { multiple: true };
+            self.channel.basic_ack(tag, options).await?;
+            self.progress = true;
+        }
+        Ok(())
+    }
+
+    /// Subscribes where nothing is subscribed, and with another window where one is due. A window
+    /// holds for the subscription that it was set before, so that the old one is cancelled first;
+    /// one subscription at a time also keeps the messages in order.
+    async fn resubscribe(&mut self) -> Result<(), AmqpError> {
+        if self.stopping || self.held_until.is_some() || self.cancelling {
+            return Ok(());
+        }
+        if self.consumer.is_none() {
+            return self.subscribe(self.window.size()).await;
+        }
+        if let Some(size) = self.window.due() {
+            self.window.resized(size);
+            self.cancel().await?;
+        }
+        Ok(())
+    }
+
+    async fn subscribe(&mut self, size: u16) -> Result<(), AmqpError> {
+        self.channel
+            .basic_qos(size, BasicQosOptions { global: false })
+            .await?;
+        let queue = short(&self.settings.events_queue)?;
+        let consumer = self
+            .channel
+            .basic_consume(
+                queue,
+                "".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
+            .await?;
+        self.consumer = Some(consumer);
+        tracing::debug!(prefetch = size, "broker: subscribed");
+        Ok(())
+    }
+
+    /// Asks for no more. What is on its way still comes, and then the stream's end.
+    async fn cancel(&mut self) -> Result<(), AmqpError> {
+        if let Some(consumer) = &self.consumer
+            && !self.cancelling
+        {
+            let tag = consumer.tag();
+            self.cancelling = true;
+            self.channel
+                .basic_cancel(tag, BasicCancelOptions::default())
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The stream's end: ours, or the broker's.
+    async fn unsubscribed(&mut self) -> Result<(), AmqpError> {
+        self.consumer = None;
+        if !std::mem::take(&mut self.cancelling) {
+            return Err(AmqpError::Cancelled(self.settings.events_queue.clone()));
+        }
+        self.resubscribe().await
+    }
+}
+
+/// The next message; never, while nothing is subscribed.
+async fn next_of(consumer: &mut Option<Consumer>) -> Option<lapin::Result<Delivery>> {
+    match consumer {
+        Some(consumer) => consumer.next().await,
+        None => pending().await,
+    }
+}
+
+/// Waits for an instant; for ever, where there is none.
+async fn time_of(instant: Option<Instant>) {
+    match instant {
+        // Nothing ever comes of `pending`: only the time runs out.
+        Some(instant) => drop(timeout_at(instant, pending::<()>()).await),
+        None => pending().await,
+    }
+}

@@ -1,0 +1,281 @@
+//! Messages that cannot be used, put where operators find them with the reason.
+//!
+//! A copy is published and confirmed first, the original acknowledged afterwards: a crash between
+//! the two leaves a second copy in the dead letters, and nothing is lost.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use lapin::message::Delivery;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use metrics::counter;
+
+use super::connection::short;
+use super::error::AmqpError;
+use super::{delivery_count, topology};
+use crate::config;
+
+/// A message that cannot be used, and why.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) delivery: Delivery,
+    pub(super) reason: String,
+}
+
+/// What became of one.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Burial {
+    /// A copy is in the dead letters: the original is to be acknowledged.
+    Kept,
+    /// No copy could be placed, for this reason: the original is to be rejected, so that the
+    /// broker dead-letters it by itself, which loses our headers but not the message.
+    Failed(String),
+}
+
+/// The longest reason that goes into a header, in bytes: it may quote the message.
+const MAX_REASON_BYTES: usize = 1_024;
+
+/// From this delivery on, a copy is made without the message's own properties: they may be what
+/// the broker refuses, and what then closes the channel each time.
+const BARE_FROM: u64 = 3;
+
+/// Publishes dead letters, on a channel of its own that it opens when it needs one: a publish to
+/// an exchange that is missing closes the channel, which must not be the one that we consume on.
+pub(super) struct DeadLetters {
+    connection: Arc<Connection>,
+    settings: config::Amqp,
+    channel: Option<Channel>,
+}
+
+impl DeadLetters {
+    pub(super) fn new(connection: Arc<Connection>, settings: config::Amqp) -> Self {
+        Self {
+            connection,
+            settings,
+            channel: None,
+        }
+    }
+
+    /// Places a copy of each, and answers in the order given. An error means that the connection
+    /// is lost. `at` is the time that the copies are marked with (RFC 3339).
+    pub(super) async fn bury(
+        &mut self,
+        letters: &[Letter],
+        at: &str,
+    ) -> Result<Vec<Burial>, AmqpError> {
+        let all: Vec<&Letter> = letters.iter().collect();
+        let mut burials = self.publish(&all, at).await?;
+        let failed: Vec<usize> = (0..letters.len())
+            .filter(|index| burials[*index] != Burial::Kept)
+            .collect();
+        if !failed.is_empty() {
+            // Somebody may have deleted the exchange, the queue or the binding.
+            self.channel = None;
+            if let Err(error) =
+                topology::declare_dead_letters(&self.connection, &self.settings).await
+            {
+                tracing::warn!(%error, "broker: the dead letters have no place");
+            }
+            let again: Vec<&Letter> = failed.iter().map(|index| &letters[*index]).collect();
+            let second = self.publish(&again, at).await?;
+            for (index, burial) in failed.into_iter().zip(second) {
+                burials[index] = burial;
+            }
+        }
+        report(letters, &burials);
+        Ok(burials)
+    }
+
+    async fn publish(&mut self, letters: &[&Letter], at: &str) -> Result<Vec<Burial>, AmqpError> {
+        let channel = self.channel().await?;
+        let exchange = short(&self.settings.dead_letter_exchange)?;
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let mut confirms = Vec::with_capacity(letters.len());
+        for letter in letters {
+            let Letter { delivery, reason } = letter;
+            let properties = properties(delivery, reason, at, &self.settings.events_queue);
+            let key = delivery.routing_key.clone();
+            let sent = channel
+                .basic_publish(exchange.clone(), key, options, &delivery.data, properties)
+                .await;
+            // The confirm is awaited with the others: a round trip for all, not for each.
+            confirms.push(async move {
+                match sent {
+                    Ok(confirm) => confirm.await,
+                    Err(error) => Err(error),
+                }
+            });
+        }
+        let burials: Vec<Burial> = join_all(confirms).await.into_iter().map(judge).collect();
+        if self.connection.status().connected() {
+            Ok(burials)
+        } else {
+            let lost = "the connection was lost while dead letters were published";
+            Err(lapin::Error::from(std::io::Error::other(lost)).into())
+        }
+    }
+
+    async fn channel(&mut self) -> Result<Channel, AmqpError> {
+        if let Some(channel) = &self.channel
+            && channel.status().connected()
+        {
+            return Ok(channel.clone());
+        }
+        let channel = self.connection.create_channel().await?;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await?;
+        self.channel = Some(channel.clone());
+        Ok(channel)
+    }
+}
+
+/// An unroutable message comes back and is confirmed all the same.
+fn judge(confirmation: lapin::Result<Confirmation>) -> Burial {
+    match confirmation {
+        Ok(Confirmation::Ack(None)) => Burial::Kept,
+        Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) => {
+            Burial::Failed(format!("returned: {}", returned.reply_text))
+        }
+        Ok(Confirmation::Nack(None)) => Burial::Failed("not kept by the broker".to_owned()),
+        Ok(Confirmation::NotRequested) => Burial::Failed("not confirmed".to_owned()),
+        Err(error) => Burial::Failed(error.to_string()),
+    }
+}
+
+fn report(letters: &[Letter], burials: &[Burial]) {
+    for (Letter { delivery, reason }, burial) in letters.iter().zip(burials) {
+        let routing_key = delivery.routing_key.as_str();
+        match burial {
+            Burial::Kept => tracing::warn!(routing_key, reason, "a message was dead-lettered"),
+            Burial::Failed(failure) => tracing::error!(
+                routing_key,
+                reason,
+                failure,
+                "a message cannot be used, nor dead-lettered by us: rejected, left to the broker"
+            ),
+        }
+    }
+    counter!("forge_events_total", "outcome" => "dead_lettered").increment(letters.len() as u64);
+}
+
+/// The message's own properties, with our headers. Left out are `expiration`, since a dead letter
+/// waits for a person, and `user-id`, which the broker accepts from that user only.
+fn properties(delivery: &Delivery, reason: &str, at: &str, queue: &str) -> BasicProperties {
+    let bare = delivery_count(delivery) >= BARE_FROM;
+    let mut headers = FieldTable::default();
+    let mut properties = BasicProperties::default();
+    if !bare {
+        let own = &delivery.properties;
+        headers = own.headers().clone().unwrap_or_default();
+        macro_rules! keep {
+            ($($property:ident => $with:ident),*) => {$(
+                if let Some(value) = own.$property().clone() {
+                    properties = properties.$with(value);
+                }
+            )*};
+        }
+        keep!(
+            content_type => with_content_type,
+            content_encoding => with_content_encoding,
+            priority => with_priority,
+            correlation_id => with_correlation_id,
+            reply_to => with_reply_to,
+            message_id => with_message_id,
+            timestamp => with_timestamp,
+            kind => with_type,
+            app_id => with_app_id,
+            cluster_id => with_cluster_id
+        );
+    }
+    for (name, value) in [
+        ("x-forge-reason", shortened(reason)),
+        ("x-forge-dead-lettered-at", at),
+        ("x-forge-queue", queue),
+    ] {
+        headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    properties
+        .with_headers(headers)
+        .with_delivery_mode(super::PERSISTENT)
+}
+
+fn shortened(reason: &str) -> &str {
+    let mut end = reason.len().min(MAX_REASON_BYTES);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery() -> Delivery {
+        Delivery::mock(
+            1,
+            "x".into(),
+            "edition.submitted".into(),
+            false,
+            b"{".to_vec(),
+        )
+    }
+
+    fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {
+        properties.headers().as_ref()?.inner().get(name)
+    }
+
+    #[test]
+    fn a_copy_keeps_what_the_message_said_and_adds_the_reason() {
+        let mut delivery = delivery();
+        let mut headers = FieldTable::default();
+        headers.insert("trace".into(), AMQPValue::LongString("t1".into()));
+        delivery.properties = BasicProperties::default()
+            .with_message_id("m1".into())
+            .with_type("edition.submitted".into())
+            .with_headers(headers)
+            .with_expiration("1000".into())
+            .with_user_id("core".into());
+        let copy = properties(&delivery, "not JSON", "2026-05-01T09:00:00Z", "q");
+        assert_eq!(copy.message_id().as_ref().unwrap().as_str(), "m1");
+        assert_eq!(copy.kind().as_ref().unwrap().as_str(), "edition.submitted");
+        assert_eq!(
+            header(&copy, "trace"),
+            Some(&AMQPValue::LongString("t1".into()))
+        );
+        assert_eq!(
+            header(&copy, "x-forge-reason"),
+            Some(&AMQPValue::LongString("not JSON".into()))
+        );
+        assert_eq!(copy.expiration(), &None, "it would vanish");
+        assert_eq!(copy.user_id(), &None, "the broker would refuse it");
+        assert_eq!(copy.delivery_mode(), &Some(2));
+    }
+
+    #[test]
+    fn a_message_that_keeps_coming_back_is_copied_bare() {
+        let mut delivery = delivery();
+        let mut headers = FieldTable::default();
+        headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(3));
+        delivery.properties = BasicProperties::default()
+            .with_message_id("m1".into())
+            .with_headers(headers);
+        let copy = properties(&delivery, "not JSON", "2026-05-01T09:00:00Z", "q");
+        assert_eq!(copy.message_id(), &None);
+        assert_eq!(header(&copy, "x-delivery-count"), None);
+        assert!(header(&copy, "x-forge-reason").is_some());
+    }
+
+    #[test]
+    fn a_reason_is_cut_between_characters() {
+        let reason = "é".repeat(MAX_REASON_BYTES);
+        assert_eq!(shortened(&reason).len(), MAX_REASON_BYTES);
+        assert_eq!(shortened(&format!("a{reason}")).len(), MAX_REASON_BYTES - 1);
+    }
+}

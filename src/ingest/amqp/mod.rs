@@ -1,0 +1,148 @@
+//! The way in from RabbitMQ (product.md §3).
+//!
+//! `run` keeps one session after another going, for ever: connect, declare ([`topology`]), consume
+//! ([`consumer`]), and on any fault begin anew. A session acknowledges only what is committed or
+//! confirmed as a dead letter ([`dead_letter`]), and only as a contiguous prefix ([`watermark`]);
+//! how much it has open at once is up to [`window`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::message::Delivery;
+use lapin::types::AMQPValue;
+use metrics::gauge;
+
+use crate::config;
+use crate::health::{Health, Part};
+use crate::ingest::{Acceptor, Decoder};
+use crate::reconnect::Reconnect;
+use crate::shutdown::Shutdown;
+
+mod connection;
+mod consumer;
+mod dead_letter;
+mod error;
+mod publish;
+mod storing;
+mod topology;
+mod watermark;
+mod window;
+
+pub use error::AmqpError;
+pub use publish::{Publisher, publish};
+
+use consumer::{Ended, Session};
+
+/// AMQP's "delivery mode" of a message that survives the broker's restart.
+const PERSISTENT: u8 = 2;
+
+/// A session that lasted so long was no failed attempt: after it, the first one comes quickly.
+const STEADY: Duration = Duration::from_secs(30);
+
+/// Consumes events until the shutdown: softly, everything that was delivered is committed and
+/// acknowledged first; hard, at once. Whatever else happens, it goes on.
+///
+/// Without `amqp.url` there is no broker, and nothing to do.
+pub async fn run(
+    settings: config::Amqp,
+    acceptor: Acceptor,
+    decoder: Decoder,
+    health: Arc<Health>,
+    shutdown: Shutdown,
+) {
+    let Some(url) = settings.url.clone() else {
+        return;
+    };
+    let mut reporter = Reporter {
+        health: Arc::clone(&health),
+        last: None,
+    };
+    let mut reconnect = Reconnect::default();
+    gauge!("forge_amqp_connected").set(0.0);
+    health.down(Part::Broker, "not connected yet");
+    while !shutdown.soft.is_cancelled() {
+        let session = async {
+            // Messages that cannot be stored would only cost redeliveries.
+            if let Err(error) = acceptor.store.ready().await {
+                return Ended::StoreAway(error.to_string());
+            }
+            health.up(Part::Database);
+            let connected =
+                Session::connect(&url, &settings, &acceptor, &decoder, &health, &shutdown);
+            match connected.await {
+                Ok(mut session) => {
+                    reporter.up(&settings);
+                    let since = decoder.clock().monotonic();
+                    let ended = session.run().await;
+                    let lasted = decoder.clock().monotonic().saturating_sub(since);
+                    if session.made_progress() || lasted > STEADY {
+                        reconnect.reset();
+                    }
+                    session.close().await;
+                    ended
+                }
+                Err(error) => Ended::Fault(error),
+            }
+        };
+        let ended = tokio::select! {
+            ended = session => ended,
+            () = shutdown.hard.cancelled() => Ended::Stopped,
+        };
+        gauge!("forge_amqp_connected").set(0.0);
+        match ended {
+            Ended::Stopped => break,
+            Ended::StoreAway(reason) => reporter.down(Part::Database, reason),
+            Ended::Fault(error) => reporter.down(Part::Broker, error.to_string()),
+        }
+        tokio::select! {
+            () = reconnect.pause() => {}
+            () = shutdown.soft.cancelled() => {}
+        }
+    }
+    tracing::info!("broker: consumption stopped");
+}
+
+/// Writes health and logs: one line for each change, however often the same fault comes again.
+struct Reporter {
+    health: Arc<Health>,
+    /// The fault that was told last; `None` while all is well.
+    last: Option<String>,
+}
+
+impl Reporter {
+    fn up(&mut self, settings: &config::Amqp) {
+        self.last = None;
+        self.health.up(Part::Broker);
+        gauge!("forge_amqp_connected").set(1.0);
+        tracing::info!(
+            queue = settings.events_queue,
+            exchange = settings.events_exchange,
+            "broker: consuming"
+        );
+    }
+
+    fn down(&mut self, part: Part, reason: String) {
+        self.health.down(part, reason.clone());
+        if self.last.as_ref() == Some(&reason) {
+            tracing::debug!(reason, "{}: still away", part.as_str());
+        } else {
+            tracing::warn!(reason, "{}: away, trying again", part.as_str());
+            self.last = Some(reason);
+        }
+    }
+}
+
+/// How often a message was delivered before, as quorum queues count it.
+fn delivery_count(delivery: &Delivery) -> u64 {
+    let count = delivery
+        .properties
+        .headers()
+        .as_ref()
+        .and_then(|headers| headers.inner().get("x-delivery-count"));
+    match count {
+        Some(AMQPValue::LongLongInt(count)) => u64::try_from(*count).unwrap_or(0),
+        Some(AMQPValue::LongUInt(count)) => u64::from(*count),
+        Some(AMQPValue::LongInt(count)) => u64::try_from(*count).unwrap_or(0),
+        _ => 0,
+    }
+}
