@@ -1,5 +1,11 @@
 //! One integration binary: real brokers, real databases, in-process receivers.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a helper that cannot do its work ends the test"
+)]
+
 #[macro_use]
 mod harness;
 
@@ -9,4 +15,5 @@ mod egress;
 mod faults;
 mod imports;
 mod ingest;
+mod ops;
 mod store;

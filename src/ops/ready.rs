@@ -94,7 +94,7 @@ pub(super) async fn readyz(ops: Ops) -> Response {
 fn in_our_words(error: &StoreError) -> String {
     match error {
         StoreError::Unavailable(_) => "does not answer".to_owned(),
-        StoreError::Schema(reason) => format!("the schema: {reason}"),
+        StoreError::Schema(_) => "its schema is not the one that this version knows".to_owned(),
         StoreError::MasterKey(reason) => format!("master key: {reason}"),
         StoreError::Configuration(_) => "its address or file cannot be used".to_owned(),
         StoreError::Rejected(_)

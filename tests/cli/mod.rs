@@ -16,6 +16,7 @@ use tempfile::TempDir;
 mod config;
 mod deliveries;
 mod events;
+mod postgres;
 mod starting;
 mod subscriptions;
 

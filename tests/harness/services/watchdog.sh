@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Ends a test server when the process that it was started for is gone, however that one ended.
 #
 #   sh watchdog.sh RUNNER DIR SIGNAL
