@@ -134,35 +134,66 @@ impl Dispatcher {
         }
     }
 
-    /// Starts the attempt of a leased delivery.
-    fn start(&self, delivery: LeasedDelivery, permit: Permit) {
+    /// Sends leased deliveries of one subscription, one after another, under one permit.
+    fn start(&self, run: Vec<LeasedDelivery>, permit: Permit) {
         let parts = Arc::clone(&self.parts);
         let settlements = self.settlements.clone();
-        let hard = self.shutdown.hard.clone();
+        let Shutdown { soft, hard } = self.shutdown.clone();
         self.attempts.spawn(async move {
-            let attempt = async {
-                let settlement = attempt::run(&parts, &delivery).await;
-                // Only a settler that is gone refuses; then the lease runs out.
-                drop(settlements.send(settlement).await);
+            let sending = async {
+                let mut pace = Pace::Steady;
+                for delivery in &run {
+                    let settlement = if pace == Pace::Steady && !soft.is_cancelled() {
+                        attempt::run(&parts, delivery).await
+                    } else {
+                        released(delivery)
+                    };
+                    pace = Pace::after(&settlement);
+                    // Only a settler that is gone refuses; then the lease runs out.
+                    drop(settlements.send(settlement).await);
+                }
             };
             tokio::select! {
-                () = attempt => {}
+                () = sending => {}
                 () = hard.cancelled() => {}
             }
             drop(permit);
         });
     }
+}
 
-    /// Gives a leased delivery back unsent.
-    async fn release(&self, delivery: &LeasedDelivery) {
-        let settlement = Settlement {
-            delivery: delivery.id,
-            workspace: delivery.payload.event().workspace.clone(),
-            epoch: delivery.epoch,
-            verdict: Verdict::Released,
-            attempt: None,
+/// An attempt longer than this ends its run: what waits behind it may be sent by others.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Whether a run goes on to its next delivery.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Steady,
+    Over,
+}
+
+impl Pace {
+    fn after(settlement: &Settlement) -> Self {
+        let slow = match &settlement.attempt {
+            Some(attempt) => attempt.duration > SLOW,
+            None => true,
         };
-        drop(self.settlements.send(settlement).await);
+        if slow || settlement.verdict == Verdict::Gone {
+            Self::Over
+        } else {
+            Self::Steady
+        }
+    }
+}
+
+/// A leased delivery given back unsent.
+fn released(delivery: &LeasedDelivery) -> Settlement {
+    Settlement {
+        delivery: delivery.id,
+        workspace: delivery.payload.event().workspace.clone(),
+        epoch: delivery.epoch,
+        verdict: Verdict::Released,
+        attempt: None,
     }
 }
 
@@ -175,7 +206,7 @@ impl Intake for Dispatcher {
 
     fn hand_over(&self, leased: Vec<(LeasedDelivery, Permit)>) {
         for (delivery, permit) in leased {
-            self.start(delivery, permit);
+            self.start(vec![delivery], permit);
         }
     }
 

@@ -22,6 +22,10 @@ use crate::store::{Claim, Due, LeasedDelivery, StoreError};
 /// The most deliveries that one claim takes.
 const CLAIM_SIZE: usize = 500;
 
+/// The most deliveries that one permit takes at a time, to be sent one after another: with few
+/// permits a claim each would cost more than the sending.
+const RUN: usize = 8;
+
 /// How many permits a subscription takes in its turn, before the next one's.
 const QUANTUM: usize = 16;
 
@@ -191,38 +195,59 @@ impl View {
     ) -> Result<(), StoreError> {
         let parts = &dispatcher.parts;
         let max_bytes = dispatcher.ledger.bytes_free();
+        let permits: usize = reserved.values().map(Vec::len).sum();
+        let run = (CLAIM_SIZE / permits).clamp(1, RUN);
         let claim = Claim {
             leasing: parts.leasing,
             grace: parts.settings.lease_grace,
             lane,
             wants: reserved
                 .iter()
-                .map(|(id, guards)| (*id, guards.len()))
+                .map(|(id, guards)| (*id, guards.len() * run))
                 .collect(),
             max_bytes,
         };
-        let claimed = parts.store.claim(&claim).await?;
-        let bytes: usize = claimed.iter().map(size).sum();
-        for delivery in claimed {
-            let guard = reserved.get_mut(&delivery.target.id()).and_then(Vec::pop);
-            let Some(mut guard) = guard else {
-                // More than was asked for: a fault of the store. There is no permit to send it.
-                tracing::error!(delivery = %delivery.id, "claimed without a permit");
-                dispatcher.release(&delivery).await;
-                continue;
-            };
-            guard.charge(size(&delivery));
-            dispatcher.start(delivery, Permit::new(guard));
+        let mut claimed: HashMap<SubscriptionId, Vec<LeasedDelivery>> = HashMap::new();
+        for delivery in parts.store.claim(&claim).await? {
+            claimed
+                .entry(delivery.target.id())
+                .or_default()
+                .push(delivery);
+        }
+        let mut bytes = 0;
+        let mut spent = HashSet::new();
+        for (id, wanted) in &claim.wants {
+            let deliveries = claimed.remove(id).unwrap_or_default();
+            if deliveries.len() < *wanted {
+                spent.insert(*id);
+            }
+            let guards = reserved.remove(id).unwrap_or_default();
+            let runs = runs(deliveries, guards.len());
+            for (mut guard, run) in guards.into_iter().zip(runs) {
+                let size = run.iter().map(size).sum();
+                bytes += size;
+                guard.charge(size);
+                dispatcher.start(run, Permit::new(guard));
+            }
         }
         // A subscription that gave less than it was asked for has no more, unless it was the bytes
         // that ended the claim.
         if bytes <= max_bytes / 2 {
-            let spent = |id| reserved.get(&id).is_some_and(|left| !left.is_empty());
             self.work
-                .retain(|(target, of)| *of != lane || !spent(target.id()));
+                .retain(|(target, of)| *of != lane || !spent.contains(&target.id()));
         }
         Ok(())
     }
+}
+
+/// Deals deliveries, oldest first, to at most so many runs.
+fn runs(deliveries: Vec<LeasedDelivery>, permits: usize) -> Vec<Vec<LeasedDelivery>> {
+    let mut runs = vec![Vec::new(); permits.min(deliveries.len())];
+    let count = runs.len();
+    for (index, delivery) in deliveries.into_iter().enumerate() {
+        runs[index % count].push(delivery);
+    }
+    runs
 }
 
 /// Permits in hand, by the subscription that they are for.

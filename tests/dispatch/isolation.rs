@@ -24,7 +24,7 @@ async fn receivers_that_hang_do_not_hold_up_another(database: &TestDatabase) {
     config.dispatch.concurrency = 32;
     config.dispatch.subscription_concurrency = 16;
     config.egress.timeout = Duration::from_secs(20);
-    config.dispatch.lease = Duration::from_secs(60);
+    config.dispatch.lease = Duration::from_mins(1);
     let program = InProcess::start(config).await;
     let hanging = Receiver::start(|_| Reply::hang());
     let lively = Receiver::ok();

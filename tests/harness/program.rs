@@ -48,7 +48,6 @@ pub(crate) fn settings(database_url: SecretString) -> Config {
 pub(crate) struct InProcess {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) entrance: Entrance,
-    pub(crate) ops: SocketAddr,
     pub(crate) shutdown: Shutdown,
     running: JoinHandle<Result<(), AppError>>,
 }
@@ -67,7 +66,6 @@ impl InProcess {
         let program = Self {
             store: app.store(),
             entrance: app.entrance(),
-            ops: app.ops_address().expect("an address"),
             shutdown,
             running: tokio::spawn(app.run()),
         };
@@ -130,12 +128,12 @@ impl Binary {
             let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
             log.iter().find(|line| line.contains(text)).cloned()
         };
-        if wait_until(PATIENCE, || find().is_some()).await.is_err() {
-            panic!(
-                "no `{text}` was logged; the end of the log:\n{}",
-                self.tail()
-            );
-        }
+        let logged = wait_until(PATIENCE, || find().is_some()).await;
+        let tail = self.tail();
+        assert!(
+            logged.is_ok(),
+            "no `{text}` was logged; the end of the log:\n{tail}"
+        );
         find().expect("it was just found")
     }
 
@@ -183,9 +181,11 @@ impl Binary {
             found.is_some()
         })
         .await;
-        if waited.is_err() {
-            panic!("it did not end; the end of the log:\n{}", self.tail());
-        }
+        let tail = self.tail();
+        assert!(
+            waited.is_ok(),
+            "it did not end; the end of the log:\n{tail}"
+        );
         status.expect("it ended")
     }
 }
