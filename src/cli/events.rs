@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -14,6 +15,7 @@ use super::{CliError, Context};
 use crate::domain::event::{Event, EventError, MAX_EVENT_BYTES};
 use crate::domain::payload::{Payload, timestamp};
 use crate::domain::subscription::FieldError;
+use crate::ingest::amqp;
 use crate::store::intake::NoDispatch;
 use crate::store::{AcceptOutcome, Leasing};
 
@@ -92,7 +94,7 @@ pub async fn run(command: EventsCommand, context: &Context) -> Result<(), CliErr
     let EventsCommand::Publish(args) = command;
     let event = compose(&args, context)?;
     let published = match &context.config.amqp.url {
-        Some(_) => to_broker(event, context).await?,
+        Some(url) => to_broker(url, &event, context).await?,
         None => to_store(event, context).await?,
     };
     context.output.print(&published, |published| {
@@ -170,9 +172,17 @@ fn named(error: EventError) -> FieldError {
     }
 }
 
-async fn to_broker(event: Event, context: &Context) -> Result<Published, CliError> {
-    let _ = context;
-    Ok(Published::new(&event, "broker", "published"))
+/// Gives the event to the broker as the core would, and waits until it is kept there.
+async fn to_broker(
+    url: &SecretString,
+    event: &Event,
+    context: &Context,
+) -> Result<Published, CliError> {
+    let settings = &context.config.amqp;
+    amqp::publish(url, settings, event.envelope.as_bytes(), &event.event_type)
+        .await
+        .context("publishing")?;
+    Ok(Published::new(event, "broker", "published"))
 }
 
 /// Keeps the event with its deliveries; a running `serve` takes them from there.
