@@ -13,6 +13,7 @@ use chrono::DateTime;
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod broker;
 mod config;
 mod deliveries;
 mod events;

@@ -13,22 +13,20 @@ use std::time::Duration;
 use chrono::DateTime;
 use forge_dispatch::clock::SystemClock;
 use forge_dispatch::config::Config;
-use forge_dispatch::domain::event::Event;
 use forge_dispatch::domain::ids::WorkspaceId;
-use forge_dispatch::domain::payload::Payload;
-use forge_dispatch::domain::secret::SigningSecret;
-use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::health::{Health, Part};
 use forge_dispatch::ops::{self, Ops};
 use forge_dispatch::store::intake::NoDispatch;
-use forge_dispatch::store::{self, Leasing, NewSubscription, Store};
+use forge_dispatch::store::{self, Leasing, Store};
 use forge_dispatch::telemetry::Metrics;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::harness::events::{events, registration, spec};
 
 /// A database that is away: nothing listens on port 1.
 const AWAY: [&str; 2] = [
@@ -178,32 +176,15 @@ async fn a_client_that_stays_does_not_hold_up_the_end() {
 
 /// One event for one subscription, and nobody to send it.
 async fn leave_one_waiting(store: &dyn Store) {
-    let entropy = Entropy::system();
-    let now = DateTime::UNIX_EPOCH;
-    let spec = SubscriptionSpec {
-        url: TargetUrl::new("https://9.9.9.9/").unwrap(),
-        description: String::new(),
-        event_types: vec!["*".parse().unwrap()],
-        project_ids: None,
-        format: BodyFormat::Standard,
-        max_concurrency: None,
-        retry_schedule: None,
-    };
-    let new = NewSubscription {
-        id: entropy.id(now),
-        workspace: WorkspaceId::default(),
-        spec,
-        secret_id: entropy.id(now),
-        secret: SigningSecret::generate([7; 32]),
-    };
+    let new = registration(&WorkspaceId::default(), spec(&["*"]));
     store.create_subscription(&new).await.unwrap();
-    let text = br#"{"specversion":"1.0","id":"1","source":"/test","type":"a.b","data":{}}"#;
-    let event = Event::decode(text, entropy.id(now), now).unwrap();
     let leasing = Leasing {
-        owner: entropy.id(now),
+        owner: Entropy::system().id(DateTime::UNIX_EPOCH),
         lease: Duration::from_mins(1),
     };
-    let batch = [Arc::new(Payload::new(event))];
-    let accepted = store.accept(&batch, leasing, &NoDispatch).await.unwrap();
+    let accepted = store
+        .accept(&events(1), leasing, &NoDispatch)
+        .await
+        .unwrap();
     assert_eq!(accepted.pending, 1);
 }
