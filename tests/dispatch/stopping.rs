@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::harness::databases::TestDatabase;
 use crate::harness::program::{Binary, InProcess, settings};
 use crate::harness::receiver::{Receiver, Reply};
-use crate::harness::simple::{PATIENCE, all_become, deliveries, events, subscribe};
+use crate::harness::simple::{PATIENCE, all_become, deliveries, events, leave_waiting, subscribe};
 
 on_both_databases!(
     a_second_signal_ends_at_once_and_nothing_is_lost,
@@ -55,11 +55,8 @@ async fn a_second_signal_ends_at_once_and_nothing_is_lost(database: &TestDatabas
     config.egress.timeout = Duration::from_secs(2);
     let dir = tempfile::tempdir().unwrap();
     let receiver = Receiver::start(|_| Reply::hang());
-    let writer = InProcess::start(config.clone()).await;
-    let subscription = subscribe(&*writer.store, &receiver.url("/hook")).await;
-    writer.shutdown.begin();
-    writer.entrance.publish(&events(0..20)).await.unwrap();
-    writer.stop().await.unwrap();
+    let subscription = subscribe(&*database.store, &receiver.url("/hook")).await;
+    leave_waiting(&database.store, &events(0..20)).await;
 
     let mut program = Binary::serve(&config, dir.path());
     receiver.wait_for_count(1, PATIENCE).await.unwrap();

@@ -1,6 +1,7 @@
 //! Small scenes: one subscription, an event or a few, handed in without a broker.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forge_dispatch::clock::{Clock, SystemClock};
@@ -9,8 +10,10 @@ use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::secret::SigningSecret;
 use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
 use forge_dispatch::entropy::Entropy;
+use forge_dispatch::ingest::{Acceptor, Decoder, accept_all};
+use forge_dispatch::store::intake::NoDispatch;
 use forge_dispatch::store::{
-    AttemptRecord, DeliveryFilter, DeliveryRecord, NewSubscription, PageRequest, Store,
+    AttemptRecord, DeliveryFilter, DeliveryRecord, Leasing, NewSubscription, PageRequest, Store,
 };
 
 use super::eventually;
@@ -66,6 +69,27 @@ pub(crate) fn event(id: &str) -> Vec<u8> {
 /// Events with these ids.
 pub(crate) fn events(ids: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
     ids.into_iter().map(|id| event(&id.to_string())).collect()
+}
+
+/// Takes events in as a process that does not send: their deliveries wait.
+pub(crate) async fn leave_waiting(store: &Arc<dyn Store>, envelopes: &[Vec<u8>]) {
+    let entropy = Entropy::system();
+    let acceptor = Acceptor {
+        store: Arc::clone(store),
+        intake: Arc::new(NoDispatch),
+        leasing: Leasing {
+            owner: entropy.id(SystemClock.now()),
+            lease: Duration::ZERO,
+        },
+    };
+    let decoder = Decoder::new(Arc::new(SystemClock), entropy);
+    let events = envelopes
+        .iter()
+        .map(|envelope| decoder.decode(envelope).expect("an event"))
+        .collect();
+    accept_all(&acceptor, events, PATIENCE)
+        .await
+        .expect("the events are kept");
 }
 
 /// All deliveries of a subscription, newest first.
