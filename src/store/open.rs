@@ -52,8 +52,7 @@ pub async fn open(
     let connections = config.database.max_connections;
     Ok(match location {
         Location::File(path) => {
-            let entropy = entropy.clone();
-            Arc::new(SqliteStore::open(&path, connections, vault, clock, entropy).await?)
+            Arc::new(SqliteStore::open(&path, connections, vault, clock).await?)
         }
         Location::Server => Arc::new(PostgresStore::connect(
             &config.database.url,
