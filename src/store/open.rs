@@ -52,8 +52,7 @@ pub async fn open(
     let connections = config.database.max_connections;
     Ok(match location {
         Location::File(path) => {
-            let entropy = entropy.clone();
-            Arc::new(SqliteStore::open(&path, connections, vault, clock, entropy).await?)
+            Arc::new(SqliteStore::open(&path, connections, vault, clock).await?)
         }
         Location::Server => Arc::new(PostgresStore::connect(
             &config.database.url,
@@ -80,9 +79,12 @@ fn master_key(config: &Config, location: &Location, entropy: &Entropy) -> Result
         Location::File(database) => {
             let beside = database.with_file_name(KEY_FILE);
             let path = named.unwrap_or(&beside);
+            // Asked in this order: the key is made before the database, so whoever sees the
+            // database of another process that starts just now sees its key as well.
+            let existed = database.exists();
             match MasterKey::read(path)? {
                 Some(key) => Ok(key),
-                None if database.exists() => Err(missing(path)),
+                None if existed => Err(missing(path)),
                 None => {
                     make_directory(path)?;
                     MasterKey::create(path, entropy)

@@ -60,6 +60,18 @@ fn migrate_makes_a_private_database_and_may_be_repeated() {
 }
 
 #[test]
+fn processes_that_start_at_once_in_an_empty_place_agree_on_one_key() {
+    let home = Home::new();
+    std::thread::scope(|scope| {
+        let starts = [(); 6].map(|()| scope.spawn(|| home.ok(&["migrate"])));
+        for start in starts {
+            start.join().unwrap();
+        }
+    });
+    home.subscribe("*");
+}
+
+#[test]
 fn a_database_without_its_key_is_refused() {
     let home = Home::new();
     home.ok(&["migrate"]);
