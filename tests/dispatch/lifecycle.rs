@@ -86,7 +86,7 @@ async fn while_disabled_deliveries_wait_and_events_make_none(database: &TestData
 
 async fn deleting_cancels_what_waits(database: &TestDatabase) {
     let mut config = settings(database.url());
-    config.retry.schedule = vec![Duration::from_secs(3_600)];
+    config.retry.schedule = vec![Duration::from_hours(1)];
     let program = InProcess::start(config).await;
     let receiver = Receiver::start(|_| Reply::status(500));
     let subscription = failing(&program, &receiver).await;

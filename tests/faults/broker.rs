@@ -13,7 +13,7 @@ use crate::harness::services::Broker;
 
 on_both_databases!(a_broker_that_restarts_in_mid_flow_costs_nothing,);
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 async fn a_broker_that_restarts_in_mid_flow_costs_nothing(database: &TestDatabase) {
     let mut broker = Broker::start().await;

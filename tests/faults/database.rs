@@ -8,7 +8,7 @@ use crate::harness::publisher::publish;
 use crate::harness::queues;
 use crate::harness::services::PostgresServer;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// `immediate` is how it dies: cut off in the middle, or asked to stop.
 async fn restarted(kill: Kill) {

@@ -11,7 +11,7 @@ use crate::harness::queues;
 on_both_databases!(a_killed_program_loses_nothing,);
 
 const EVENTS: usize = 5_000;
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 async fn a_killed_program_loses_nothing(database: &TestDatabase) {
     let mut config = settings(database.url());

@@ -8,7 +8,7 @@ use crate::harness::program::{InProcess, settings};
 use crate::harness::publisher::publish;
 use crate::harness::queues;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_share_the_work_and_do_none_of_it_twice() {

@@ -19,7 +19,7 @@ on_both_databases!(
 
 async fn secrets_are_sealed_at_rest(db: &TestDatabase) {
     let mut new = registration(&WorkspaceId::default(), spec(&["*"]));
-    new.spec.description = "what is found in plain text".to_owned();
+    "what is found in plain text".clone_into(&mut new.spec.description);
     db.store.create_subscription(&new).await.unwrap();
     let mut brought = registration(&WorkspaceId::default(), spec(&["*"]));
     brought.secret =
