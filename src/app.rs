@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock, pause};
 use crate::config::Config;
-use crate::dispatch::{self, Dispatcher, Settlements};
+use crate::dispatch::{self, Broken, Dispatcher, Settlements};
 use crate::domain::event::EventError;
 use crate::domain::retry::{RetrySchedule, ScheduleError};
 use crate::egress::client::ClientError;
@@ -59,6 +60,9 @@ pub enum AppError {
     /// The retry schedule breaks its rules.
     #[error("retry.schedule: {0}")]
     Schedule(#[from] ScheduleError),
+    /// Dispatch panicked.
+    #[error(transparent)]
+    Broken(#[from] Broken),
     /// Metrics cannot be counted.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
@@ -197,24 +201,30 @@ impl App {
         let outcome = match prepare(&*self.store, &self.health, &self.shutdown).await {
             Ok(Prepared::Ready) => {
                 tracing::info!(database = self.store.kind(), "ready");
-                let dispatch = tokio::spawn(self.dispatcher.run(self.settlements));
-                if self.config.amqp.url.is_some() {
-                    ingest::amqp::run(
-                        self.config.amqp.clone(),
-                        entrance.acceptor,
-                        entrance.decoder,
-                        Arc::clone(&self.health),
-                        self.shutdown.clone(),
-                    )
-                    .await;
-                } else {
-                    self.shutdown.soft.cancelled().await;
+                let mut dispatch = tokio::spawn(self.dispatcher.run(self.settlements));
+                let intake = async {
+                    if self.config.amqp.url.is_some() {
+                        ingest::amqp::run(
+                            self.config.amqp.clone(),
+                            entrance.acceptor,
+                            entrance.decoder,
+                            Arc::clone(&self.health),
+                            self.shutdown.clone(),
+                        )
+                        .await;
+                    } else {
+                        self.shutdown.soft.cancelled().await;
+                    }
+                };
+                // Dispatch ends before it is told to only when it broke; then nothing may be taken
+                // in any more, and what was not acknowledged comes again.
+                tokio::select! {
+                    () = intake => {
+                        self.dispatch_shutdown.begin();
+                        ended(dispatch.await)
+                    }
+                    broken = &mut dispatch => ended(broken),
                 }
-                self.dispatch_shutdown.begin();
-                if let Err(error) = dispatch.await {
-                    tracing::error!(%error, "dispatch broke");
-                }
-                Ok(())
             }
             Ok(Prepared::Stopped) => Ok(()),
             Err(error) => Err(error.into()),
@@ -230,6 +240,10 @@ impl App {
         tracing::info!("stopped");
         outcome
     }
+}
+
+fn ended(dispatch: Result<Result<(), Broken>, JoinError>) -> Result<(), AppError> {
+    Ok(dispatch.map_err(Broken)??)
 }
 
 /// The way in without a broker, for those that run the program inside another (`demo`, tests).

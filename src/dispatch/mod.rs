@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -74,6 +74,11 @@ pub struct Dispatcher {
     shutdown: Shutdown,
 }
 
+/// A part of the dispatcher panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("dispatch broke: {0}")]
+pub struct Broken(#[source] pub JoinError);
+
 /// The end of the settlements' channel, to be given to [`Dispatcher::run`].
 pub struct Settlements(mpsc::Receiver<Settlement>);
 
@@ -97,40 +102,45 @@ impl Dispatcher {
 
     /// Runs until the soft token, then drains: no new claims, attempts in flight end, outcomes are
     /// written. The hard token drops what is left; its leases run out and another run takes it over.
-    pub async fn run(self, settlements: Settlements) {
+    ///
+    /// An error means that a part of it broke: nothing may go on then, since what is sent would not
+    /// be written.
+    pub async fn run(self, settlements: Settlements) -> Result<(), Broken> {
         let finish = CancellationToken::new();
-        let settler = tokio::spawn(settle::run(
+        let mut settler = tokio::spawn(settle::run(
             Arc::clone(&self.parts),
             Arc::clone(&self.ledger),
             settlements.0,
             finish.clone(),
             self.shutdown.hard.clone(),
         ));
-        let store = Arc::clone(&self.parts.store);
-        tokio::select! {
-            () = scheduler::run(&self) => {}
-            () = store.listen(Arc::clone(&self.wake)) => {}
-        }
+        let listening = async {
+            self.parts.store.listen(Arc::clone(&self.wake)).await;
+            // A closed store: the scheduler finds out by itself.
+            std::future::pending::<()>().await;
+        };
+        let outcome = tokio::select! {
+            () = scheduler::run(&self) => Ok(()),
+            () = listening => Ok(()),
+            ended = &mut settler => ended.map_err(Broken),
+        };
         self.ledger.close();
-        self.drain(settler, finish).await;
-    }
-
-    /// Waits for the attempts and then for the settler, or for the hard token.
-    async fn drain(&self, mut settler: JoinHandle<()>, finish: CancellationToken) {
+        outcome?;
         self.attempts.close();
         tracing::info!(in_flight = self.attempts.len(), "draining");
         let drained = async {
             self.attempts.wait().await;
             finish.cancel();
-            if let Err(error) = (&mut settler).await {
-                tracing::error!(%error, "the settler broke; what it held will be sent again");
-            }
+            (&mut settler).await.map_err(Broken)
         };
         tokio::select! {
-            () = drained => {}
+            // The hard token first: after it the settler is gone and must not be waited for.
+            biased;
             () = self.shutdown.hard.cancelled() => {
                 tracing::warn!(left = self.attempts.len(), "dropped; will be sent again");
+                Ok(())
             }
+            drained = drained => drained,
         }
     }
 
