@@ -101,6 +101,10 @@ impl TargetUrl {
             return Err(wrong("must be at most 2048 bytes"));
         }
         let url = Url::parse(text).map_err(|error| wrong(&format!("is no URL: {error}")))?;
+        // Percent encoding makes it longer, and what is kept must be readable again.
+        if url.as_str().len() > MAX_URL_BYTES {
+            return Err(wrong("must be at most 2048 bytes in percent encoding"));
+        }
         if !matches!(url.scheme(), "https" | "http") {
             return Err(wrong("must be an https URL"));
         }
@@ -357,6 +361,15 @@ pub(crate) mod tests {
             assert_eq!(error.field, "url");
             assert!(error.reason.starts_with(reason), "{url}: {error}");
         }
+    }
+
+    #[test]
+    fn a_url_that_is_taken_can_be_read_again() {
+        let with_path =
+            |length| TargetUrl::new(&format!("https://x.example/{}", "é".repeat(length)));
+        let longest = with_path(300).unwrap();
+        assert_eq!(TargetUrl::new(&longest.to_string()).unwrap(), longest);
+        assert!(with_path(400).is_err(), "800 bytes that become 2,400");
     }
 
     #[test]

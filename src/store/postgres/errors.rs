@@ -25,7 +25,8 @@ pub(super) fn from_sqlx(error: sqlx::Error) -> StoreError {
             if code == "23505" && cause.constraint().is_some_and(|name| IDS.contains(&name)) {
                 return StoreError::AlreadyExists;
             }
-            by_code(&code, error)
+            let said = cause.message().to_owned();
+            by_code(&code, said, error)
         }
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -40,18 +41,17 @@ pub(super) fn from_sqlx(error: sqlx::Error) -> StoreError {
 }
 
 /// By SQLSTATE, mostly by its class (Postgres documentation, appendix A).
-fn by_code(code: &str, error: sqlx::Error) -> StoreError {
-    match code {
-        // Waited too long idle in a transaction; a standby that is not promoted yet.
-        "25P03" | "25006" => return StoreError::Unavailable(error),
-        "42P01" | "42703" => return StoreError::Schema(error.to_string()),
-        _ => {}
-    }
-    match code.get(..2).unwrap_or_default() {
-        "21" | "22" | "23" | "54" => StoreError::Rejected(error),
-        "08" | "40" | "53" | "55" | "57" | "58" => StoreError::Unavailable(error),
+fn by_code(code: &str, said: String, error: sqlx::Error) -> StoreError {
+    match (code, code.get(..2).unwrap_or_default()) {
+        // A table or a column that is not there.
+        ("42P01" | "42703", _) => StoreError::Schema(said),
+        (_, "21" | "22" | "23" | "54") => StoreError::Rejected(error),
+        // By their numbers: a transaction that idled for too long, a standby that is not promoted.
+        ("25P03" | "25006", _) | (_, "08" | "40" | "53" | "55" | "57" | "58") => {
+            StoreError::Unavailable(error)
+        }
         // No such user, password or database.
-        "28" | "3D" => StoreError::Configuration(error.to_string()),
+        (_, "28" | "3D") => StoreError::Configuration(format!("the database says: {said}")),
         _ => StoreError::Database(error),
     }
 }
@@ -120,5 +120,42 @@ where
         Err(StoreError::Corrupt(format!(
             "{table}: {found} rows where {expected} were written"
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_class_of_refusal_says_what_to_do() {
+        let told = |code| by_code(code, String::new(), sqlx::Error::RowNotFound);
+        for code in ["21000", "22P05", "22003", "23505", "23514", "54000"] {
+            assert!(told(code).is_rejected(), "{code}");
+        }
+        for code in [
+            "08006", "25006", "25P03", "40001", "40P01", "53300", "53100", "55P03", "57P01",
+            "57P03", "58030",
+        ] {
+            assert!(told(code).is_unavailable(), "{code}");
+        }
+        assert!(matches!(told("42P01"), StoreError::Schema(_)));
+        assert!(matches!(told("28P01"), StoreError::Configuration(_)));
+        assert!(matches!(told("3D000"), StoreError::Configuration(_)));
+        assert!(matches!(told("42601"), StoreError::Database(_)));
+        assert!(matches!(told(""), StoreError::Database(_)));
+    }
+
+    #[tokio::test]
+    async fn a_silent_database_is_away() {
+        let silent = within::<()>(Duration::from_millis(1), std::future::pending()).await;
+        assert!(silent.unwrap_err().is_unavailable());
+    }
+
+    #[test]
+    fn a_write_that_missed_rows_is_noticed() {
+        assert!(expect_rows("event", 2, 2_i64).is_ok());
+        assert!(expect_rows("event", 2, 1_u64).is_err());
+        assert!(expect_rows("event", 0, -1_i64).is_err());
     }
 }

@@ -66,6 +66,8 @@ pub struct PostgresStore {
 impl PostgresStore {
     /// Makes the store without touching the network, so that a database that is away at the start
     /// is waited for like one that goes away later. To be called inside a Tokio runtime.
+    ///
+    /// One connection more than `max_connections` is used while [`Maintenance::listen`] runs.
     pub fn connect(
         url: &SecretString,
         max_connections: u32,
@@ -84,6 +86,9 @@ impl PostgresStore {
             ("lock_timeout", "3s"),
             // A plan made while the tables were small would be kept when they are large.
             ("plan_cache_mode", "force_custom_plan"),
+            // Every statement walks an index in its order or looks rows up; before the first analyze
+            // the planner would rather gather a whole backlog and sort it.
+            ("enable_bitmapscan", "off"),
             // Compiling a statement takes longer than any of ours runs.
             ("jit", "off"),
         ]);
@@ -146,9 +151,12 @@ impl Maintenance for PostgresStore {
     async fn migrate(&self) -> Result<()> {
         // The migrator waits for its lock as long as another replica migrates; the lock belongs to
         // the connection and ends with it, however this ends.
-        let mut connection = PgConnection::connect_with(&self.patient)
-            .await
-            .map_err(from_sqlx)?;
+        let mut connection = within(ACQUIRE_TIMEOUT, async {
+            PgConnection::connect_with(&self.patient)
+                .await
+                .map_err(from_sqlx)
+        })
+        .await?;
         MIGRATOR
             .run_direct(None, &mut connection, false)
             .await
@@ -158,8 +166,8 @@ impl Maintenance for PostgresStore {
     }
 
     async fn ready(&self) -> Result<()> {
-        let applied: Vec<(i64, Vec<u8>)> = within(ACQUIRE_TIMEOUT, async {
-            sqlx::query_as(
+        let applied = within(ACQUIRE_TIMEOUT, async {
+            sqlx::query_as::<_, (i64, Vec<u8>)>(
                 "-- postgres::ready
                 select version, checksum
                 from _sqlx_migrations
@@ -170,7 +178,14 @@ impl Maintenance for PostgresStore {
             .await
             .map_err(from_sqlx)
         })
-        .await?;
+        .await;
+        let applied = match applied {
+            Err(StoreError::Schema(_)) => {
+                let missing = "there is none yet; run `forge-dispatch migrate`";
+                return Err(StoreError::Schema(missing.to_owned()));
+            }
+            other => other?,
+        };
         let known = MIGRATOR
             .iter()
             .map(|migration| (migration.version, migration.checksum.to_vec()));

@@ -53,12 +53,10 @@ impl DeliveryQueue for PostgresStore {
 }
 
 impl PostgresStore {
-    /// One descent of the index for each active subscription and lane to see whether something is
-    /// due, and at most two more to see when something will be.
-    ///
-    /// The first future row that nobody holds is found behind at most as many rows as are in
-    /// flight. Where nothing is due, every row between the oldest lease that can have ended and that
-    /// one is leased, so the first of them is the lease that can be taken over soonest.
+    /// For each active subscription and lane: one row that is due; the first to come that nobody
+    /// holds; and, where nothing is due, the lease that can be taken over soonest. Three descents of
+    /// the index, each past at most as many rows as are in flight: where nothing is due, every row
+    /// up to the first that nobody holds is leased.
     async fn look(&self, grace: Duration) -> Result<Due> {
         let mut connection = self.connection().await?;
         let targets = self.current_targets(&mut connection).await?;
@@ -71,20 +69,20 @@ impl PostgresStore {
             select
                 active.subscription_id,
                 lanes.lane,
-                work.due,
+                ready.delivery_id is not null,
                 extract(epoch from least(waiting.visible_at, leased.visible_at + $3::interval)
                     - now())::float8
             from unnest($1::uuid[]) as active (subscription_id)
             cross join unnest($2::smallint[]) as lanes (lane)
-            cross join lateral (
-                select exists (
-                    select from delivery_queue q
-                    where q.subscription_id = active.subscription_id
-                      and q.lane = lanes.lane
-                      and q.visible_at <= now()
-                      and (q.owner is null or q.visible_at <= now() - $3::interval)
-                ) as due
-            ) as work
+            left join lateral (
+                select q.delivery_id
+                from delivery_queue q
+                where q.subscription_id = active.subscription_id
+                  and q.lane = lanes.lane
+                  and q.visible_at <= now()
+                  and (q.owner is null or q.visible_at <= now() - $3::interval)
+                limit 1
+            ) as ready on true
             left join lateral (
                 select q.visible_at
                 from delivery_queue q
@@ -98,7 +96,7 @@ impl PostgresStore {
             left join lateral (
                 select q.visible_at
                 from delivery_queue q
-                where not work.due
+                where ready.delivery_id is null
                   and q.subscription_id = active.subscription_id
                   and q.lane = lanes.lane
                   and q.visible_at > now() - $3::interval
@@ -106,7 +104,9 @@ impl PostgresStore {
                 order by q.visible_at
                 limit 1
             ) as leased on true
-            where work.due or waiting.visible_at is not null or leased.visible_at is not null",
+            where ready.delivery_id is not null
+               or waiting.visible_at is not null
+               or leased.visible_at is not null",
         )
         .bind(ids)
         .bind(Lane::ALL.map(lane_number))
