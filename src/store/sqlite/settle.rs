@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use super::SqliteStore;
@@ -12,7 +13,7 @@ use super::subscriptions::disable_gone;
 use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::delivery::{DeliveryState, Verdict};
 use crate::domain::ids::{DeliveryId, OwnerId, SubscriptionId};
-use crate::store::{Result, SettleOutcome, Settlement, StoreError};
+use crate::store::{Result, SettleOutcome, Settlement};
 
 impl SqliteStore {
     pub(super) async fn write_outcomes(
@@ -51,6 +52,21 @@ enum Standing {
 }
 
 impl Standing {
+    fn of(row: &SqliteRow, settlement: &Settlement) -> Result<Self> {
+        let recorded: Option<bool> = get(row, "lease_lost")?;
+        let in_queue = get::<Option<&[u8]>>(row, "subscription_id")?.is_some();
+        Ok(match recorded {
+            Some(false) => Self::Settled,
+            Some(true) => Self::Lost { recorded: true },
+            None if in_queue && get(row, "ours")? => Self::Held(id(row, "subscription_id")?),
+            // Given back unsent leaves no attempt to know it by.
+            None if in_queue && get(row, "unleased")? && settlement.attempt.is_none() => {
+                Self::Settled
+            }
+            None => Self::Lost { recorded: false },
+        })
+    }
+
     fn outcome(self) -> SettleOutcome {
         match self {
             Self::Held(_) | Self::Settled => SettleOutcome::Settled,
@@ -65,20 +81,17 @@ async fn standings(
     owner: OwnerId,
     settlements: &[Settlement],
 ) -> Result<Vec<Standing>> {
-    let mut standings = vec![Standing::Lost { recorded: false }; settlements.len()];
-    let mut before = 0;
+    let mut standings = Vec::with_capacity(settlements.len());
     for part in statements(settlements) {
-        let mut number = before;
         let mut select = QueryBuilder::<Sqlite>::new(
             "-- sqlite::settle::standings
             with asked (number, delivery_id, workspace, epoch) as (",
         );
-        select.push_values(part, |mut row, settlement| {
+        select.push_values(part.iter().enumerate(), |mut row, (number, settlement)| {
             row.push_bind(count(number))
                 .push_bind(settlement.delivery.uuid())
                 .push_bind(settlement.workspace.as_str())
                 .push_bind(settlement.epoch);
-            number += 1;
         });
         select.push(
             ")
@@ -99,29 +112,15 @@ async fn standings(
             .fetch_all(&mut *transaction)
             .await
             .map_err(store_error)?;
+        let mut of_part = vec![Standing::Lost { recorded: false }; part.len()];
         for row in &rows {
             let number: usize = unsigned(row, "number")?;
-            let standing = standings
-                .get_mut(number)
-                .ok_or_else(|| StoreError::corrupt("a row that was not asked for"))?;
-            let in_queue = get::<Option<&[u8]>>(row, "subscription_id")?.is_some();
-            *standing = match get::<Option<bool>>(row, "lease_lost")? {
-                Some(false) => Standing::Settled,
-                Some(true) => Standing::Lost { recorded: true },
-                None if in_queue && get(row, "ours")? => {
-                    Standing::Held(id(row, "subscription_id")?)
-                }
-                // Given back unsent leaves no attempt to know it by.
-                None if in_queue
-                    && get(row, "unleased")?
-                    && settlements[number].attempt.is_none() =>
-                {
-                    Standing::Settled
-                }
-                None => Standing::Lost { recorded: false },
-            };
+            if let (Some(standing), Some(settlement)) = (of_part.get_mut(number), part.get(number))
+            {
+                *standing = Standing::of(row, settlement)?;
+            }
         }
-        before = number;
+        standings.extend(of_part);
     }
     Ok(standings)
 }
