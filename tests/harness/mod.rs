@@ -2,4 +2,5 @@
 
 pub(crate) mod databases;
 pub(crate) mod events;
+pub(crate) mod proxy;
 pub(crate) mod services;
