@@ -4,6 +4,7 @@
 //! transaction**: it happened whole, or not at all. Two implementations, [`sqlite`] and
 //! [`postgres`], each with native types and SQL; `tests/store` runs every method on both.
 //!
+//! - `identity`: what events and deliveries are known by.
 //! - [`intake`]: what a writer of events must know of the dispatcher (permits, hand-over).
 //! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
 //! - [`vault`]: the master key, and the sealing of secrets under it.
@@ -26,6 +27,7 @@ use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionSt
 use crate::wake::Wake;
 
 pub mod error;
+mod identity;
 pub mod intake;
 pub mod postgres;
 pub mod sqlite;

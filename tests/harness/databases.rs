@@ -1,5 +1,8 @@
 //! A database for each test, of either kind, with two handles on it as two replicas would have.
 
+#![cfg(test)]
+
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,7 +15,7 @@ use forge_dispatch::store::postgres::PostgresStore;
 use forge_dispatch::store::sqlite::SqliteStore;
 use forge_dispatch::store::vault::{MasterKey, Vault};
 use forge_dispatch::store::{Result, Store};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, SqliteConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -126,16 +129,18 @@ impl TestDatabase {
     }
 
     /// Whether these bytes lie anywhere in what is kept, as they are or in hex.
-    pub(crate) async fn holds(&self, needle: &str) -> bool {
-        let hex: String = needle.bytes().map(|byte| format!("{byte:02x}")).collect();
+    pub(crate) async fn holds(&self, needle: &[u8]) -> bool {
+        let hex = needle.iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").unwrap();
+            hex
+        });
         match &self.place {
             Place::Directory(directory) => std::fs::read_dir(directory.path())
                 .unwrap()
                 .map(|file| std::fs::read(file.unwrap().path()).unwrap())
-                .any(|bytes| {
-                    contains(&bytes, needle.as_bytes()) || contains(&bytes, hex.as_bytes())
-                }),
+                .any(|bytes| contains(&bytes, needle) || contains(&bytes, hex.as_bytes())),
             Place::Server { .. } => {
+                let text = String::from_utf8_lossy(needle).replace('\0', "");
                 let mut connection = self.postgres().await;
                 let tables: Vec<String> = sqlx::query_scalar(
                     "select tablename::text from pg_tables where schemaname = 'public'",
@@ -150,7 +155,7 @@ impl TestDatabase {
                             where position($1 in r::text) > 0 or position($2 in r::text) > 0
                         )"
                     )))
-                    .bind(needle)
+                    .bind(&text)
                     .bind(&hex)
                     .fetch_one(&mut connection)
                     .await
@@ -207,18 +212,15 @@ impl TestDatabase {
     }
 
     async fn sqlite(&self) -> SqliteConnection {
-        SqliteConnection::connect(&format!("sqlite://{}", self.path().display()))
+        SqliteConnection::connect(self.url().expose_secret())
             .await
             .unwrap()
     }
 
     async fn postgres(&self) -> PgConnection {
-        match &self.place {
-            Place::Server { admin, database } => PgConnection::connect(&url_of(admin, database))
-                .await
-                .unwrap(),
-            Place::Directory(_) => panic!("SQLite has no server"),
-        }
+        PgConnection::connect(self.url().expose_secret())
+            .await
+            .unwrap()
     }
 }
 
@@ -246,7 +248,7 @@ async fn open(place: &Place, key: u8, clock: &Arc<dyn Clock>) -> Result<Arc<dyn 
     Ok(match place {
         Place::Directory(directory) => {
             let path = file_in(directory);
-            Arc::new(SqliteStore::open(&path, 4, vault, clock, entropy).await?)
+            Arc::new(SqliteStore::open(&path, 4, vault, clock).await?)
         }
         Place::Server { admin, database } => {
             let url = SecretString::from(url_of(admin, database));

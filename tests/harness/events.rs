@@ -1,5 +1,7 @@
 //! Events and subscriptions for tests, with as little to say as possible.
 
+#![cfg(test)]
+
 use std::sync::Arc;
 
 use forge_dispatch::clock::{Clock, SystemClock};

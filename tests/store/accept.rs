@@ -25,7 +25,7 @@ on_both_databases!(
     an_event_known_by_source_and_id_is_kept_once,
     the_same_id_from_another_source_is_another_event,
     a_big_fan_out_is_taken_in_parts,
-    one_event_for_more_subscriptions_than_the_cap_is_taken_whole,
+    what_is_not_admitted_again_waits_for_anybody,
     deliveries_are_born_leased_as_far_as_there_are_permits,
     the_intake_is_asked_for_new_events_only,
     coming_again_with_the_same_ids_adopts_what_was_committed,
@@ -100,7 +100,10 @@ async fn an_event_goes_to_each_active_subscription_that_wants_it(db: &TestDataba
         vec![elsewhere.id],
         vec![],
     ];
-    assert_eq!(accepted.pending, expected.iter().map(Vec::len).sum());
+    assert_eq!(
+        accepted.pending,
+        expected.iter().map(Vec::len).sum::<usize>()
+    );
     for (number, (payload, wanted)) in batch.iter().zip(expected).enumerate() {
         let went = went.remove(&payload.event().id).unwrap_or_default();
         assert_eq!(went, wanted.into_iter().collect(), "event {number}");
@@ -210,49 +213,6 @@ async fn a_big_fan_out_is_taken_in_parts(db: &TestDatabase) {
     );
 }
 
-async fn one_event_for_more_subscriptions_than_the_cap_is_taken_whole(db: &TestDatabase) {
-    // Registering five thousand one by one would take most of the test's time.
-    let first = subscribe(&db.store, &["*"]).await;
-    copy_subscription(db, MAX_FAN_OUT_ROWS).await;
-    let batch = events(2);
-    let accepted = accept(&db.store, &batch).await;
-    assert_eq!(accepted.outcomes, [AcceptOutcome::Stored]);
-    assert_eq!(accepted.pending, MAX_FAN_OUT_ROWS + 1);
-    assert_eq!(
-        claim_all(&db.store, first.id, for_long(owner()))
-            .await
-            .len(),
-        1
-    );
-}
-
-/// Copies the one subscription so many times, behind the program's back.
-async fn copy_subscription(db: &TestDatabase, copies: usize) {
-    let (number, id) = match db.kind {
-        crate::harness::databases::Kind::Sqlite => (
-            format!(
-                "with recursive n (number) as (
-                    select 1 union all select number + 1 from n where number < {copies}
-                )"
-            ),
-            "unhex(printf('%032x', number))",
-        ),
-        crate::harness::databases::Kind::Postgres => (
-            format!("with n (number) as (select generate_series(1, {copies}))"),
-            "lpad(to_hex(number), 32, '0')::uuid",
-        ),
-    };
-    db.tamper(&format!(
-        "{number}
-        insert into subscription (id, workspace, status, version, generation, url, description,
-            event_types, format, created_at, updated_at)
-        select {id}, workspace, status, version, generation, url, description,
-            event_types, format, created_at, updated_at
-        from subscription cross join n"
-    ))
-    .await;
-}
-
 async fn deliveries_are_born_leased_as_far_as_there_are_permits(db: &TestDatabase) {
     let subscription = subscribe(&db.store, &["*"]).await;
     let (me, intake) = (owner(), Permits::of(3));
@@ -328,7 +288,6 @@ async fn coming_again_with_the_same_ids_adopts_what_was_committed(db: &TestDatab
 
     // The answer was lost; its permits with it.
     let intake = Permits::of(100);
-    let before = SystemClock.monotonic();
     let again = db
         .store
         .accept(&batch, for_long(me), &intake)
@@ -347,10 +306,7 @@ async fn coming_again_with_the_same_ids_adopts_what_was_committed(db: &TestDatab
     );
     for (delivery, _permit) in &again.leased {
         assert_eq!(delivery.epoch, 1);
-        assert!(
-            delivery.leased_until <= before + HOUR,
-            "the lease is not longer than it was"
-        );
+        assert!(delivery.leased_until <= SystemClock.monotonic() + HOUR);
         let outcome = settle(&db.store, me, delivery, Verdict::Succeeded).await;
         assert_eq!(outcome, forge_dispatch::store::SettleOutcome::Settled);
     }
@@ -367,6 +323,32 @@ async fn coming_again_with_the_same_ids_adopts_what_was_committed(db: &TestDatab
         .unwrap();
     assert_eq!(unadmitted.outcomes, [AcceptOutcome::Stored; 3]);
     assert!(unadmitted.leased.is_empty());
+}
+
+async fn what_is_not_admitted_again_waits_for_anybody(db: &TestDatabase) {
+    let subscription = subscribe(&db.store, &["*"]).await;
+    let (me, batch) = (owner(), events(3));
+    accept_leased(&db.store, &batch, for_long(me)).await;
+    let again = db
+        .store
+        .accept(&batch, for_long(me), &Permits::of(1))
+        .await
+        .unwrap();
+    assert_eq!(again.outcomes, [AcceptOutcome::Stored; 3]);
+    assert_eq!((again.leased.len(), again.pending), (1, 2));
+    let claimed = claim_all(&db.replica, subscription.id, for_long(owner())).await;
+    assert_eq!(
+        claimed.len(),
+        2,
+        "nobody waits for a lease that nobody serves"
+    );
+    for delivery in &claimed {
+        assert_ne!(delivery.id, again.leased[0].0.id);
+        assert_eq!(
+            (delivery.epoch, delivery.attempts, delivery.lost_leases),
+            (2, 0, 0)
+        );
+    }
 }
 
 async fn coming_again_adopts_neither_what_is_settled_nor_what_is_anothers(db: &TestDatabase) {

@@ -23,6 +23,7 @@ on_both_databases!(
     a_claim_takes_what_was_asked_of_each_subscription,
     the_oldest_due_is_claimed_first,
     a_claim_stops_at_its_bytes_but_takes_one_at_least,
+    the_bytes_of_a_claim_are_shared_in_turns,
     a_claimed_delivery_carries_its_event_and_its_keys,
     one_event_for_many_subscriptions_is_loaded_once,
     a_lease_that_ran_out_is_taken_over_and_counted,
@@ -165,6 +166,28 @@ async fn a_claim_stops_at_its_bytes_but_takes_one_at_least(db: &TestDatabase) {
         1,
         "what was left was not leased before"
     );
+}
+
+async fn the_bytes_of_a_claim_are_shared_in_turns(db: &TestDatabase) {
+    let (a, b) = (
+        subscribe(&db.store, &["*"]).await,
+        subscribe(&db.store, &["*"]).await,
+    );
+    let batch = events(10);
+    accept(&db.store, &batch).await;
+    let claim = Claim {
+        wants: vec![(a.id, 10), (b.id, 10)],
+        max_bytes: 6 * batch[0].event().envelope.len(),
+        ..claim_of(a.id, for_long(owner()))
+    };
+    let claimed = db.store.claim(&claim).await.unwrap();
+    let of = |id| {
+        claimed
+            .iter()
+            .filter(|delivery| delivery.target.id() == id)
+            .count()
+    };
+    assert_eq!((of(a.id), of(b.id)), (3, 3));
 }
 
 async fn a_claimed_delivery_carries_its_event_and_its_keys(db: &TestDatabase) {

@@ -27,15 +27,13 @@ async fn secrets_are_sealed_at_rest(db: &TestDatabase) {
     db.store.create_subscription(&brought).await.unwrap();
 
     assert!(
-        db.holds(&new.spec.description).await,
+        db.holds(new.spec.description.as_bytes()).await,
         "the search finds what is there"
     );
     for secret in [&new.secret, &brought.secret] {
-        assert!(!db.holds(secret.expose()).await);
-        assert!(!db.holds(secret.expose().trim_start_matches("whsec_")).await);
-        let raw = secret.v1_key();
-        let hex: String = raw.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert!(!db.holds(&hex).await);
+        let text = secret.expose().trim_start_matches("whsec_");
+        assert!(!db.holds(text.as_bytes()).await);
+        assert!(!db.holds(&secret.v1_key()).await);
     }
 }
 

@@ -4,6 +4,8 @@
 //! Postgres goes by its own clock, so scenarios do not wait for time to pass: leases of no length
 //! are over at once, an hour never is.
 
+#![cfg(test)]
+
 /// Runs each scenario on a fresh database of either kind.
 macro_rules! on_both_databases {
     ($($scenario:ident),+ $(,)?) => {$(

@@ -32,6 +32,7 @@ on_both_databases!(
     gone_disables_the_subscription_and_keeps_what_waits,
     gone_under_a_lost_lease_disables_nothing,
     a_release_that_is_repeated_spends_nothing,
+    an_outcome_after_a_release_is_that_of_a_lost_lease,
     settling_in_another_workspace_is_settling_nothing,
     an_unknown_delivery_is_a_lost_lease,
 );
@@ -431,6 +432,25 @@ async fn a_release_that_is_repeated_spends_nothing(db: &TestDatabase) {
         record(&db.store, born.id).await.state,
         DeliveryState::InFlight
     );
+}
+
+async fn an_outcome_after_a_release_is_that_of_a_lost_lease(db: &TestDatabase) {
+    subscribe(&db.store, &["*"]).await;
+    let me = owner();
+    let born = accept_leased(&db.store, &events(1), for_long(me))
+        .await
+        .remove(0);
+    settle(&db.store, me, &born, Verdict::Released).await;
+    assert_eq!(
+        settle(&db.store, me, &born, Verdict::Succeeded).await,
+        SettleOutcome::LeaseLost
+    );
+    assert_eq!(
+        record(&db.store, born.id).await.state,
+        DeliveryState::Pending
+    );
+    let kept = attempts_of(&db.store, born.id).await;
+    assert_eq!((kept.len(), kept[0].lease_lost), (1, true));
 }
 
 async fn settling_in_another_workspace_is_settling_nothing(db: &TestDatabase) {

@@ -24,7 +24,7 @@ use crate::harness::events::{event, events};
 async fn open(path: &Path) -> forge_dispatch::store::Result<SqliteStore> {
     let key = MasterKey::parse("BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=").unwrap();
     let vault = Vault::new(&key, Entropy::system());
-    SqliteStore::open(path, 2, vault, Arc::new(SystemClock), Entropy::system()).await
+    SqliteStore::open(path, 2, vault, Arc::new(SystemClock)).await
 }
 
 fn mode(path: &Path) -> u32 {
@@ -115,7 +115,8 @@ async fn a_retry_is_due_to_the_millisecond() {
     let born = accept_leased(&db.store, &events(1), for_long(me))
         .await
         .remove(0);
-    let delay = Duration::from_millis(5_001);
+    let (almost, rest) = (Duration::from_secs(5), Duration::from_millis(1));
+    let delay = almost + rest;
     settle(&db.store, me, &born, Verdict::Retry { delay }).await;
     assert_eq!(
         record(&db.store, born.id).await.due_at,
@@ -123,13 +124,13 @@ async fn a_retry_is_due_to_the_millisecond() {
     );
     assert_eq!(db.store.due(HOUR).await.unwrap().next_in, Some(delay));
 
-    clock.advance(delay - Duration::from_millis(1));
+    clock.advance(almost);
     assert!(
         claim_all(&db.store, subscription.id, for_long(me))
             .await
             .is_empty()
     );
-    clock.advance(Duration::from_millis(1));
+    clock.advance(rest);
     assert_eq!(db.store.due(HOUR).await.unwrap().work.len(), 1);
     assert_eq!(
         claim_all(&db.store, subscription.id, for_long(me))
@@ -157,7 +158,7 @@ async fn a_lease_holds_to_its_end_and_the_grace_beyond() {
         grace,
         ..claim_of(subscription.id, for_long(owner()))
     };
-    clock.advance(lease + grace - Duration::from_millis(1));
+    clock.advance(lease + Duration::from_millis(4_999));
     assert!(db.store.claim(&claim).await.unwrap().is_empty());
     clock.advance(Duration::from_millis(1));
     assert_eq!(db.store.due(grace).await.unwrap().work.len(), 1);
@@ -166,25 +167,32 @@ async fn a_lease_holds_to_its_end_and_the_grace_beyond() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_adopted_lease_ends_when_it_would_have_ended() {
+async fn an_adopted_lease_begins_anew() {
     let (db, clock) = at_a_standstill().await;
-    subscribe(&db.store, &["*"]).await;
+    let subscription = subscribe(&db.store, &["*"]).await;
+    let lease = Duration::from_mins(1);
     let leasing = Leasing {
         owner: owner(),
-        lease: Duration::from_mins(1),
+        lease,
     };
     let batch = events(1);
     let born = accept_leased(&db.store, &batch, leasing).await.remove(0);
-    clock.advance(Duration::from_secs(20));
+    clock.advance(Duration::from_secs(50));
     let adopted = accept_leased(&db.store, &batch, leasing).await.remove(0);
-    assert_eq!(
-        (adopted.id, adopted.leased_until),
-        (born.id, born.leased_until)
-    );
-    clock.advance(Duration::from_secs(40));
+    assert_eq!((adopted.id, adopted.epoch), (born.id, 1));
+    assert_eq!(adopted.leased_until, clock.monotonic() + lease);
+    clock.advance(Duration::from_secs(59));
     assert!(
-        accept_leased(&db.store, &batch, leasing).await.is_empty(),
-        "it is over"
+        claim_all(&db.store, subscription.id, for_long(owner()))
+            .await
+            .is_empty()
+    );
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(
+        claim_all(&db.store, subscription.id, for_long(owner()))
+            .await
+            .len(),
+        1
     );
     db.remove().await;
 }

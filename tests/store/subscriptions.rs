@@ -152,11 +152,11 @@ async fn a_change_from_an_old_version_is_refused(db: &TestDatabase) {
 
 async fn two_changes_at_once_cannot_both_win(db: &TestDatabase) {
     let created = subscribe(&db.store, &["*"]).await;
+    let (here, id, status) = (&created.workspace, created.id, &created.status);
+    let spec = rich();
     let (a, b) = tokio::join!(
-        db.store
-            .update_subscription(&created.workspace, created.id, 1, &rich(), &created.status),
-        db.replica
-            .update_subscription(&created.workspace, created.id, 1, &rich(), &created.status),
+        db.store.update_subscription(here, id, 1, &spec, status),
+        db.replica.update_subscription(here, id, 1, &spec, status),
     );
     assert!(
         matches!(

@@ -95,7 +95,8 @@ struct Range {
 impl PostgresStore {
     /// Newest first. Each half is cut to the page before the two are merged; conditions on
     /// parameters alone are settled when the statement is planned, so a half that can hold nothing
-    /// is not looked at. A lease that ran out shows as `pending`: nobody is sending it.
+    /// is not looked at. A lease that ran out is `in_flight` until it is taken over or settled, as the
+    /// state machine has it: nothing but a step changes a state.
     async fn list(&self, workspace: &WorkspaceId, range: Range) -> Result<Vec<DeliveryRecord>> {
         let asked = |state| range.states.contains(&state);
         let final_states: Vec<&str> = range
@@ -113,14 +114,9 @@ impl PostgresStore {
                 (
                     select
                         q.delivery_id as id, q.event_id, q.workspace, q.subscription_id,
-                        case
-                            when q.owner is null or q.visible_at <= now() then 'pending'
-                            else 'in_flight'
-                        end as state,
+                        case when q.owner is null then 'pending' else 'in_flight' end as state,
                         q.attempts,
-                        case
-                            when q.owner is null or q.visible_at <= now() then q.visible_at
-                        end as due_at,
+                        case when q.owner is null then q.visible_at end as due_at,
                         null::timestamptz as settled_at
                     from delivery_queue q
                     where q.workspace = $1
@@ -128,8 +124,8 @@ impl PostgresStore {
                       and ($3::uuid is null or q.delivery_id < $3)
                       and ($4::uuid is null or q.delivery_id = $4)
                       and ($5::boolean or $6::boolean)
-                      and ($5 or (q.owner is not null and q.visible_at > now()))
-                      and ($6 or q.owner is null or q.visible_at <= now())
+                      and ($5 or q.owner is not null)
+                      and ($6 or q.owner is null)
                     order by q.delivery_id desc
                     limit $8
                 )

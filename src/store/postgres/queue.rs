@@ -195,8 +195,8 @@ impl PostgresStore {
         let (pending, in_flight, oldest_secs): (i64, i64, Option<f64>) = sqlx::query_as(
             "-- postgres::queue::count
             select
-                count(*) filter (where owner is null or visible_at <= now()),
-                count(*) filter (where owner is not null and visible_at > now()),
+                count(*) filter (where owner is null),
+                count(*) filter (where owner is not null),
                 (
                     select extract(epoch from now() - min(oldest.visible_at))::float8
                     from subscription s

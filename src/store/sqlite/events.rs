@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sha2::{Digest, Sha256};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::SqliteStore;
 use super::error::store_error;
-use super::rows::{count, duration_millis, get, id, lane_number, millis, statements, unsigned};
+use super::rows::{count, duration_millis, get, id, lane_number, millis, statements};
 use crate::domain::delivery::Lane;
-use crate::domain::event::Event;
 use crate::domain::ids::{DeliveryId, EditionId, EventId, ProjectId};
 use crate::domain::payload::Payload;
+use crate::store::identity::{EventKey, delivery_id, event_key};
 use crate::store::intake::{Intake, Permit};
 use crate::store::targets::{Target, Targets};
 use crate::store::{
@@ -23,8 +22,8 @@ use crate::store::{
     StoreError,
 };
 
-/// What an event is recognised by.
-type Key = [u8; 16];
+/// The lease token of a delivery that is born leased.
+const FIRST_EPOCH: i32 = 1;
 
 #[async_trait]
 impl EventStore for SqliteStore {
@@ -35,52 +34,75 @@ impl EventStore for SqliteStore {
         intake: &dyn Intake,
     ) -> Result<Accepted> {
         let asked_at = self.clock.monotonic();
-        let keys: Vec<Key> = events.iter().map(|payload| key(payload.event())).collect();
+        let keys: Vec<EventKey> = events
+            .iter()
+            .map(|payload| event_key(payload.event()))
+            .collect();
 
         let mut transaction = self.write().await?;
-        let now = millis(self.clock.now());
-        let leased_until = now.saturating_add(duration_millis(leasing.lease));
+        let lease = Lease::begin(leasing, millis(self.clock.now()));
         let targets = self.targets(&mut transaction).await?;
         let known = known_keys(&mut transaction, &keys).await?;
         let batch = Batch::sort(events, &keys, &known, &targets);
 
-        let mut accepted = Accepted {
-            outcomes: batch.outcomes,
-            ..Accepted::default()
-        };
+        let mut deliveries = Vec::new();
         if !batch.repeated.is_empty() {
-            let held =
-                held_already(&mut transaction, &batch.repeated, &targets, leasing, now).await?;
-            accepted.adopt(held, asked_at, intake);
+            let held = held_already(&mut transaction, &batch.repeated, &targets, leasing).await?;
+            deliveries = admit(held, intake);
+            renew(&mut transaction, &deliveries, &lease).await?;
         }
         if !batch.fresh.is_empty() {
-            let born = self.bear(&batch.fresh, intake);
-            write_keys(&mut transaction, &batch.fresh, now).await?;
-            write_events(&mut transaction, &batch.fresh, now).await?;
+            let born = admit(batch.fan_out(), intake);
+            write_keys(&mut transaction, &batch.fresh, lease.now).await?;
+            write_events(&mut transaction, &batch.fresh, lease.now).await?;
             write_feed(&mut transaction, &batch.fresh).await?;
-            write_queue(&mut transaction, &born, leasing, now, leased_until).await?;
-            accepted.take_born(born, asked_at.saturating_add(leasing.lease));
+            write_queue(&mut transaction, &born, &lease).await?;
+            deliveries.extend(born);
         }
         self.commit(transaction).await?;
-        Ok(accepted)
+
+        let all = deliveries.len();
+        let leased_until = asked_at.saturating_add(leasing.lease);
+        let leased: Vec<_> = deliveries
+            .into_iter()
+            .filter_map(|delivery| delivery.leased(leased_until))
+            .collect();
+        Ok(Accepted {
+            outcomes: batch.outcomes,
+            pending: all - leased.len(),
+            leased,
+        })
     }
 }
 
-/// The first half of sha256(source, NUL, id); neither holds a NUL.
-fn key(event: &Event) -> Key {
-    let digest = Sha256::new()
-        .chain_update(event.source.as_bytes())
-        .chain_update([0])
-        .chain_update(event.external_id.as_bytes())
-        .finalize();
-    let mut key = Key::default();
-    key.copy_from_slice(&digest[..16]);
-    key
+/// The lease that this accept gives, as it is written.
+struct Lease {
+    owner: Uuid,
+    now: i64,
+    until: i64,
+}
+
+impl Lease {
+    fn begin(leasing: Leasing, now: i64) -> Self {
+        Self {
+            owner: leasing.owner.uuid(),
+            now,
+            until: now.saturating_add(duration_millis(leasing.lease)),
+        }
+    }
+
+    /// The columns `visible_at` and `owner` of a delivery: leased, if it was admitted.
+    fn columns(&self, delivery: &Delivery) -> (i64, Option<Uuid>) {
+        match delivery.permit {
+            Some(_) => (self.until, Some(self.owner)),
+            None => (self.now, None),
+        }
+    }
 }
 
 /// A new event of a batch.
 struct Fresh<'a> {
-    key: Key,
+    key: EventKey,
     payload: &'a Arc<Payload>,
     targets: Vec<&'a Arc<Target>>,
 }
@@ -96,8 +118,8 @@ struct Batch<'a> {
 impl<'a> Batch<'a> {
     fn sort(
         events: &'a [Arc<Payload>],
-        keys: &[Key],
-        known: &HashMap<Key, EventId>,
+        keys: &[EventKey],
+        known: &HashMap<EventKey, EventId>,
         targets: &'a Targets,
     ) -> Self {
         let mut batch = Self {
@@ -135,94 +157,66 @@ impl<'a> Batch<'a> {
         }
         batch
     }
+
+    fn fan_out(&self) -> Vec<Delivery> {
+        self.fresh
+            .iter()
+            .flat_map(|new| {
+                new.targets
+                    .iter()
+                    .map(|target| Delivery::new(new.payload, target))
+            })
+            .collect()
+    }
 }
 
-/// A delivery that comes into being with its event.
-struct Born {
+/// One of the first leases of an event's deliveries, about to be written.
+struct Delivery {
     id: DeliveryId,
     payload: Arc<Payload>,
     target: Arc<Target>,
-    /// With a permit it is born leased, without one it waits.
+    /// With a permit it is leased, without one it waits.
     permit: Option<Permit>,
 }
 
-/// A delivery that an earlier, unanswered accept left leased to us.
-struct Held {
-    id: DeliveryId,
-    payload: Arc<Payload>,
-    target: Arc<Target>,
-    /// How much of its lease is left.
-    left: Duration,
-}
-
-impl SqliteStore {
-    fn bear(&self, fresh: &[Fresh<'_>], intake: &dyn Intake) -> Vec<Born> {
-        let now = self.clock.now();
-        let mut born = Vec::with_capacity(fresh.iter().map(|new| new.targets.len()).sum());
-        for new in fresh {
-            for target in &new.targets {
-                let bytes = new.payload.event().envelope.len();
-                born.push(Born {
-                    id: self.entropy.id(now),
-                    payload: Arc::clone(new.payload),
-                    target: Arc::clone(target),
-                    permit: intake.admit(target, bytes),
-                });
-            }
-        }
-        born
-    }
-}
-
-impl Accepted {
-    fn take_born(&mut self, born: Vec<Born>, leased_until: Duration) {
-        for delivery in born {
-            let Some(permit) = delivery.permit else {
-                self.pending += 1;
-                continue;
-            };
-            let leased = first_lease(delivery.id, delivery.payload, delivery.target, leased_until);
-            self.leased.push((leased, permit));
+impl Delivery {
+    fn new(payload: &Arc<Payload>, target: &Arc<Target>) -> Self {
+        Self {
+            id: delivery_id(payload.event().id, target.id()),
+            payload: Arc::clone(payload),
+            target: Arc::clone(target),
+            permit: None,
         }
     }
 
-    /// What is not admitted now runs out and is taken over, like any lease that nobody serves.
-    fn adopt(&mut self, held: Vec<Held>, asked_at: Duration, intake: &dyn Intake) {
-        for delivery in held {
-            let bytes = delivery.payload.event().envelope.len();
-            if let Some(permit) = intake.admit(&delivery.target, bytes) {
-                let leased_until = asked_at.saturating_add(delivery.left);
-                let leased =
-                    first_lease(delivery.id, delivery.payload, delivery.target, leased_until);
-                self.leased.push((leased, permit));
-            }
-        }
+    fn leased(self, leased_until: Duration) -> Option<(LeasedDelivery, Permit)> {
+        let leased = LeasedDelivery {
+            id: self.id,
+            epoch: FIRST_EPOCH,
+            attempts: 0,
+            lost_leases: 0,
+            lane: Lane::Fresh,
+            payload: self.payload,
+            target: self.target,
+            leased_until,
+        };
+        Some((leased, self.permit?))
     }
 }
 
-fn first_lease(
-    id: DeliveryId,
-    payload: Arc<Payload>,
-    target: Arc<Target>,
-    leased_until: Duration,
-) -> LeasedDelivery {
-    LeasedDelivery {
-        id,
-        epoch: 1,
-        attempts: 0,
-        lost_leases: 0,
-        lane: Lane::Fresh,
-        payload,
-        target,
-        leased_until,
+fn admit(mut deliveries: Vec<Delivery>, intake: &dyn Intake) -> Vec<Delivery> {
+    for delivery in &mut deliveries {
+        let bytes = delivery.payload.event().envelope.len();
+        delivery.permit = intake.admit(&delivery.target, bytes);
     }
+    deliveries
 }
 
 /// Which of the keys are taken, and by which event.
 async fn known_keys(
     transaction: &mut SqliteConnection,
-    keys: &[Key],
-) -> Result<HashMap<Key, EventId>> {
+    keys: &[EventKey],
+) -> Result<HashMap<EventKey, EventId>> {
     let mut known = HashMap::new();
     for part in statements(keys) {
         let mut select = QueryBuilder::<Sqlite>::new(
@@ -240,7 +234,7 @@ async fn known_keys(
             .await
             .map_err(store_error)?;
         for row in &rows {
-            let key = Key::try_from(get::<&[u8]>(row, "key")?).map_err(StoreError::corrupt)?;
+            let key = EventKey::try_from(get::<&[u8]>(row, "key")?).map_err(StoreError::corrupt)?;
             known.insert(key, id(row, "event_id")?);
         }
     }
@@ -248,54 +242,80 @@ async fn known_keys(
 }
 
 /// The deliveries of these events that are still under their first lease, and that lease ours.
-///
-/// Found through the subscriptions: what is leased of each lies at the end of its lane, so this
-/// looks at no more rows than there are requests in flight.
 async fn held_already(
     transaction: &mut SqliteConnection,
     repeated: &[&Arc<Payload>],
     targets: &Targets,
     leasing: Leasing,
-    now: i64,
-) -> Result<Vec<Held>> {
-    let mut by_event: HashMap<EventId, &Arc<Payload>> = HashMap::new();
-    let mut concerned: HashMap<Uuid, &Arc<Target>> = HashMap::new();
-    for payload in repeated {
-        by_event.insert(payload.event().id, payload);
-        for target in targets.matching(payload.event()) {
-            concerned.insert(target.id().uuid(), target);
-        }
-    }
-    let mut held = Vec::new();
-    for (subscription, target) in concerned {
-        let rows = sqlx::query(
+) -> Result<Vec<Delivery>> {
+    let asked: HashMap<DeliveryId, Delivery> = repeated
+        .iter()
+        .flat_map(|payload| {
+            targets
+                .matching(payload.event())
+                .map(|target| Delivery::new(payload, target))
+        })
+        .map(|delivery| (delivery.id, delivery))
+        .collect();
+    let mut asked: Vec<Delivery> = asked.into_values().collect();
+    let mut held: HashSet<DeliveryId> = HashSet::new();
+    for part in statements(&asked) {
+        let mut select = QueryBuilder::<Sqlite>::new(
             "-- sqlite::events::held_already
-            select delivery_id, event_id, visible_at - ?4 as lease_left
-            from delivery_queue
-            where subscription_id = ?1 and workspace = ?2 and lane = ?3 and visible_at > ?4
-                and owner = ?5 and epoch = 1",
-        )
-        .bind(subscription)
-        .bind(target.subscription.workspace.as_str())
-        .bind(lane_number(Lane::Fresh))
-        .bind(now)
-        .bind(leasing.owner.uuid())
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(store_error)?;
+            select delivery_id from delivery_queue where owner = ",
+        );
+        select
+            .push_bind(leasing.owner.uuid())
+            .push(" and epoch = ")
+            .push_bind(FIRST_EPOCH)
+            .push(" and (delivery_id, workspace) in (")
+            .push_values(part, |mut row, delivery| {
+                row.push_bind(delivery.id.uuid())
+                    .push_bind(delivery.target.subscription.workspace.as_str());
+            })
+            .push(")");
+        let rows = select
+            .build()
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(store_error)?;
         for row in &rows {
-            let Some(payload) = by_event.get(&id(row, "event_id")?) else {
-                continue;
-            };
-            held.push(Held {
-                id: id(row, "delivery_id")?,
-                payload: Arc::clone(payload),
-                target: Arc::clone(target),
-                left: Duration::from_millis(unsigned(row, "lease_left")?),
-            });
+            held.insert(id(row, "delivery_id")?);
         }
     }
-    Ok(held)
+    asked.retain(|delivery| held.contains(&delivery.id));
+    Ok(asked)
+}
+
+/// Leases anew what was admitted again, and gives back what was not.
+async fn renew(transaction: &mut SqliteConnection, held: &[Delivery], lease: &Lease) -> Result<()> {
+    for part in statements(held) {
+        let mut update = QueryBuilder::<Sqlite>::new(
+            "-- sqlite::events::renew
+            with held (delivery_id, workspace, visible_at, owner) as (",
+        );
+        update.push_values(part, |mut row, delivery| {
+            let (visible_at, owner) = lease.columns(delivery);
+            row.push_bind(delivery.id.uuid())
+                .push_bind(delivery.target.subscription.workspace.as_str())
+                .push_bind(visible_at)
+                .push_bind(owner);
+        });
+        update.push(
+            ")
+            update delivery_queue
+            set visible_at = held.visible_at, owner = held.owner
+            from held
+            where delivery_queue.delivery_id = held.delivery_id
+                and delivery_queue.workspace = held.workspace",
+        );
+        update
+            .build()
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error)?;
+    }
+    Ok(())
 }
 
 async fn write_keys(
@@ -386,10 +406,8 @@ async fn write_feed(transaction: &mut SqliteConnection, fresh: &[Fresh<'_>]) -> 
 
 async fn write_queue(
     transaction: &mut SqliteConnection,
-    born: &[Born],
-    leasing: Leasing,
-    now: i64,
-    leased_until: i64,
+    born: &[Delivery],
+    lease: &Lease,
 ) -> Result<()> {
     for part in statements(born) {
         QueryBuilder::<Sqlite>::new(
@@ -399,10 +417,7 @@ async fn write_queue(
         )
         .push_values(part, |mut row, delivery| {
             let event = delivery.payload.event();
-            let (visible_at, owner, epoch) = match delivery.permit {
-                Some(_) => (leased_until, Some(leasing.owner.uuid()), 1),
-                None => (now, None, 0),
-            };
+            let (visible_at, owner) = lease.columns(delivery);
             row.push_bind(delivery.id.uuid())
                 .push_bind(event.id.uuid())
                 .push_bind(event.workspace.as_str())
@@ -410,7 +425,7 @@ async fn write_queue(
                 .push_bind(lane_number(Lane::Fresh))
                 .push_bind(visible_at)
                 .push_bind(owner)
-                .push_bind(epoch)
+                .push_bind(owner.map_or(0, |_| FIRST_EPOCH))
                 .push_bind(0)
                 .push_bind(0)
                 .push_bind(count(event.envelope.len()));
@@ -421,4 +436,72 @@ async fn write_queue(
         .map_err(store_error)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::domain::event::Event;
+    use crate::domain::ids::{SubscriptionId, WorkspaceId, new_id};
+    use crate::domain::subscription::{
+        BodyFormat, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
+    };
+    use crate::store::targets::TargetChange;
+
+    fn payload(number: u8) -> Arc<Payload> {
+        let now = DateTime::UNIX_EPOCH;
+        let text = format!(r#"{{"specversion":"1.0","id":"{number}","source":"s","type":"x.y"}}"#);
+        let event = Event::decode(text.as_bytes(), new_id(now, [number; 10]), now);
+        Arc::new(Payload::new(event.unwrap()))
+    }
+
+    fn target(number: usize) -> Target {
+        let id = SubscriptionId::from_uuid(Uuid::from_u128(number as u128));
+        Target {
+            subscription: Subscription {
+                id,
+                workspace: WorkspaceId::default(),
+                spec: SubscriptionSpec {
+                    url: TargetUrl::new("https://receiver.example/").unwrap(),
+                    description: String::new(),
+                    event_types: vec!["*".parse().unwrap()],
+                    project_ids: None,
+                    format: BodyFormat::Standard,
+                    max_concurrency: None,
+                    retry_schedule: None,
+                },
+                status: SubscriptionStatus::Active,
+                version: 1,
+                created_at: DateTime::UNIX_EPOCH,
+                updated_at: DateTime::UNIX_EPOCH,
+            },
+            keys: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn one_event_for_more_subscriptions_than_the_cap_is_taken_alone_and_whole() {
+        let all = (0..=MAX_FAN_OUT_ROWS)
+            .map(|number| TargetChange::Active(Box::new(target(number))))
+            .collect();
+        let targets = Targets::default().with(1, all);
+        let events = [payload(1), payload(2)];
+        let keys: Vec<_> = events
+            .iter()
+            .map(|payload| event_key(payload.event()))
+            .collect();
+        let batch = Batch::sort(&events, &keys, &HashMap::new(), &targets);
+        assert_eq!(batch.outcomes, [AcceptOutcome::Stored]);
+        assert_eq!(batch.fan_out().len(), MAX_FAN_OUT_ROWS + 1);
+
+        // Known events make no rows, so they do not end a batch.
+        let known = HashMap::from([(keys[0], new_id(DateTime::UNIX_EPOCH, [9; 10]))]);
+        let batch = Batch::sort(&events, &keys, &known, &targets);
+        assert_eq!(
+            batch.outcomes,
+            [AcceptOutcome::Duplicate, AcceptOutcome::Stored]
+        );
+    }
 }

@@ -20,7 +20,6 @@ use super::Result;
 use super::targets::Targets;
 use super::vault::Vault;
 use crate::clock::Clock;
-use crate::entropy::Entropy;
 
 mod connection;
 mod error;
@@ -46,7 +45,6 @@ pub struct SqliteStore {
     targets: Mutex<Arc<Targets>>,
     vault: Vault,
     clock: Arc<dyn Clock>,
-    entropy: Entropy,
     closed: CancellationToken,
 }
 
@@ -58,7 +56,6 @@ impl SqliteStore {
         max_readers: u32,
         vault: Vault,
         clock: Arc<dyn Clock>,
-        entropy: Entropy,
     ) -> Result<Self> {
         let (writer, readers) = connection::open(path, max_readers).await?;
         Ok(Self {
@@ -69,7 +66,6 @@ impl SqliteStore {
             targets: Mutex::default(),
             vault,
             clock,
-            entropy,
             closed: CancellationToken::new(),
         })
     }

@@ -1,6 +1,6 @@
 //! The hot queue: what is due, who leases it, what is cancelled. Settling is in `settle`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,29 +69,28 @@ impl DeliveryQueue for SqliteStore {
         let now = millis(self.clock.now());
         let targets = self.targets(&mut transaction).await?;
 
-        let mut found = Found::default();
         let mut asked = HashSet::new();
+        let mut waiting = Vec::new();
         for (subscription, wanted) in &claim.wants {
-            let Some(target) = targets.get(*subscription) else {
-                continue;
-            };
             // Asked for twice, the same rows would be found twice.
-            if !asked.insert(subscription) {
-                continue;
-            }
-            let rows = candidates(&mut transaction, target, *wanted, claim, now).await?;
-            if !found.take(&rows, target, claim.max_bytes)? {
-                break;
+            if let Some(target) = targets.get(*subscription)
+                && asked.insert(subscription)
+            {
+                waiting.push(candidates(&mut transaction, target, *wanted, claim, now).await?);
             }
         }
-        if found.deliveries.is_empty() {
+        let found = in_turns(waiting, claim.max_bytes);
+        if found.is_empty() {
             return Ok(Vec::new());
         }
-        let payloads = payloads(&mut transaction, &found.deliveries).await?;
-        lease(&mut transaction, &found.deliveries, claim, now).await?;
+        let payloads = payloads(&mut transaction, &found).await?;
+        lease(&mut transaction, &found, claim, now).await?;
         self.commit(transaction).await?;
         let leased_until = asked_at.saturating_add(claim.leasing.lease);
-        Ok(found.leased(&payloads, claim.lane, leased_until))
+        Ok(found
+            .into_iter()
+            .filter_map(|candidate| candidate.leased(&payloads, claim.lane, leased_until))
+            .collect())
     }
 
     async fn settle(
@@ -202,12 +201,12 @@ async fn lanes(
 /// What is due of one subscription, oldest first.
 async fn candidates(
     transaction: &mut SqliteConnection,
-    target: &Target,
+    target: &Arc<Target>,
     wanted: usize,
     claim: &Claim,
     now: i64,
-) -> Result<Vec<SqliteRow>> {
-    sqlx::query(
+) -> Result<VecDeque<Candidate>> {
+    let rows = sqlx::query(
         "-- sqlite::queue::candidates
         select delivery_id, event_id, epoch, attempts, lost_leases, bytes,
             owner is not null as was_lost
@@ -225,46 +224,33 @@ async fn candidates(
     .bind(count(wanted))
     .fetch_all(transaction)
     .await
-    .map_err(store_error)
+    .map_err(store_error)?;
+    rows.iter().map(|row| Candidate::of(row, target)).collect()
 }
 
-/// A delivery about to be leased.
+/// A delivery that may be leased.
 struct Candidate {
     id: DeliveryId,
     event: EventId,
     target: Arc<Target>,
+    bytes: usize,
     epoch: i32,
     attempts: u32,
     lost_leases: u32,
 }
 
-/// What a claim has gathered so far.
-#[derive(Default)]
-struct Found {
-    deliveries: Vec<Candidate>,
-    bytes: usize,
-}
-
-impl Found {
-    /// Takes rows while there is room; answers whether there is more.
-    fn take(&mut self, rows: &[SqliteRow], target: &Arc<Target>, max_bytes: usize) -> Result<bool> {
-        for row in rows {
-            let bytes = self.bytes.saturating_add(unsigned(row, "bytes")?);
-            if bytes > max_bytes && !self.deliveries.is_empty() {
-                return Ok(false);
-            }
-            self.bytes = bytes;
-            let lost: u32 = unsigned(row, "lost_leases")?;
-            self.deliveries.push(Candidate {
-                id: id(row, "delivery_id")?,
-                event: id(row, "event_id")?,
-                target: Arc::clone(target),
-                epoch: get::<i32>(row, "epoch")? + 1,
-                attempts: unsigned(row, "attempts")?,
-                lost_leases: lost + u32::from(get::<bool>(row, "was_lost")?),
-            });
-        }
-        Ok(true)
+impl Candidate {
+    fn of(row: &SqliteRow, target: &Arc<Target>) -> Result<Self> {
+        let lost: u32 = unsigned(row, "lost_leases")?;
+        Ok(Self {
+            id: id(row, "delivery_id")?,
+            event: id(row, "event_id")?,
+            target: Arc::clone(target),
+            bytes: unsigned(row, "bytes")?,
+            epoch: get::<i32>(row, "epoch")? + 1,
+            attempts: unsigned(row, "attempts")?,
+            lost_leases: lost + u32::from(get::<bool>(row, "was_lost")?),
+        })
     }
 
     /// A delivery whose event cannot be read back is passed over: it costs itself, one lease after
@@ -274,28 +260,40 @@ impl Found {
         payloads: &HashMap<Uuid, Arc<Payload>>,
         lane: Lane,
         leased_until: Duration,
-    ) -> Vec<LeasedDelivery> {
-        self.deliveries
-            .into_iter()
-            .filter_map(|candidate| {
-                let Some(payload) = payloads.get(&candidate.event.uuid()) else {
-                    tracing::error!(delivery_id = %candidate.id, event_id = %candidate.event,
-                        "the event of a delivery is missing or damaged");
-                    return None;
-                };
-                Some(LeasedDelivery {
-                    id: candidate.id,
-                    epoch: candidate.epoch,
-                    attempts: candidate.attempts,
-                    lost_leases: candidate.lost_leases,
-                    lane,
-                    payload: Arc::clone(payload),
-                    target: candidate.target,
-                    leased_until,
-                })
-            })
-            .collect()
+    ) -> Option<LeasedDelivery> {
+        let Some(payload) = payloads.get(&self.event.uuid()) else {
+            tracing::error!(delivery_id = %self.id, event_id = %self.event,
+                "the event of a delivery is missing or damaged");
+            return None;
+        };
+        Some(LeasedDelivery {
+            id: self.id,
+            epoch: self.epoch,
+            attempts: self.attempts,
+            lost_leases: self.lost_leases,
+            lane,
+            payload: Arc::clone(payload),
+            target: self.target,
+            leased_until,
+        })
     }
+}
+
+/// The oldest of each subscription, then the second of each, until the bytes are spent: large
+/// events of one leave room for the others. At least one is taken, however large.
+fn in_turns(mut waiting: Vec<VecDeque<Candidate>>, max_bytes: usize) -> Vec<Candidate> {
+    let mut taken: Vec<Candidate> = Vec::new();
+    let mut bytes: usize = 0;
+    while waiting.iter().any(|of_one| !of_one.is_empty()) {
+        for candidate in waiting.iter_mut().filter_map(VecDeque::pop_front) {
+            bytes = bytes.saturating_add(candidate.bytes);
+            if bytes > max_bytes && !taken.is_empty() {
+                return taken;
+            }
+            taken.push(candidate);
+        }
+    }
+    taken
 }
 
 /// The events of the deliveries, each once.

@@ -111,8 +111,13 @@ async fn standings(
                 None if in_queue && get(row, "ours")? => {
                     Standing::Held(id(row, "subscription_id")?)
                 }
-                // Given back unsent, which leaves no attempt to know it by.
-                None if in_queue && get(row, "unleased")? => Standing::Settled,
+                // Given back unsent leaves no attempt to know it by.
+                None if in_queue
+                    && get(row, "unleased")?
+                    && settlements[number].attempt.is_none() =>
+                {
+                    Standing::Settled
+                }
                 None => Standing::Lost { recorded: false },
             };
         }

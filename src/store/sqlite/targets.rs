@@ -81,9 +81,12 @@ async fn changes_since(
             if get::<&str>(row, "status")? != "active" {
                 return Ok(TargetChange::Gone(subscription));
             }
+            let keys = keys.remove(&subscription).ok_or_else(|| {
+                StoreError::corrupt(format!("{subscription} has no signing secret"))
+            })?;
             Ok(TargetChange::Active(Box::new(Target {
                 subscription: subscriptions::from_row(row)?,
-                keys: keys.remove(&subscription).unwrap_or_default(),
+                keys,
             })))
         })
         .collect()
