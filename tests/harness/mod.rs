@@ -27,6 +27,7 @@ pub(crate) mod databases;
 pub(crate) mod events;
 pub(crate) mod flow;
 pub(crate) mod program;
+pub(crate) mod proxy;
 pub(crate) mod publisher;
 pub(crate) mod queues;
 pub(crate) mod receiver;
