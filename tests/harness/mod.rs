@@ -2,5 +2,6 @@
 
 pub(crate) mod databases;
 pub(crate) mod events;
+pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod services;

@@ -1,11 +1,14 @@
 //! Connecting: the one place that reads the broker's URL, so that its password gets no further.
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::types::ShortString;
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::runtime::Handle;
 
 use super::error::AmqpError;
 
@@ -30,11 +33,48 @@ pub(super) async fn connect(url: &SecretString, name: &str) -> Result<Connection
     }
 }
 
+/// A connection that is closed when this is dropped, whatever ended its user in between. lapin
+/// closes a connection that nobody holds any more, except where a request was under way: a
+/// subscription whose answer nobody waits for lives on, and takes messages for ever.
+pub(super) struct Line(Arc<Connection>);
+
+impl Line {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self(Arc::new(connection))
+    }
+
+    /// The connection, for a part of the same session.
+    pub(super) fn share(&self) -> Arc<Connection> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Deref for Line {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // Without a runtime the process is ending, and its sockets with it.
+        if let Ok(runtime) = Handle::try_current() {
+            let connection = self.share();
+            runtime.spawn(async move { close(&connection).await });
+        }
+    }
+}
+
 /// How long a farewell may take: nothing depends on it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Says goodbye. A broker that does not answer finds the connection gone.
 pub(super) async fn close(connection: &Connection) {
+    if !connection.status().connected() {
+        return;
+    }
     let farewell = connection.close(200, "bye".into());
     match tokio::time::timeout(CLOSE_TIMEOUT, farewell).await {
         Ok(Ok(())) => {}

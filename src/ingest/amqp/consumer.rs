@@ -3,10 +3,14 @@
 //! One loop waits for whatever comes next: a message, the end of a commit, the end of a burial, a
 //! timer, a shutdown. While a batch is being committed the next one is gathered. What came but is
 //! not acknowledged is bounded by the window, and so is everything that is held here.
+//!
+//! While the database is away nothing is acknowledged, and so nothing comes beyond the window: that
+//! is the pause. The consumer is not cancelled for it, since a quorum queue takes back what is just
+//! on its way to a consumer that is cancelled, which costs those messages a redelivery and their
+//! place in the order.
 
 use std::collections::VecDeque;
 use std::future::pending;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, Fuse, FusedFuture, FutureExt};
@@ -16,11 +20,11 @@ use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, Consumer};
+use lapin::{Channel, Consumer};
 use secrecy::SecretString;
 use tokio::time::{Instant, timeout_at};
 
-use super::connection::{self, short};
+use super::connection::{self, Line, short};
 use super::dead_letter::{Burial, DeadLetters, Letter};
 use super::error::AmqpError;
 use super::storing::Work;
@@ -76,7 +80,7 @@ pub(super) struct Session<'a> {
     decoder: &'a Decoder,
     health: &'a Health,
     shutdown: &'a Shutdown,
-    connection: Arc<Connection>,
+    line: Line,
     channel: Channel,
     /// `None` while nothing is subscribed. After a cancel it is kept until its end was read, since
     /// what was sent before still comes.
@@ -110,17 +114,17 @@ impl<'a> Session<'a> {
         health: &'a Health,
         shutdown: &'a Shutdown,
     ) -> Result<Self, AmqpError> {
-        let connection = Arc::new(connection::connect(url, "forge-dispatch").await?);
-        topology::declare(&connection, settings).await?;
-        let channel = connection.create_channel().await?;
-        let dead_letters = DeadLetters::new(Arc::clone(&connection), settings.clone());
+        let line = Line::new(connection::connect(url, "forge-dispatch").await?);
+        topology::declare(&line, settings).await?;
+        let channel = line.create_channel().await?;
+        let dead_letters = DeadLetters::new(line.share(), settings.clone());
         let mut session = Self {
             settings,
             acceptor,
             decoder,
             health,
             shutdown,
-            connection,
+            line,
             channel,
             consumer: None,
             cancelling: false,
@@ -136,7 +140,7 @@ impl<'a> Session<'a> {
             stopping: false,
             progress: false,
         };
-        session.subscribe(session.window.size()).await?;
+        session.subscribe().await?;
         Ok(session)
     }
 
@@ -164,7 +168,7 @@ impl<'a> Session<'a> {
 
     /// Gives back what is unacknowledged, by closing.
     pub(super) async fn close(self) {
-        connection::close(&self.connection).await;
+        connection::close(&self.line).await;
     }
 
     async fn consume(&mut self) -> Result<Ended, AmqpError> {
@@ -180,7 +184,7 @@ impl<'a> Session<'a> {
                 Step::Arrived(None) => self.unsubscribed().await?,
                 Step::Due => self.due = None,
                 Step::Stored(work, Ok(())) => self.stored(work).await?,
-                Step::Stored(work, Err(error)) => self.store_is_away(work, &error).await?,
+                Step::Stored(work, Err(error)) => self.store_is_away(work, &error),
                 Step::Buried(dead_letters, letters, burials) => {
                     self.dead_letters = Some(dead_letters);
                     self.buried(letters, burials?).await?;
@@ -260,8 +264,7 @@ impl<'a> Session<'a> {
     /// time is over, or nothing will come before this is acknowledged.
     fn batch_is_due(&self) -> bool {
         let full = self.gathered.len() >= self.settings.batch_events;
-        let window_is_full = self.watermark.unacknowledged() >= usize::from(self.window.size());
-        let nothing_comes = self.consumer.is_none() || window_is_full;
+        let nothing_comes = self.consumer.is_none() || self.window_is_full();
         !self.gathered.is_empty() && (full || nothing_comes || self.due.is_none())
     }
 
@@ -286,17 +289,16 @@ impl<'a> Session<'a> {
                 Outcome::Refused(reason) => self.letters.push(Letter { delivery, reason }),
             }
         }
-        self.acknowledge().await?;
         if self.held_until.take().is_some() {
             tracing::info!("database: back, consumption goes on");
             self.health.up(Part::Database);
         }
-        self.resubscribe().await
+        self.acknowledge().await
     }
 
-    /// The database cannot take the batch now. Nothing more is let in, and what is held is kept
-    /// for it: each message given back would cost one of its redeliveries.
-    async fn store_is_away(&mut self, work: Work, error: &StoreError) -> Result<(), AmqpError> {
+    /// The database cannot take the batch now. What is held is kept for it: a message that is given
+    /// back would cost one of its redeliveries.
+    fn store_is_away(&mut self, work: Work, error: &StoreError) {
         self.health.down(Part::Database, error.to_string());
         if self.held_until.is_none() {
             self.held_until = Some(Instant::now() + HOLD);
@@ -307,7 +309,6 @@ impl<'a> Session<'a> {
             );
         }
         self.storing = work.commit_later(self.acceptor.clone()).boxed().fuse();
-        self.cancel().await
     }
 
     fn begin_burying(&mut self) {
@@ -342,12 +343,12 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        self.acknowledge().await?;
-        self.resubscribe().await
+        self.acknowledge().await
     }
 
     /// One frame for all that can be acknowledged.
     async fn acknowledge(&mut self) -> Result<(), AmqpError> {
+        self.resize().await?;
         if let Some(tag) = self.watermark.advance() {
             let options = BasicAckOptions { multiple: true };
             self.channel.basic_ack(tag, options).await?;
@@ -356,15 +357,14 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Subscribes where nothing is subscribed, and with another window where one is due. A window
-    /// holds for the subscription that it was set before, so that the old one is cancelled first;
-    /// one subscription at a time also keeps the messages in order.
-    async fn resubscribe(&mut self) -> Result<(), AmqpError> {
-        if self.stopping || self.held_until.is_some() || self.cancelling {
+    /// Ends the subscription for one with another window, where that is due: a window holds for the
+    /// subscriptions that come after it is set.
+    ///
+    /// Only a subscription that has its window full is cancelled, and before anything of it is
+    /// acknowledged: then no message is on its way, and none gets lost from the order.
+    async fn resize(&mut self) -> Result<(), AmqpError> {
+        if self.stopping || !self.window_is_full() {
             return Ok(());
-        }
-        if self.consumer.is_none() {
-            return self.subscribe(self.window.size()).await;
         }
         if let Some(size) = self.window.due() {
             self.window.resized(size);
@@ -373,7 +373,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    async fn subscribe(&mut self, size: u16) -> Result<(), AmqpError> {
+    /// Whether the broker sends no more before something is acknowledged.
+    fn window_is_full(&self) -> bool {
+        self.watermark.of_this_subscription() >= usize::from(self.window.size())
+    }
+
+    async fn subscribe(&mut self) -> Result<(), AmqpError> {
+        let size = self.window.size();
         self.channel
             .basic_qos(size, BasicQosOptions { global: false })
             .await?;
@@ -388,6 +394,7 @@ impl<'a> Session<'a> {
             )
             .await?;
         self.consumer = Some(consumer);
+        self.watermark.subscribed();
         tracing::debug!(prefetch = size, "broker: subscribed");
         Ok(())
     }
@@ -412,7 +419,10 @@ impl<'a> Session<'a> {
         if !std::mem::take(&mut self.cancelling) {
             return Err(AmqpError::Cancelled(self.settings.events_queue.clone()));
         }
-        self.resubscribe().await
+        if self.stopping {
+            return Ok(());
+        }
+        self.subscribe().await
     }
 }
 

@@ -18,12 +18,28 @@ enum Mark {
 
 /// The tags of one channel. Thrown away with it: a tag means nothing on another.
 #[derive(Debug, Default)]
-pub(super) struct Watermark(BTreeMap<u64, Mark>);
+pub(super) struct Watermark {
+    marks: BTreeMap<u64, Mark>,
+    /// The highest tag so far.
+    last: u64,
+    /// The highest tag before the subscription of now.
+    before: u64,
+    /// How many tags above it are in `marks`.
+    current: usize,
+}
 
 impl Watermark {
+    /// What comes from now on is of another subscription.
+    pub(super) fn subscribed(&mut self) {
+        self.before = self.last;
+        self.current = 0;
+    }
+
     /// A message came.
     pub(super) fn delivered(&mut self, tag: u64) {
-        self.0.insert(tag, Mark::Open);
+        self.marks.insert(tag, Mark::Open);
+        self.last = tag;
+        self.current += 1;
     }
 
     /// It needs no second delivery.
@@ -41,24 +57,32 @@ impl Watermark {
     /// not know would close the channel.
     pub(super) fn advance(&mut self) -> Option<u64> {
         let mut reached = None;
-        while let Some(first) = self.0.first_entry() {
+        while let Some(first) = self.marks.first_entry() {
             match first.get() {
                 Mark::Open => break,
                 Mark::Done => reached = Some(*first.key()),
                 Mark::Rejected => {}
+            }
+            if *first.key() > self.before {
+                self.current -= 1;
             }
             first.remove();
         }
         reached
     }
 
-    /// Messages that the broker counts as unacknowledged.
+    /// Messages that are not acknowledged.
     pub(super) fn unacknowledged(&self) -> usize {
-        self.0.len()
+        self.marks.len()
+    }
+
+    /// Those of them that count against the window of the subscription of now.
+    pub(super) fn of_this_subscription(&self) -> usize {
+        self.current
     }
 
     fn mark(&mut self, tag: u64, mark: Mark) {
-        if let Some(found) = self.0.get_mut(&tag) {
+        if let Some(found) = self.marks.get_mut(&tag) {
             *found = mark;
         }
     }
@@ -97,6 +121,21 @@ mod tests {
         watermark.rejected(3);
         assert_eq!(watermark.advance(), None);
         assert_eq!(watermark.unacknowledged(), 0);
+    }
+
+    #[test]
+    fn what_came_before_does_not_count_against_the_next_subscriptions_window() {
+        let mut watermark = Watermark::default();
+        watermark.subscribed();
+        (1..=3).for_each(|tag| watermark.delivered(tag));
+        assert_eq!(watermark.of_this_subscription(), 3);
+        watermark.subscribed();
+        (4..=5).for_each(|tag| watermark.delivered(tag));
+        assert_eq!(watermark.of_this_subscription(), 2);
+        (1..=4).for_each(|tag| watermark.done(tag));
+        assert_eq!(watermark.advance(), Some(4));
+        assert_eq!(watermark.of_this_subscription(), 1);
+        assert_eq!(watermark.unacknowledged(), 1);
     }
 
     /// A channel's life: deliveries and completions in any order that can happen.

@@ -3,8 +3,8 @@
 //! - After a start it is few, and grows as they are done with: when a message kills the process,
 //!   each start costs every message in the window one of its redeliveries, the innocent too.
 //! - Quorum queues know no limit by size, so that large messages must make the window small:
-//!   [`MAX_HELD_BYTES`] is what they may take together. It is a target and not a wall, since a
-//!   window of small messages may be followed by one of large ones.
+//!   [`MAX_HELD_BYTES`] is what they may take together. It is a target and not a wall: a window
+//!   that was made for small messages may once be filled with large ones, before it is narrowed.
 
 /// The window of a start.
 const FIRST: u16 = 20;

@@ -63,6 +63,11 @@ impl Program for RabbitMq {
             fs::write(self.dir.join(name), text).map_err(|error| format!("{name}: {error}"))
         };
         write("rabbitmq.conf", &configuration)?;
+        // A rejected message that has nowhere to go is tried again after this, not after minutes.
+        write(
+            "advanced.config",
+            "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 2000}]}].\n",
+        )?;
         // No plugins: none is needed, and each listens on a port of its own.
         write("enabled_plugins", "[].\n")?;
         // Keeps out the machine's own settings.
@@ -88,7 +93,10 @@ impl Program for RabbitMq {
             .env("RABBITMQ_DIST_PORT", self.distribution_port.to_string())
             .env("RABBITMQ_CONF_ENV_FILE", self.dir.join("rabbitmq-env.conf"))
             .env("RABBITMQ_CONFIG_FILE", self.dir.join("rabbitmq.conf"))
-            .env("RABBITMQ_ADVANCED_CONFIG_FILE", self.dir.join("none"))
+            .env(
+                "RABBITMQ_ADVANCED_CONFIG_FILE",
+                self.dir.join("advanced.config"),
+            )
             .env(
                 "RABBITMQ_ENABLED_PLUGINS_FILE",
                 self.dir.join("enabled_plugins"),
