@@ -1,7 +1,6 @@
 //! One attempt: sign, send, judge. Whatever happens in it, there is an outcome.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
 
 use futures::FutureExt;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
@@ -18,9 +17,6 @@ use crate::store::{LeasedDelivery, Settlement};
 /// Leases in a row without an outcome after which a delivery is taken for one that kills its
 /// process: it is not sent, but counted as a failed attempt (queue.md §4).
 const MAX_LOST_LEASES: u32 = 5;
-
-/// Between the end of an attempt and the end of its lease: what the settle may take.
-pub const SETTLE_MARGIN: Duration = Duration::from_secs(5);
 
 const AGENT: &str = concat!("forge-dispatch/", env!("CARGO_PKG_VERSION"));
 
@@ -56,9 +52,11 @@ pub async fn run(parts: &Parts, delivery: &LeasedDelivery) -> Settlement {
     }
 }
 
-/// Whether an attempt begun now could still be running when the lease ends.
+/// Whether an attempt begun now could still be without a settled outcome when the lease ends. The
+/// configuration keeps a lease longer than this by `LEASE_MARGIN`: the time in which to begin.
 fn too_late(parts: &Parts, delivery: &LeasedDelivery) -> bool {
-    parts.clock.monotonic() + parts.attempt_timeout + SETTLE_MARGIN > delivery.leased_until
+    let needed = parts.attempt_timeout + parts.settings.settle_linger;
+    parts.clock.monotonic() + needed > delivery.leased_until
 }
 
 async fn send(parts: &Parts, delivery: &LeasedDelivery) -> (Attempt, Verdict) {

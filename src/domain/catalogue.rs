@@ -6,6 +6,7 @@
 use chrono::{DateTime, FixedOffset};
 use serde::Deserialize;
 
+use super::envelope::without_position;
 use super::filter::EventType;
 
 /// Entities whose snapshots and deletions are state for the read model, not events.
@@ -122,7 +123,7 @@ fn holds<'de, T: Deserialize<'de>>(data: &'de str) -> Result<(), DataError> {
                 path if path == "." => "data".to_owned(),
                 path => format!("data.{path}"),
             };
-            let reason = super::event::without_position(error.inner());
+            let reason = without_position(error.inner());
             Err(DataError { path, reason })
         }
     }

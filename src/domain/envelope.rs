@@ -81,3 +81,12 @@ impl<'a> Envelope<'a> {
         self.data.map_or("null", RawValue::get)
     }
 }
+
+/// `serde_json` ends its messages with a line and column; beside a path they only confuse.
+pub(super) fn without_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}

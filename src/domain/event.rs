@@ -6,7 +6,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use serde::Deserialize;
 
 use super::catalogue::{self, DataError};
-use super::envelope::{Envelope, EnvelopeError};
+use super::envelope::{Envelope, EnvelopeError, without_position};
 use super::filter::{EventType, EventTypeError};
 use super::ids::{EditionId, EventId, OpaqueIdError, ProjectId, WorkspaceId};
 
@@ -215,15 +215,6 @@ fn envelope_error(error: &EnvelopeError) -> EventError {
     match error.path.as_str() {
         "." => EventError::NotCloudEvent(reason),
         path => EventError::NotCloudEvent(format!("`{path}`: {reason}")),
-    }
-}
-
-/// `serde_json` ends its messages with a line and column; beside a path they only confuse.
-pub(super) fn without_position(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
     }
 }
 
