@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use sha2::{Digest, Sha256};
 use sqlx::PgTransaction;
 use uuid::Uuid;
 
@@ -14,9 +13,9 @@ use super::errors::{expect_rows, from_sqlx, retrying};
 use super::rows::{interval, lane_number};
 use super::{PostgresStore, Result, commit};
 use crate::domain::delivery::Lane;
-use crate::domain::event::Event;
-use crate::domain::ids::{self, DeliveryId, EditionId, EventId, ProjectId, SubscriptionId};
+use crate::domain::ids::{DeliveryId, EditionId, ProjectId};
 use crate::domain::payload::Payload;
+use crate::store::identity::{delivery_id, event_key};
 use crate::store::intake::{Intake, Permit};
 use crate::store::targets::{Target, Targets};
 use crate::store::{
@@ -136,29 +135,6 @@ fn take<'a>(events: &'a [Arc<Payload>], targets: &'a Targets) -> Vec<Taken<'a>> 
         });
     }
     taken
-}
-
-/// What an event is known by: NUL is in neither part.
-fn event_key(event: &Event) -> [u8; 16] {
-    let digest = Sha256::new()
-        .chain_update(&event.source)
-        .chain_update([0])
-        .chain_update(&event.external_id)
-        .finalize();
-    std::array::from_fn(|index| digest[index])
-}
-
-/// The id of an event's delivery to a subscription: the event's time, and a hash of both ids. It
-/// needs no looking up when an accept comes again, and there cannot be two of it.
-fn delivery_id(event: EventId, subscription: SubscriptionId) -> DeliveryId {
-    let digest = Sha256::new()
-        .chain_update(event.uuid())
-        .chain_update(subscription.uuid())
-        .finalize();
-    ids::new_id(
-        ids::created_at(event.uuid()),
-        std::array::from_fn(|index| digest[index]),
-    )
 }
 
 /// A delivery about to be written.
@@ -489,32 +465,4 @@ async fn insert_feed(tx: &mut PgTransaction<'_>, new: &[&Taken<'_>]) -> Result<(
     .await
     .map_err(from_sqlx)?;
     expect_rows("event_feed", new.len(), placed.rows_affected())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_key_tells_source_and_id_apart() {
-        let key = |source: &str, id: &str| {
-            let text =
-                format!(r#"{{"specversion":"1.0","id":"{id}","source":"{source}","type":"x"}}"#);
-            let now = DateTime::UNIX_EPOCH;
-            event_key(&Event::decode(text.as_bytes(), ids::new_id(now, [0; 10]), now).unwrap())
-        };
-        assert_eq!(key("a", "b"), key("a", "b"));
-        assert_ne!(key("ab", "c"), key("a", "bc"));
-    }
-
-    #[test]
-    fn a_delivery_has_the_time_of_its_event_and_an_id_of_its_own() {
-        let now = DateTime::from_timestamp_millis(1_777_626_000_123).unwrap();
-        let event = ids::new_id(now, [1; 10]);
-        let (one, other) = (ids::new_id(now, [2; 10]), ids::new_id(now, [3; 10]));
-        let id = delivery_id(event, one);
-        assert_eq!(ids::created_at(id.uuid()), now);
-        assert_eq!(id, delivery_id(event, one));
-        assert_ne!(id, delivery_id(event, other));
-    }
 }
