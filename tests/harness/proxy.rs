@@ -1,5 +1,10 @@
 //! A line between the program and a server that a test can cut.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a test ends where something is not as it should be"
+)]
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -38,7 +38,7 @@ async fn events_are_stored_in_the_order_in_which_they_were_published() {
 
 #[tokio::test]
 async fn a_stop_in_mid_flow_gives_back_what_was_not_stored_and_nothing_else() {
-    const PUBLISHED: usize = 3_000;
+    const PUBLISHED: usize = 10_000;
     let mut rig = Rig::new().await;
     rig.start().await;
     rig.stop().await;

@@ -14,20 +14,17 @@ use std::future::pending;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, Fuse, FusedFuture, FutureExt};
-use futures::stream::StreamExt;
+use lapin::Channel;
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
-};
-use lapin::types::FieldTable;
-use lapin::{Channel, Consumer};
+use lapin::options::{BasicAckOptions, BasicRejectOptions};
 use secrecy::SecretString;
 use tokio::time::{Instant, timeout_at};
 
 use super::connection::{self, Line, short};
 use super::dead_letter::{Burial, DeadLetters, Letter};
 use super::error::AmqpError;
-use super::storing::Work;
+use super::storing::{Work, batch_length};
+use super::subscription::Subscription;
 use super::watermark::Watermark;
 use super::window::Window;
 use super::{delivery_count, topology};
@@ -38,10 +35,6 @@ use crate::ingest::batch::Batch;
 use crate::ingest::{Acceptor, Decoder, Outcome};
 use crate::shutdown::Shutdown;
 use crate::store::StoreError;
-
-/// A message that was delivered this often before is stored alone: if it is what kills the
-/// process, it takes no others with it.
-const ALONE_FROM: u64 = 3;
 
 /// How long messages are held for a database that is away. The broker closes the channel of a
 /// consumer that takes too long to acknowledge (15 minutes in some versions, 30 in others); at
@@ -82,10 +75,7 @@ pub(super) struct Session<'a> {
     shutdown: &'a Shutdown,
     line: Line,
     channel: Channel,
-    /// `None` while nothing is subscribed. After a cancel it is kept until its end was read, since
-    /// what was sent before still comes.
-    consumer: Option<Consumer>,
-    cancelling: bool,
+    subscription: Subscription,
     watermark: Watermark,
     window: Window,
     /// Delivered and not looked at yet.
@@ -117,6 +107,8 @@ impl<'a> Session<'a> {
         let line = Line::new(connection::connect(url, "forge-dispatch").await?);
         topology::declare(&line, settings).await?;
         let channel = line.create_channel().await?;
+        let queue = short(&settings.events_queue)?;
+        let subscription = Subscription::new(channel.clone(), queue);
         let dead_letters = DeadLetters::new(line.share(), settings.clone());
         let mut session = Self {
             settings,
@@ -126,8 +118,7 @@ impl<'a> Session<'a> {
             shutdown,
             line,
             channel,
-            consumer: None,
-            cancelling: false,
+            subscription,
             watermark: Watermark::default(),
             window: Window::new(settings.prefetch),
             gathered: VecDeque::new(),
@@ -181,7 +172,12 @@ impl<'a> Session<'a> {
             match self.next_step().await {
                 Step::Arrived(Some(Ok(delivery))) => self.arrived(delivery),
                 Step::Arrived(Some(Err(error))) => return Err(error.into()),
-                Step::Arrived(None) => self.unsubscribed().await?,
+                Step::Arrived(None) => {
+                    self.subscription.ended()?;
+                    if !self.stopping {
+                        self.subscribe().await?;
+                    }
+                }
                 Step::Due => self.due = None,
                 Step::Stored(work, Ok(())) => self.stored(work).await?,
                 Step::Stored(work, Err(error)) => self.store_is_away(work, &error),
@@ -194,7 +190,7 @@ impl<'a> Session<'a> {
                 }
                 Step::Stop => {
                     self.stopping = true;
-                    self.cancel().await?;
+                    self.subscription.cancel().await?;
                 }
                 Step::Abort => return Ok(Ended::Stopped),
             }
@@ -213,14 +209,14 @@ impl<'a> Session<'a> {
                 Step::Buried(dead_letters, letters, burials)
             }
             () = time_of(due) => Step::Due,
-            arrived = next_of(&mut self.consumer) => Step::Arrived(arrived),
+            arrived = self.subscription.next() => Step::Arrived(arrived),
             () = time_of(self.held_until) => Step::HeldTooLong,
         }
     }
 
     /// Nothing is left to be acknowledged, or waited for.
     fn is_drained(&self) -> bool {
-        self.consumer.is_none()
+        !self.subscription.is_open()
             && self.gathered.is_empty()
             && self.storing.is_terminated()
             && self.letters.is_empty()
@@ -264,19 +260,15 @@ impl<'a> Session<'a> {
     /// time is over, or nothing will come before this is acknowledged.
     fn batch_is_due(&self) -> bool {
         let full = self.gathered.len() >= self.settings.batch_events;
-        let nothing_comes = self.consumer.is_none() || self.window_is_full();
+        let nothing_comes = !self.subscription.is_open() || self.window_is_full();
         !self.gathered.is_empty() && (full || nothing_comes || self.due.is_none())
     }
 
     /// Takes a batch from the front; a suspicious message alone.
     fn next_batch(&mut self) -> Vec<Delivery> {
-        let innocent = self
-            .gathered
-            .iter()
-            .take(self.settings.batch_events)
-            .take_while(|delivery| delivery_count(delivery) < ALONE_FROM)
-            .count();
-        self.gathered.drain(..innocent.max(1)).collect()
+        let counts = self.gathered.iter().map(delivery_count);
+        let length = batch_length(counts, self.settings.batch_events);
+        self.gathered.drain(..length).collect()
     }
 
     async fn stored(&mut self, work: Work) -> Result<(), AmqpError> {
@@ -357,8 +349,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Ends the subscription for one with another window, where that is due: a window holds for the
-    /// subscriptions that come after it is set.
+    /// Ends the subscription for one with another window, where that is due.
     ///
     /// Only a subscription that has its window full is cancelled, and before anything of it is
     /// acknowledged: then no message is on its way, and none gets lost from the order.
@@ -368,7 +359,7 @@ impl<'a> Session<'a> {
         }
         if let Some(size) = self.window.due() {
             self.window.resized(size);
-            self.cancel().await?;
+            self.subscription.cancel().await?;
         }
         Ok(())
     }
@@ -379,58 +370,9 @@ impl<'a> Session<'a> {
     }
 
     async fn subscribe(&mut self) -> Result<(), AmqpError> {
-        let size = self.window.size();
-        self.channel
-            .basic_qos(size, BasicQosOptions { global: false })
-            .await?;
-        let queue = short(&self.settings.events_queue)?;
-        let consumer = self
-            .channel
-            .basic_consume(
-                queue,
-                "".into(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
-            .await?;
-        self.consumer = Some(consumer);
+        self.subscription.begin(self.window.size()).await?;
         self.watermark.subscribed();
-        tracing::debug!(prefetch = size, "broker: subscribed");
         Ok(())
-    }
-
-    /// Asks for no more. What is on its way still comes, and then the stream's end.
-    async fn cancel(&mut self) -> Result<(), AmqpError> {
-        if let Some(consumer) = &self.consumer
-            && !self.cancelling
-        {
-            let tag = consumer.tag();
-            self.cancelling = true;
-            self.channel
-                .basic_cancel(tag, BasicCancelOptions::default())
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// The stream's end: ours, or the broker's.
-    async fn unsubscribed(&mut self) -> Result<(), AmqpError> {
-        self.consumer = None;
-        if !std::mem::take(&mut self.cancelling) {
-            return Err(AmqpError::Cancelled(self.settings.events_queue.clone()));
-        }
-        if self.stopping {
-            return Ok(());
-        }
-        self.subscribe().await
-    }
-}
-
-/// The next message; never, while nothing is subscribed.
-async fn next_of(consumer: &mut Option<Consumer>) -> Option<lapin::Result<Delivery>> {
-    match consumer {
-        Some(consumer) => consumer.next().await,
-        None => pending().await,
     }
 }
 

@@ -1,9 +1,9 @@
 //! The way in from RabbitMQ (product.md §3).
 //!
-//! `run` keeps one session after another going, for ever: connect, declare ([`topology`]), consume
-//! ([`consumer`]), and on any fault begin anew. A session acknowledges only what is committed or
-//! confirmed as a dead letter ([`dead_letter`]), and only as a contiguous prefix ([`watermark`]);
-//! how much it has open at once is up to [`window`].
+//! [`run`] keeps one session after another going, for ever: connect, declare (`topology`), consume
+//! (`consumer`, `subscription`), and on any fault begin anew. A session acknowledges only what is
+//! committed or confirmed as a dead letter (`dead_letter`), and only as a contiguous prefix
+//! (`watermark`); how much it has open at once is up to `window`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use lapin::message::Delivery;
 use lapin::types::AMQPValue;
 use metrics::gauge;
+use secrecy::SecretString;
 
 use crate::config;
 use crate::health::{Health, Part};
@@ -24,6 +25,7 @@ mod dead_letter;
 mod error;
 mod publish;
 mod storing;
+mod subscription;
 mod topology;
 mod watermark;
 mod window;
@@ -62,27 +64,24 @@ pub async fn run(
     health.down(Part::Broker, "not connected yet");
     while !shutdown.soft.is_cancelled() {
         let session = async {
-            // Messages that cannot be stored would only cost redeliveries.
-            if let Err(error) = acceptor.store.ready().await {
-                return Ended::StoreAway(error.to_string());
+            // Only a session that stands has something to finish.
+            let opened = tokio::select! {
+                opened = open(&url, &settings, &acceptor, &decoder, &health, &shutdown) => opened,
+                () = shutdown.soft.cancelled() => Err(Ended::Stopped),
+            };
+            let mut session = match opened {
+                Ok(session) => session,
+                Err(ended) => return ended,
+            };
+            reporter.up(&settings);
+            let since = decoder.clock().monotonic();
+            let ended = session.run().await;
+            let lasted = decoder.clock().monotonic().saturating_sub(since);
+            if session.made_progress() || lasted > STEADY {
+                reconnect.reset();
             }
-            health.up(Part::Database);
-            let connected =
-                Session::connect(&url, &settings, &acceptor, &decoder, &health, &shutdown);
-            match connected.await {
-                Ok(mut session) => {
-                    reporter.up(&settings);
-                    let since = decoder.clock().monotonic();
-                    let ended = session.run().await;
-                    let lasted = decoder.clock().monotonic().saturating_sub(since);
-                    if session.made_progress() || lasted > STEADY {
-                        reconnect.reset();
-                    }
-                    session.close().await;
-                    ended
-                }
-                Err(error) => Ended::Fault(error),
-            }
+            session.close().await;
+            ended
         };
         let ended = tokio::select! {
             ended = session => ended,
@@ -100,6 +99,25 @@ pub async fn run(
         }
     }
     tracing::info!("broker: consumption stopped");
+}
+
+/// A session, once the database answers: messages that cannot be stored would only cost
+/// redeliveries.
+async fn open<'a>(
+    url: &SecretString,
+    settings: &'a config::Amqp,
+    acceptor: &'a Acceptor,
+    decoder: &'a Decoder,
+    health: &'a Health,
+    shutdown: &'a Shutdown,
+) -> Result<Session<'a>, Ended> {
+    if let Err(error) = acceptor.store.ready().await {
+        return Err(Ended::StoreAway(error.to_string()));
+    }
+    health.up(Part::Database);
+    Session::connect(url, settings, acceptor, decoder, health, shutdown)
+        .await
+        .map_err(Ended::Fault)
 }
 
 /// Writes health and logs: one line for each change, however often the same fault comes again.

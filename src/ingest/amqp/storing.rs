@@ -7,6 +7,17 @@ use crate::ingest::{Acceptor, Outcome};
 use crate::reconnect::Reconnect;
 use crate::store::Result;
 
+/// A message that was delivered this often before is stored alone: if it is what kills the
+/// process, it takes no others with it.
+const ALONE_FROM: u64 = 3;
+
+/// How many of the waiting messages make the next batch, by how often each was delivered before:
+/// up to `most`, up to the first suspicious one, and that one alone.
+pub(super) fn batch_length(counts: impl Iterator<Item = u64>, most: usize) -> usize {
+    let innocent = counts.take(most).take_while(|count| *count < ALONE_FROM);
+    innocent.count().max(1)
+}
+
 /// Messages that are committed together, each with its event.
 pub(super) struct Work {
     batch: Batch,
@@ -44,5 +55,20 @@ impl Work {
     /// What became of each message, once all is committed.
     pub(super) fn into_outcomes(self) -> impl Iterator<Item = (Delivery, Outcome)> {
         self.deliveries.into_iter().zip(self.batch.into_outcomes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_ends_at_its_limit_and_before_a_message_that_keeps_coming_back() {
+        let length = |counts: &[u64]| batch_length(counts.iter().copied(), 3);
+        assert_eq!(length(&[0, 0, 0, 0]), 3);
+        assert_eq!(length(&[0, 2, 3, 0]), 2);
+        assert_eq!(length(&[3, 0, 0, 0]), 1, "alone");
+        assert_eq!(length(&[7, 7]), 1, "each of them");
+        assert_eq!(length(&[0]), 1);
     }
 }
