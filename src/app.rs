@@ -290,7 +290,11 @@ async fn prepare(
 ) -> Result<Prepared, StoreError> {
     let mut reconnect = Reconnect::default();
     loop {
-        match store.migrate().await {
+        let migrated = tokio::select! {
+            migrated = store.migrate() => migrated,
+            () = shutdown.soft.cancelled() => return Ok(Prepared::Stopped),
+        };
+        match migrated {
             Ok(()) => {
                 health.up(Part::Database);
                 return Ok(Prepared::Ready);

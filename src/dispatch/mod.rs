@@ -110,6 +110,7 @@ impl Dispatcher {
         let mut settler = tokio::spawn(settle::run(
             Arc::clone(&self.parts),
             Arc::clone(&self.ledger),
+            Arc::clone(&self.wake),
             settlements.0,
             finish.clone(),
             self.shutdown.hard.clone(),
@@ -151,14 +152,14 @@ impl Dispatcher {
         let Shutdown { soft, hard } = self.shutdown.clone();
         self.attempts.spawn(async move {
             let sending = async {
-                let mut pace = Pace::Steady;
+                let mut left = RUN_BUDGET;
                 for delivery in &run {
-                    let settlement = if pace == Pace::Steady && !soft.is_cancelled() {
-                        attempt::run(&parts, delivery).await
-                    } else {
+                    let settlement = if left.is_zero() || soft.is_cancelled() {
                         released(delivery)
+                    } else {
+                        attempt::run(&parts, delivery).await
                     };
-                    pace = Pace::after(&settlement);
+                    left = left.saturating_sub(spent(&settlement));
                     // Only a settler that is gone refuses; then the lease runs out.
                     drop(settlements.send(settlement).await);
                 }
@@ -172,27 +173,16 @@ impl Dispatcher {
     }
 }
 
-/// An attempt longer than this ends its run: what waits behind it may be sent by others.
-const SLOW: Duration = Duration::from_secs(1);
+/// How long a run goes on before it gives back what is left of it: behind a receiver that is slow,
+/// deliveries wait for a permit of their own in the queue, not for each other in memory.
+const RUN_BUDGET: Duration = Duration::from_millis(250);
 
-/// Whether a run goes on to its next delivery.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pace {
-    Steady,
-    Over,
-}
-
-impl Pace {
-    fn after(settlement: &Settlement) -> Self {
-        let slow = match &settlement.attempt {
-            Some(attempt) => attempt.duration > SLOW,
-            None => true,
-        };
-        if slow || settlement.verdict == Verdict::Gone {
-            Self::Over
-        } else {
-            Self::Steady
-        }
+/// What a settlement takes off its run's budget: the attempt's time, or all of it where nothing
+/// more is to be sent.
+fn spent(settlement: &Settlement) -> Duration {
+    match &settlement.attempt {
+        Some(attempt) if settlement.verdict != Verdict::Gone => attempt.duration,
+        _ => RUN_BUDGET,
     }
 }
 

@@ -5,7 +5,9 @@
 //! - a subscription has at most its limit in flight, and within it each lane its share;
 //! - the last quarter of a lane is for subscriptions with nothing in flight in it, and of the rest
 //!   a subscription has at most as much as is still free (the dynamic threshold of shared-buffer
-//!   switches). However many receivers hang, the next subscription gets its turn.
+//!   switches). However many receivers hang, the next subscription gets its turn;
+//! - bytes likewise: what is in flight is bounded by `max_bytes_in_flight`, but for one delivery of
+//!   each subscription that has nothing else in flight.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -52,6 +54,7 @@ enum Doors {
 #[derive(Default)]
 struct Account {
     in_flight: PerLane<usize>,
+    bytes: usize,
     /// Whether fresh deliveries of this subscription wait in the database: newer ones then queue
     /// up behind them instead of overtaking.
     backlogged: bool,
@@ -229,9 +232,8 @@ impl Books {
     /// Takes one permit if all three rules and the bytes allow it.
     fn take(&mut self, id: SubscriptionId, lane: Lane, limit: usize, bytes: usize) -> bool {
         let free = *self.free.of(lane);
-        // An event larger than the whole allowance still goes, alone.
-        let fits = self.bytes_in_flight + bytes <= self.max_bytes || self.in_flight == 0;
-        if self.doors != Doors::Open || free == 0 || !fits {
+        let bytes_free = self.max_bytes.saturating_sub(self.bytes_in_flight);
+        if self.doors != Doors::Open || free == 0 {
             return false;
         }
         let kept = *self.kept.of(lane);
@@ -239,9 +241,13 @@ impl Books {
         let (of_lane, of_all) = (*account.in_flight.of(lane), account.total());
         let within_limit = of_all < limit && of_lane < lane_share(lane, limit);
         let leaves_room = of_lane == 0 || of_lane < free.saturating_sub(kept);
-        if !within_limit || !leaves_room {
+        // The same rule for bytes; the first delivery of a subscription goes whatever its size.
+        let bytes_left = bytes_free.saturating_sub(self.max_bytes / 4);
+        let fits = of_all == 0 || account.bytes + bytes <= bytes_left;
+        if !within_limit || !leaves_room || !fits {
             return false;
         }
+        account.bytes += bytes;
         *account.in_flight.of(lane) += 1;
         *self.free.of(lane) -= 1;
         self.bytes_in_flight += bytes;
@@ -260,19 +266,23 @@ impl Account {
     }
 }
 
-/// How much of a subscription's limit a lane may take: a quarter is out of reach for each other.
+/// How much of a subscription's limit a lane may take: a quarter of it, and one at least, is for
+/// retries. (A limit of one cannot be shared; the scheduler asks for the lanes in turns.)
 fn lane_share(lane: Lane, limit: usize) -> usize {
     let retry = (limit / 4).max(1);
     match lane {
         Lane::Retry => retry,
-        Lane::Fresh => limit.saturating_sub(limit / 4).max(1),
+        Lane::Fresh => limit.saturating_sub(retry).max(1),
     }
 }
 
 impl Guard {
     /// Counts the size of what the permit is used for, once it is known.
     pub fn charge(&mut self, bytes: usize) {
-        self.ledger.books().bytes_in_flight += bytes;
+        let mut books = self.ledger.books();
+        books.bytes_in_flight += bytes;
+        books.accounts.entry(self.subscription).or_default().bytes += bytes;
+        drop(books);
         self.bytes += bytes;
     }
 }
@@ -285,6 +295,7 @@ impl Drop for Guard {
         books.in_flight -= 1;
         if let Entry::Occupied(mut account) = books.accounts.entry(self.subscription) {
             *account.get_mut().in_flight.of(self.lane) -= 1;
+            account.get_mut().bytes -= self.bytes;
             if account.get().is_idle() {
                 account.remove();
             }

@@ -8,10 +8,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use tokio::time::Instant;
+
 use super::Dispatcher;
 use super::permits::{Guard, Hunger};
 use crate::clock::pause;
 use crate::domain::delivery::Lane;
+use crate::domain::event::MAX_EVENT_BYTES;
 use crate::domain::ids::SubscriptionId;
 use crate::health::Part;
 use crate::reconnect::Reconnect;
@@ -45,13 +49,12 @@ pub async fn run(dispatcher: &Dispatcher) {
     }
 }
 
-/// What was found due at the last look.
-#[derive(Default)]
+/// What was found due at the last look, and when to look again.
 struct View {
     work: Vec<(Arc<Target>, Lane)>,
-    next_in: Option<Duration>,
-    /// Where the next round begins, so that the first of the list is not always first.
+    /// Counts rounds, so that neither the first subscription nor the first lane is always first.
     turn: usize,
+    look_at: Instant,
 }
 
 /// What a round of claiming came to.
@@ -68,51 +71,50 @@ enum Progress {
 async fn claim_loop(dispatcher: &Dispatcher) {
     let soft = &dispatcher.shutdown.soft;
     let mut reconnect = Reconnect::default();
-    let mut view = View::default();
-    let mut look = true;
+    let mut view = View {
+        work: Vec::new(),
+        turn: 0,
+        look_at: Instant::now(),
+    };
     while !soft.is_cancelled() {
         let step = async {
-            if look {
-                view.refresh(look_around(dispatcher).await?);
+            // However much is being claimed, others' work is looked for as it comes and as it
+            // becomes due: one long backlog must not hide it.
+            let rung = dispatcher.wake.rung().now_or_never().is_some();
+            if rung || Instant::now() >= view.look_at {
+                view.refresh(dispatcher).await?;
             }
             view.claim(dispatcher).await
         };
-        match step.await {
-            Ok(Progress::Claimed) => {
+        let pause = match step.await {
+            Ok(progress) => {
                 reconnect.reset();
-                look = false;
-            }
-            Ok(idle) => {
-                reconnect.reset();
-                look = tokio::select! {
-                    look = wait(dispatcher, idle, view.next_in) => look,
-                    () = soft.cancelled() => return,
-                };
+                wait(dispatcher, progress, view.look_at).left_future()
             }
             Err(error) => {
                 fault(dispatcher, &error);
-                tokio::select! {
-                    () = reconnect.pause() => {}
-                    () = soft.cancelled() => return,
-                }
-                look = true;
+                view.look_at = Instant::now();
+                reconnect.pause().right_future()
             }
+        };
+        tokio::select! {
+            () = pause => {}
+            () = soft.cancelled() => return,
         }
     }
 }
 
-/// Waits for a reason to go on; `true` if it is one to look at the database again.
-async fn wait(dispatcher: &Dispatcher, idle: Progress, next_in: Option<Duration>) -> bool {
-    let hungry = idle == Progress::NoPermit;
-    let jitter = 0.8 + 0.4 * dispatcher.parts.entropy.unit();
-    let poll = dispatcher.parts.settings.poll_interval.mul_f64(jitter);
-    let patience = next_in.map_or(poll, |next| next.min(poll));
+/// Waits for a reason to go on: a ring, a permit if one is missing, or the time to look again.
+async fn wait(dispatcher: &Dispatcher, progress: Progress, look_at: Instant) {
+    if progress == Progress::Claimed {
+        return;
+    }
     tokio::select! {
-        () = dispatcher.wake.rung() => true,
-        () = pause(patience) => true,
-        () = dispatcher.ledger.permit_freed(), if hungry => {
+        // Rung once more, for the next round to see that it was.
+        () = dispatcher.wake.rung() => dispatcher.wake.ring(),
+        () = tokio::time::sleep_until(look_at) => {}
+        () = dispatcher.ledger.permit_freed(), if progress == Progress::NoPermit => {
             pause(GATHER).await;
-            false
         }
     }
 }
@@ -132,9 +134,14 @@ async fn look_around(dispatcher: &Dispatcher) -> Result<Due, StoreError> {
 }
 
 impl View {
-    fn refresh(&mut self, due: Due) {
+    async fn refresh(&mut self, dispatcher: &Dispatcher) -> Result<(), StoreError> {
+        let due = look_around(dispatcher).await?;
+        let jitter = 0.8 + 0.4 * dispatcher.parts.entropy.unit();
+        let poll = dispatcher.parts.settings.poll_interval.mul_f64(jitter);
+        let patience = due.next_in.map_or(poll, |next| next.min(poll));
+        self.look_at = Instant::now() + patience;
         self.work = due.work;
-        self.next_in = due.next_in;
+        Ok(())
     }
 
     /// Claims in both lanes what permits allow, and starts it.
@@ -146,7 +153,10 @@ impl View {
         // Before the permits are asked for: one that comes back from here on rings.
         dispatcher.ledger.mark_hungry(Hunger::Hungry);
         let mut progress = Progress::NoPermit;
-        for lane in Lane::ALL {
+        let mut lanes = Lane::ALL;
+        lanes.rotate_left(self.turn % Lane::ALL.len());
+        self.turn = self.turn.wrapping_add(1);
+        for lane in lanes {
             let reserved = self.reserve(dispatcher, lane);
             if reserved.is_empty() {
                 continue;
@@ -158,17 +168,17 @@ impl View {
     }
 
     /// Permits for a claim, in rounds over the subscriptions that have work in the lane.
-    fn reserve(&mut self, dispatcher: &Dispatcher, lane: Lane) -> Reserved {
+    fn reserve(&self, dispatcher: &Dispatcher, lane: Lane) -> Reserved {
         let mut open: Vec<&Arc<Target>> = self
             .work
             .iter()
             .filter(|(_, of)| *of == lane)
             .map(|(target, _)| target)
             .collect();
-        if let Some(first) = self.turn.checked_rem(open.len()) {
+        // Half a turn a round: the turn's last bit is the lane's.
+        if let Some(first) = (self.turn / 2).checked_rem(open.len()) {
             open.rotate_left(first);
         }
-        self.turn = self.turn.wrapping_add(1);
 
         let mut reserved = Reserved::new();
         let mut left = CLAIM_SIZE;
@@ -194,7 +204,8 @@ impl View {
         mut reserved: Reserved,
     ) -> Result<(), StoreError> {
         let parts = &dispatcher.parts;
-        let max_bytes = dispatcher.ledger.bytes_free();
+        // Half of what is free: the other half is for those that come while this is being sent.
+        let max_bytes = dispatcher.ledger.bytes_free() / 2;
         let permits: usize = reserved.values().map(Vec::len).sum();
         let run = (CLAIM_SIZE / permits).clamp(1, RUN);
         let claim = Claim {
@@ -214,6 +225,7 @@ impl View {
                 .or_default()
                 .push(delivery);
         }
+        let nothing = claimed.is_empty();
         let mut bytes = 0;
         let mut spent = HashSet::new();
         for (id, wanted) in &claim.wants {
@@ -230,9 +242,9 @@ impl View {
                 dispatcher.start(run, Permit::new(guard));
             }
         }
-        // A subscription that gave less than it was asked for has no more, unless it was the bytes
-        // that ended the claim.
-        if bytes <= max_bytes / 2 {
+        // A subscription that gave less than it was asked for has no more, unless it may have been
+        // the bytes that ended the claim: the next event could have been the largest there is.
+        if nothing || bytes + MAX_EVENT_BYTES <= max_bytes {
             self.work
                 .retain(|(target, of)| *of != lane || !spent.contains(&target.id()));
         }

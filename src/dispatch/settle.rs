@@ -8,16 +8,19 @@ use tokio_util::sync::CancellationToken;
 use super::Parts;
 use super::permits::Ledger;
 use crate::clock::pause;
+use crate::domain::delivery::Verdict;
 use crate::domain::ids::OwnerId;
 use crate::health::Part;
 use crate::reconnect::Reconnect;
 use crate::store::{SettleOutcome, Settlement, Store, StoreError};
+use crate::wake::Wake;
 
 /// Runs until `finish`, and then until all that was sent by then is written; or until the hard
 /// token.
 pub async fn run(
     parts: Arc<Parts>,
     ledger: Arc<Ledger>,
+    wake: Arc<Wake>,
     mut settlements: mpsc::Receiver<Settlement>,
     finish: CancellationToken,
     hard: CancellationToken,
@@ -26,6 +29,13 @@ pub async fn run(
         let mut batch = Vec::new();
         while gather(&parts, &mut settlements, &finish, &mut batch).await == More::Yes {
             write(&parts, &ledger, &batch).await;
+            if batch
+                .iter()
+                .any(|settlement| settlement.verdict == Verdict::Released)
+            {
+                // Due again at once, and nothing else would say so.
+                wake.ring();
+            }
             batch.clear();
             // Only when all that was held is written may work be claimed again: a lease of ours
             // that ran out meanwhile belongs to an outcome still in the channel.
@@ -92,16 +102,16 @@ async fn write(parts: &Parts, ledger: &Ledger, batch: &[Settlement]) {
                 record(&outcomes);
                 return;
             }
-            Err(error) if error.is_unavailable() => {
+            Err(error) => {
                 ledger.suspend();
                 parts.health.down(Part::Database, "does not take outcomes");
-                tracing::warn!(%error, held = batch.len(), "outcomes cannot be written; trying again");
+                let held = batch.len();
+                if error.is_unavailable() {
+                    tracing::warn!(%error, held, "outcomes cannot be written; trying again");
+                } else {
+                    tracing::error!(%error, held, "outcomes are not taken; trying again");
+                }
                 reconnect.pause().await;
-            }
-            Err(error) => {
-                // Their leases run out and they are sent again: at least once holds.
-                tracing::error!(%error, lost = batch.len(), "outcomes were refused");
-                return;
             }
         }
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use super::{Result, StoreError};
 use crate::domain::event::Event;
 use crate::domain::ids::{SubscriptionId, WorkspaceId};
 use crate::domain::signature::SigningKey;
@@ -65,6 +66,21 @@ pub enum TargetChange {
     Active(Box<Target>),
     /// Disabled or deleted: it is neither.
     Gone(SubscriptionId),
+}
+
+impl TargetChange {
+    /// What a row that says `active` comes to. One that cannot be read, or whose keys cannot (its
+    /// secrets go first when it is deleted), is passed over: it must not stop its neighbours.
+    pub(super) fn of_active(id: SubscriptionId, read: Result<Target>) -> Result<Self> {
+        match read {
+            Ok(target) => Ok(Self::Active(Box::new(target))),
+            Err(error @ (StoreError::Corrupt(_) | StoreError::MasterKey(_))) => {
+                tracing::error!(subscription = %id, %error, "passed over: it cannot be read");
+                Ok(Self::Gone(id))
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// All active subscriptions, as of one generation. Replaced whole, never changed.

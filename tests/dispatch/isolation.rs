@@ -9,12 +9,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::databases::TestDatabase;
 use crate::harness::program::{InProcess, settings};
-use crate::harness::receiver::{Receiver, Reply};
-use crate::harness::simple::{PATIENCE, all_become, events, subscribe, subscribe_as};
+use crate::harness::receiver::{Received, Receiver, Reply};
+use crate::harness::simple::{
+    PATIENCE, all_become, events, leave_waiting, sized_event, subscribe, subscribe_as,
+};
 
 on_both_databases!(
     receivers_that_hang_do_not_hold_up_another,
     a_backlog_larger_than_all_permits_drains,
+    anothers_retry_is_made_while_a_backlog_drains,
+    its_own_retry_is_made_while_a_backlog_drains,
+    receivers_that_hang_on_large_events_do_not_hold_up_small_ones,
     a_subscription_never_has_more_in_flight_than_its_limit,
 );
 
@@ -87,5 +92,97 @@ async fn a_backlog_larger_than_all_permits_drains(database: &TestDatabase) {
     )
     .await;
     assert_eq!(receiver.count(), 1_500);
+    program.stop().await.unwrap();
+}
+
+async fn anothers_retry_is_made_while_a_backlog_drains(database: &TestDatabase) {
+    const WAITING: usize = 3_000;
+    let mut config = settings(database.url());
+    config.dispatch.concurrency = 8;
+    config.dispatch.subscription_concurrency = 4;
+    let busy = Receiver::ok();
+    let backlog = subscribe(&*database.store, &busy.url("/hook")).await;
+    leave_waiting(&database.store, &events(0..WAITING)).await;
+    let tries = AtomicUsize::new(0);
+    let failing = Receiver::start(move |_| match tries.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::status(500),
+        _ => Reply::status(200),
+    });
+    subscribe(&*database.store, &failing.url("/hook")).await;
+    leave_waiting(&database.store, &events(WAITING..=WAITING)).await;
+
+    let program = InProcess::start(config).await;
+    failing.wait_for_count(2, PATIENCE).await.unwrap();
+    let drained = busy.count();
+    assert!(
+        drained < WAITING,
+        "the retry came only when the backlog was gone"
+    );
+    all_become(
+        &*program.store,
+        backlog,
+        WAITING + 1,
+        DeliveryState::Succeeded,
+    )
+    .await;
+    program.stop().await.unwrap();
+}
+
+async fn its_own_retry_is_made_while_a_backlog_drains(database: &TestDatabase) {
+    const WAITING: usize = 1_500;
+    let config = settings(database.url());
+    let tries = AtomicUsize::new(0);
+    let receiver = Receiver::start(move |_| match tries.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::status(500),
+        _ => Reply::status(200),
+    });
+    let subscription = subscribe_as(&*database.store, &receiver.url("/hook"), Some(1)).await;
+    leave_waiting(&database.store, &events(0..WAITING)).await;
+
+    let program = InProcess::start(config).await;
+    let twice = |requests: &[Arc<Received>]| {
+        let first = requests.first().map(|request| request.webhook_id());
+        requests
+            .iter()
+            .skip(1)
+            .any(|request| Some(request.webhook_id()) == first)
+    };
+    let requests = receiver.wait_for(twice, PATIENCE).await.unwrap();
+    assert!(
+        requests.len() < WAITING,
+        "the retry came only when the backlog was gone"
+    );
+    all_become(
+        &*program.store,
+        subscription,
+        WAITING,
+        DeliveryState::Succeeded,
+    )
+    .await;
+    program.stop().await.unwrap();
+}
+
+async fn receivers_that_hang_on_large_events_do_not_hold_up_small_ones(database: &TestDatabase) {
+    let mut config = settings(database.url());
+    config.dispatch.max_bytes_in_flight = 2_000_000;
+    config.egress.timeout = Duration::from_secs(20);
+    config.dispatch.lease = Duration::from_mins(1);
+    let hanging = Receiver::start(|_| Reply::hang());
+    for number in 0..3 {
+        subscribe(&*database.store, &hanging.url(&format!("/{number}"))).await;
+    }
+    let large: Vec<Vec<u8>> = (0..40).map(|id| sized_event(id, 200_000)).collect();
+    leave_waiting(&database.store, &large).await;
+
+    let program = InProcess::start(config).await;
+    hanging.wait_for_count(3, PATIENCE).await.unwrap();
+    let lively = Receiver::ok();
+    subscribe(&*program.store, &lively.url("/hook")).await;
+    program.entrance.publish(&events(100..150)).await.unwrap();
+    lively
+        .wait_for_count(50, Duration::from_secs(12))
+        .await
+        .unwrap();
+    program.shutdown.abort();
     program.stop().await.unwrap();
 }

@@ -36,6 +36,7 @@ async fn a_broker_that_restarts_in_mid_flow_costs_nothing(database: &TestDatabas
     flow.wait_for_all(PATIENCE).await;
     queues::drained(&amqp, PATIENCE).await;
     flow.check(0);
+    flow.check_store(&*program.store, PATIENCE).await;
     program.stop().await.unwrap();
     queues::check_empty(&amqp).await;
 }

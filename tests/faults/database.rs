@@ -15,6 +15,9 @@ async fn restarted(kill: Kill) {
     let mut server = PostgresServer::start().await;
     let mut config = settings(server.url().into());
     config.amqp = queues::unique().await;
+    config.dispatch.concurrency = 32;
+    config.dispatch.subscription_concurrency = 16;
+    config.dispatch.settle_batch = 25;
     let amqp = config.amqp.clone();
     let in_flight = config.dispatch.concurrency + 5 * config.dispatch.settle_batch;
     let program = InProcess::start(config).await;
@@ -36,6 +39,7 @@ async fn restarted(kill: Kill) {
     queues::drained(&amqp, PATIENCE).await;
     // An outcome that could not be written before its lease ended is sent again.
     flow.check(in_flight);
+    flow.check_store(&*program.store, PATIENCE).await;
     program.stop().await.unwrap();
     queues::check_empty(&amqp).await;
 }

@@ -16,6 +16,10 @@ const PATIENCE: Duration = Duration::from_mins(2);
 async fn a_killed_program_loses_nothing(database: &TestDatabase) {
     let mut config = settings(database.url());
     config.amqp = queues::unique().await;
+    // Little in flight and little unwritten at once, so that few repeats are allowed.
+    config.dispatch.concurrency = 32;
+    config.dispatch.subscription_concurrency = 16;
+    config.dispatch.settle_batch = 25;
     let flow = Flow::new(EVENTS);
     let dir = tempfile::tempdir().unwrap();
     let mut program = Binary::serve(&config, dir.path());
@@ -50,6 +54,7 @@ async fn a_killed_program_loses_nothing(database: &TestDatabase) {
     // Each kill may repeat what was in flight, and what was answered and not yet written.
     let unwritten = config.dispatch.concurrency + 5 * config.dispatch.settle_batch;
     flow.check(kills.len() * unwritten);
+    flow.check_store(&*database.store, PATIENCE).await;
     program.terminate();
     assert!(program.ended().await.success());
     queues::check_empty(&config.amqp).await;

@@ -28,6 +28,7 @@ async fn two_replicas_share_the_work_and_do_none_of_it_twice() {
     flow.wait_for_all(PATIENCE).await;
     queues::drained(&amqp, PATIENCE).await;
     flow.check(0);
+    flow.check_store(&*one.store, PATIENCE).await;
     one.stop().await.unwrap();
     two.stop().await.unwrap();
     queues::check_empty(&amqp).await;

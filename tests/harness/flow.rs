@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use forge_dispatch::clock::{Clock, SystemClock};
+use forge_dispatch::domain::delivery::DeliveryState;
 use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::secret::SigningSecret;
 use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
 use forge_dispatch::entropy::Entropy;
-use forge_dispatch::store::{NewSubscription, Store};
+use forge_dispatch::store::{DeliveryFilter, NewSubscription, PageRequest, Store};
 
 use super::receiver::{Received, Receiver, Reply};
 
@@ -248,6 +249,41 @@ impl Flow {
         assert!(
             again <= extra,
             "{again} second receipts, at most {extra} may be"
+        );
+    }
+
+    /// The store's side of the account: every matching pair is there once, and succeeded.
+    pub(crate) async fn check_store(&self, store: &dyn Store, deadline: Duration) {
+        super::eventually(deadline, "the queue is empty", async || {
+            let depth = store.queue_depth().await.expect("the queue is counted");
+            depth.pending + depth.in_flight == 0
+        })
+        .await;
+        let mut pairs = BTreeSet::new();
+        let (mut listed, mut attempts, mut after) = (0, 0, None);
+        loop {
+            let request = PageRequest { limit: 500, after };
+            let page = store
+                .deliveries(&self.workspace(), DeliveryFilter::default(), request)
+                .await
+                .expect("the log is read");
+            for delivery in &page.items {
+                assert_eq!(delivery.state, DeliveryState::Succeeded, "{}", delivery.id);
+                pairs.insert((delivery.subscription_id, delivery.event_id));
+                listed += 1;
+                attempts += delivery.attempts as usize;
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(pairs.len(), listed, "a pair is listed twice");
+        assert_eq!(listed, self.deliveries());
+        let requests = self.receiver.count();
+        assert!(
+            attempts <= requests,
+            "{attempts} attempts are kept, but only {requests} requests came"
         );
     }
 

@@ -231,6 +231,10 @@ fn toml(config: &Config) -> String {
         ms(config.egress.connect_timeout)
     ));
     line("[dispatch]".to_owned());
+    line(format!("concurrency = {}", config.dispatch.concurrency));
+    let of_one = config.dispatch.subscription_concurrency;
+    line(format!("subscription_concurrency = {of_one}"));
+    line(format!("settle_batch = {}", config.dispatch.settle_batch));
     line(format!("lease = {}", ms(config.dispatch.lease)));
     line(format!("lease_grace = {}", ms(config.dispatch.lease_grace)));
     line(format!(

@@ -66,6 +66,16 @@ pub(crate) fn event(id: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// An event whose data has about so many bytes.
+pub(crate) fn sized_event(id: usize, bytes: usize) -> Vec<u8> {
+    serde_json::json!({
+        "specversion": "1.0", "id": id.to_string(), "source": "/test/large",
+        "type": "edition.archived", "data": {"filler": "x".repeat(bytes)},
+    })
+    .to_string()
+    .into_bytes()
+}
+
 /// Events with these ids.
 pub(crate) fn events(ids: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
     ids.into_iter().map(|id| event(&id.to_string())).collect()

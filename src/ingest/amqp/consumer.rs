@@ -291,7 +291,7 @@ impl<'a> Session<'a> {
     /// The database cannot take the batch now. What is held is kept for it: a message that is given
     /// back would cost one of its redeliveries.
     fn store_is_away(&mut self, work: Work, error: &StoreError) {
-        self.health.down(Part::Database, error.to_string());
+        self.health.down(Part::Database, "does not take events");
         if self.held_until.is_none() {
             self.held_until = Some(Instant::now() + HOLD);
             tracing::warn!(

@@ -112,24 +112,27 @@ impl PostgresStore {
                 if !row.is_active() {
                     return Ok(TargetChange::Gone(id));
                 }
-                let keys = keys.remove(&row.id).ok_or_else(|| {
-                    StoreError::Corrupt(format!("subscription {id} has no signing secret"))
-                })?;
-                let subscription = row.into_subscription()?;
-                Ok(TargetChange::Active(Box::new(Target {
-                    subscription,
-                    keys,
-                })))
+                let keys = keys
+                    .remove(&row.id)
+                    .unwrap_or_else(|| Err(StoreError::corrupt("no signing secret")));
+                let read = keys.and_then(|keys| {
+                    Ok(Target {
+                        subscription: row.into_subscription()?,
+                        keys,
+                    })
+                });
+                TargetChange::of_active(id, read)
             })
             .collect()
     }
 
-    /// The opened signing keys of these subscriptions, newest first.
+    /// The opened signing keys of these subscriptions, newest first. This is a second look: one that
+    /// was deleted since the first has none any more.
     async fn live_keys(
         &self,
         connection: &mut PgConnection,
         subscriptions: &[Uuid],
-    ) -> Result<HashMap<Uuid, Vec<LiveKey>>> {
+    ) -> Result<HashMap<Uuid, Result<Vec<LiveKey>>>> {
         let rows: Vec<SecretRow> = sqlx::query_as(
             "-- postgres::targets::live_keys
             select subscription_id, id, sealed, expires_at
@@ -142,10 +145,14 @@ impl PostgresStore {
         .fetch_all(connection)
         .await
         .map_err(from_sqlx)?;
-        let mut keys: HashMap<Uuid, Vec<LiveKey>> = HashMap::new();
+        let mut keys: HashMap<Uuid, Result<Vec<LiveKey>>> = HashMap::new();
         for row in rows {
-            let key = row.open(&self.vault)?;
-            keys.entry(row.subscription_id).or_default().push(key);
+            let read = keys.entry(row.subscription_id).or_insert(Ok(Vec::new()));
+            match (row.open(&self.vault), read) {
+                (Ok(key), Ok(keys)) => keys.push(key),
+                (Err(error), read) => *read = Err(error),
+                (Ok(_), Err(_)) => {}
+            }
         }
         Ok(keys)
     }

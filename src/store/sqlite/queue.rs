@@ -124,12 +124,18 @@ impl DeliveryQueue for SqliteStore {
             select count(*) filter (where owner is null) as pending,
                 count(*) filter (where owner is not null) as in_flight,
                 (
-                    select min(due.visible_at)
+                    select min((
+                        select due.visible_at
+                        from delivery_queue as due
+                        where due.subscription_id = subscription.id
+                            and due.lane = lane.value
+                            and due.visible_at <= ?1 and due.owner is null
+                        order by due.visible_at
+                        limit 1
+                    ))
                     from subscription
-                    join delivery_queue as due on due.subscription_id = subscription.id
-                        and due.workspace = subscription.workspace
-                    where subscription.status = 'active' and due.lane in (0, 1)
-                        and due.visible_at <= ?1 and due.owner is null
+                    cross join json_each('[0, 1]') as lane
+                    where subscription.status = 'active'
                 ) as oldest
             from delivery_queue",
         )

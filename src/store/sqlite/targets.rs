@@ -81,13 +81,16 @@ async fn changes_since(
             if get::<&str>(row, "status")? != "active" {
                 return Ok(TargetChange::Gone(subscription));
             }
-            let keys = keys.remove(&subscription).ok_or_else(|| {
-                StoreError::corrupt(format!("{subscription} has no signing secret"))
-            })?;
-            Ok(TargetChange::Active(Box::new(Target {
-                subscription: subscriptions::from_row(row)?,
-                keys,
-            })))
+            let keys = keys
+                .remove(&subscription)
+                .unwrap_or_else(|| Err(StoreError::corrupt("no signing secret")));
+            let read = keys.and_then(|keys| {
+                Ok(Target {
+                    subscription: subscriptions::from_row(row)?,
+                    keys,
+                })
+            });
+            TargetChange::of_active(subscription, read)
         })
         .collect()
 }
@@ -97,7 +100,7 @@ async fn keys_since(
     transaction: &mut SqliteConnection,
     generation: i64,
     vault: &Vault,
-) -> Result<HashMap<SubscriptionId, Vec<LiveKey>>> {
+) -> Result<HashMap<SubscriptionId, Result<Vec<LiveKey>>>> {
     let rows = sqlx::query(
         "-- sqlite::targets::keys_since
         select secret.id, secret.subscription_id, secret.sealed, secret.expires_at
@@ -112,12 +115,16 @@ async fn keys_since(
     .fetch_all(transaction)
     .await
     .map_err(store_error)?;
-    let mut keys: HashMap<SubscriptionId, Vec<LiveKey>> = HashMap::new();
+    let mut keys: HashMap<SubscriptionId, Result<Vec<LiveKey>>> = HashMap::new();
     for row in &rows {
-        let subscription = id(row, "subscription_id")?;
-        keys.entry(subscription)
-            .or_default()
-            .push(live_key(row, vault)?);
+        let read = keys
+            .entry(id(row, "subscription_id")?)
+            .or_insert(Ok(Vec::new()));
+        match (live_key(row, vault), read) {
+            (Ok(key), Ok(keys)) => keys.push(key),
+            (Err(error), read) => *read = Err(error),
+            (Ok(_), Err(_)) => {}
+        }
     }
     Ok(keys)
 }
