@@ -78,10 +78,8 @@ async fn a_connection_lost_between_commit_and_acknowledgement_brings_the_events_
         intake.commits.load(Ordering::SeqCst) >= 2 && rig.waiting().await == 0
     })
     .await;
-    rig.stop().await;
     assert_eq!(rig.stored().await, 10);
-    rig.start().await;
-    rig.stop_and_find_nothing_left().await;
+    rig.come_to_rest_and_find_nothing_left().await;
 }
 
 #[tokio::test]
@@ -103,7 +101,7 @@ async fn what_is_not_committed_is_not_acknowledged() {
     other.close().await.unwrap();
     rig.start().await;
     rig.until_stored(10).await;
-    rig.stop_and_find_nothing_left().await;
+    rig.come_to_rest_and_find_nothing_left().await;
 }
 
 #[tokio::test]
@@ -120,8 +118,7 @@ async fn a_consumer_that_crashes_in_mid_flow_loses_nothing() {
     }
     rig.start().await;
     rig.until_stored(PUBLISHED).await;
-    eventually("the queue is empty", async || rig.waiting().await == 0).await;
-    rig.stop_and_find_nothing_left().await;
+    rig.come_to_rest_and_find_nothing_left().await;
 }
 
 #[tokio::test]
@@ -162,7 +159,7 @@ async fn a_database_that_is_away_pauses_consumption_and_no_event_is_lost_or_dead
     })
     .await;
     eventually("all is well", async || rig.health.faults().is_empty()).await;
-    rig.stop_and_find_nothing_left().await;
+    rig.come_to_rest_and_find_nothing_left().await;
 }
 
 async fn count_events(server: &PostgresServer) -> i64 {
@@ -195,7 +192,7 @@ async fn a_stop_while_the_database_is_away_gives_everything_back() {
     other.close().await.unwrap();
     rig.start().await;
     rig.until_stored(10).await;
-    rig.stop_and_find_nothing_left().await;
+    rig.come_to_rest_and_find_nothing_left().await;
 }
 
 #[tokio::test]
@@ -234,7 +231,7 @@ async fn a_queue_that_is_deleted_under_the_consumer_is_made_again() {
     })
     .await;
     rig.until_stored(2).await;
-    rig.stop_and_find_nothing_left().await;
+    rig.come_to_rest_and_find_nothing_left().await;
 }
 
 #[tokio::test]
@@ -259,5 +256,5 @@ async fn a_broker_that_stops_or_dies_is_found_again_and_every_event_is_stored_on
         rig.broker = super::rig::Operator::connect(broker.url()).await;
         rig.until_stored(200 * round).await;
     }
-    rig.stop_and_find_nothing_left().await;
+    rig.come_to_rest_and_find_nothing_left().await;
 }

@@ -185,12 +185,29 @@ impl Rig {
     pub(super) async fn stop_and_find_nothing_left(mut self) {
         self.stop().await;
         assert_eq!(self.waiting().await, 0, "messages are left in the queue");
-        assert_eq!(
-            self.broker.ready(&self.settings.dead_letter_queue).await,
-            0,
-            "there are dead letters"
-        );
+        self.find_no_dead_letters().await;
         self.remove().await;
+    }
+
+    /// The same after a fault: what was acknowledged in vain comes again, though it is stored, so
+    /// that the consumer is given the time to take it.
+    pub(super) async fn come_to_rest_and_find_nothing_left(mut self) {
+        eventually("the queue is empty once the consumer is gone", async || {
+            self.stop().await;
+            let empty = self.waiting().await == 0;
+            if !empty {
+                self.start().await;
+            }
+            empty
+        })
+        .await;
+        self.find_no_dead_letters().await;
+        self.remove().await;
+    }
+
+    async fn find_no_dead_letters(&self) {
+        let letters = self.broker.ready(&self.settings.dead_letter_queue).await;
+        assert_eq!(letters, 0, "there are dead letters");
     }
 
     /// Takes its things off the shared servers.
