@@ -2,7 +2,7 @@
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock build.rs ./
 COPY migrations migrations
 COPY src src
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
@@ -20,8 +20,7 @@ WORKDIR /var/lib/forge-dispatch
 # The database and the master key of the embedded mode.
 VOLUME /var/lib/forge-dispatch/data
 # Inside of a container the loopback reaches nobody.
-ENV FORGE_API__LISTEN=0.0.0.0:8443 \
-    FORGE_OPS__LISTEN=0.0.0.0:9464
-EXPOSE 8443 9464
+ENV FORGE_OPS__LISTEN=0.0.0.0:9464
+EXPOSE 9464
 ENTRYPOINT ["forge-dispatch"]
 CMD ["serve"]

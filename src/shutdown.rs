@@ -36,14 +36,14 @@ impl Shutdown {
                     _ = terminate.recv() => {}
                 }
                 if shutdown.soft.is_cancelled() {
-                    tracing::warn!("second signal: ending at once");
                     shutdown.abort();
+                    tracing::warn!("second signal: ending at once");
                     return;
                 }
+                shutdown.begin();
                 tracing::info!(
                     "stopping: finishing what is in flight (a second signal ends at once)"
                 );
-                shutdown.begin();
             }
         });
         Ok(())

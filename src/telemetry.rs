@@ -18,7 +18,7 @@ use crate::config::{Log, LogFormat};
 
 /// The names of all metrics.
 pub mod metric {
-    /// Events taken in, by `outcome`: `stored`, `duplicate`, `dead_lettered`.
+    /// Events taken in, by `outcome`: `accepted`, `duplicate`, `dead_lettered`.
     pub const EVENTS: &str = "forge_events_total";
     /// Events of one accept.
     pub const ACCEPT_BATCH: &str = "forge_accept_batch_size";
@@ -68,10 +68,16 @@ pub enum TelemetryError {
     Taken,
 }
 
+/// The AMQP client logs whole messages and, at trace, passwords; each fault that it tells of is
+/// told by `ingest` in a line of ours.
+const SILENCED: &str = "lapin=off,amq_protocol=off";
+
 /// Starts logging, for the rest of the process. Where a test did so before, that stays.
 pub fn log_to_stderr(log: &Log) -> Result<(), TelemetryError> {
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(&log.filter)?)
+        .with_env_filter(EnvFilter::try_new(format!("{},{SILENCED}", log.filter))?)
+        // Where standard error is closed, telling of it there would panic.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     let started = match log.format {
         LogFormat::Human => builder
@@ -109,6 +115,7 @@ impl Metrics {
         let metrics = Self(recorder.handle());
         metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Taken)?;
         describe();
+        begin_at_zero();
         *installed = Some(metrics.clone());
         Ok(metrics)
     }
@@ -122,6 +129,14 @@ impl Metrics {
     /// then, so it must be called now and then also where nobody reads the metrics.
     pub fn fold(&self) {
         self.0.run_upkeep();
+    }
+}
+
+/// Counters that alerts look at exist from the start, not from the first time on.
+fn begin_at_zero() {
+    metrics::counter!(metric::LOST_LEASES).increment(0);
+    for outcome in ["accepted", "duplicate", "dead_lettered"] {
+        metrics::counter!(metric::EVENTS, "outcome" => outcome).increment(0);
     }
 }
 

@@ -72,15 +72,8 @@ impl CliError {
 
     /// Tells it on standard error.
     pub fn print(&self) {
-        let hint = match self {
-            Self::Store(StoreError::Schema(_))
-            | Self::App(AppError::Store(StoreError::Schema(_))) => {
-                "\nrun `forge-dispatch migrate` first"
-            }
-            _ => "",
-        };
         // Where standard error is closed there is nobody left to tell.
-        drop(writeln!(std::io::stderr(), "error: {self}{hint}"));
+        drop(writeln!(std::io::stderr(), "error: {self}"));
     }
 }
 

@@ -13,6 +13,7 @@ use crate::domain::payload::content_type;
 use crate::domain::signature::webhook_signature;
 use crate::domain::subscription::BodyFormat;
 use crate::store::{LeasedDelivery, Settlement};
+use crate::telemetry::metric;
 
 /// Leases in a row without an outcome after which a delivery is taken for one that kills its
 /// process: it is not sent, but counted as a failed attempt (queue.md §4).
@@ -142,9 +143,8 @@ fn log(delivery: &LeasedDelivery, attempt: Option<&Attempt>, verdict: &Verdict) 
 fn count(attempt: Option<&Attempt>, verdict: &Verdict) {
     let Some(attempt) = attempt else { return };
     let class = attempt.error.map_or("none", ErrorClass::as_str);
-    metrics::counter!("forge_attempts_total", "outcome" => name(verdict), "class" => class)
-        .increment(1);
-    metrics::histogram!("forge_attempt_duration_seconds").record(attempt.duration);
+    metrics::counter!(metric::ATTEMPTS, "outcome" => name(verdict), "class" => class).increment(1);
+    metrics::histogram!(metric::ATTEMPT_DURATION).record(attempt.duration);
 }
 
 /// The name of an outcome in logs and metrics.

@@ -22,6 +22,7 @@ use crate::reconnect::Reconnect;
 use crate::store::intake::Permit;
 use crate::store::targets::Target;
 use crate::store::{Claim, Due, LeasedDelivery, StoreError};
+use crate::telemetry::metric;
 
 /// The most deliveries that one claim takes.
 const CLAIM_SIZE: usize = 500;
@@ -135,6 +136,8 @@ async fn look_around(dispatcher: &Dispatcher) -> Result<Due, StoreError> {
 
 impl View {
     async fn refresh(&mut self, dispatcher: &Dispatcher) -> Result<(), StoreError> {
+        #[expect(clippy::cast_precision_loss, reason = "hundreds")]
+        metrics::gauge!(metric::IN_FLIGHT).set(dispatcher.ledger.in_flight() as f64);
         let due = look_around(dispatcher).await?;
         let jitter = 0.8 + 0.4 * dispatcher.parts.entropy.unit();
         let poll = dispatcher.parts.settings.poll_interval.mul_f64(jitter);

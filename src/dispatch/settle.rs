@@ -13,6 +13,7 @@ use crate::domain::ids::OwnerId;
 use crate::health::Part;
 use crate::reconnect::Reconnect;
 use crate::store::{SettleOutcome, Settlement, Store, StoreError};
+use crate::telemetry::metric;
 use crate::wake::Wake;
 
 /// Runs until `finish`, and then until all that was sent by then is written; or until the hard
@@ -150,13 +151,13 @@ fn without_answer(mut settlement: Settlement) -> Settlement {
 
 fn record(outcomes: &[SettleOutcome]) {
     #[expect(clippy::cast_precision_loss, reason = "a batch has thousands at most")]
-    metrics::histogram!("forge_settle_batch_size").record(outcomes.len() as f64);
+    metrics::histogram!(metric::SETTLE_BATCH).record(outcomes.len() as f64);
     let lost = outcomes
         .iter()
         .filter(|outcome| **outcome == SettleOutcome::LeaseLost)
         .count();
     if lost > 0 {
         tracing::warn!(lost, "leases were lost before their outcomes were written");
-        metrics::counter!("forge_lost_leases_total").increment(lost as u64);
+        metrics::counter!(metric::LOST_LEASES).increment(lost as u64);
     }
 }

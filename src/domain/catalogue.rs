@@ -6,7 +6,7 @@
 use chrono::{DateTime, FixedOffset};
 use serde::Deserialize;
 
-use super::envelope::without_position;
+use super::envelope::{Object, without_position};
 use super::filter::EventType;
 
 /// Entities whose snapshots and deletions are state for the read model, not events.
@@ -43,7 +43,7 @@ struct EditionSubmitted {
 )]
 struct EditionApproved {
     edition_id: String,
-    approved_by: Approver,
+    approved_by: Object<Approver>,
     timestamp: DateTime<FixedOffset>,
 }
 
@@ -116,7 +116,7 @@ pub fn is_state(event_type: &EventType) -> bool {
 /// Whether the JSON text has the members of `T`, by name and type; more are welcome.
 fn holds<'de, T: Deserialize<'de>>(data: &'de str) -> Result<(), DataError> {
     let mut deserializer = serde_json::Deserializer::from_str(data);
-    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+    match serde_path_to_error::deserialize::<_, Object<T>>(&mut deserializer) {
         Ok(_) => Ok(()),
         Err(error) => {
             let path = match error.path().to_string() {
@@ -193,7 +193,16 @@ mod tests {
         assert_eq!(time.unwrap_err().path, "data.timestamp");
 
         assert!(check("edition.submitted", "null").is_err());
-        assert!(check("edition.submitted", "[1,2]").is_err());
+        let array = check("output.generated", r#"["e","o","pdf","https://x/y"]"#);
+        assert_eq!(
+            array.unwrap_err().to_string(),
+            "`data`: invalid type: sequence, expected an object"
+        );
+        let inside = check(
+            "edition.approved",
+            r#"{"edition_id":"e","approved_by":["u","N"],"timestamp":"2026-05-01T09:00:00Z"}"#,
+        );
+        assert_eq!(inside.unwrap_err().path, "data.approved_by");
     }
 
     #[test]

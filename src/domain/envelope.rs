@@ -1,9 +1,12 @@
 //! The CloudEvents 1.0 envelope (JSON, structured mode) as it arrives, read without copying.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// The members of an envelope that this program looks at. Others (extensions) are left in the
@@ -57,11 +60,35 @@ pub struct EnvelopeError {
     pub source: serde_json::Error,
 }
 
+/// A struct read from a JSON object and from nothing else: what is derived would take an array too.
+#[derive(Debug)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
+
 impl<'a> Envelope<'a> {
     /// Reads an envelope out of JSON text.
     pub fn parse(text: &'a str) -> Result<Self, EnvelopeError> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let envelope =
+        let Object(envelope) =
             serde_path_to_error::deserialize(&mut deserializer).map_err(|error| EnvelopeError {
                 path: error.path().to_string(),
                 source: error.into_inner(),

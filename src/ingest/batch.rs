@@ -11,6 +11,7 @@ use crate::domain::payload::Payload;
 use crate::reconnect::Reconnect;
 use crate::store::intake::Intake;
 use crate::store::{AcceptOutcome, Accepted, Leasing, Result, Store, StoreError};
+use crate::telemetry::metric;
 
 /// Where events are committed, and who is told of the deliveries that come of them.
 #[derive(Clone)]
@@ -181,8 +182,8 @@ fn count(outcomes: &[AcceptOutcome]) {
         .filter(|outcome| **outcome == AcceptOutcome::Stored)
         .count();
     let (stored, taken) = (stored as u64, outcomes.len() as u64);
-    counter!("forge_events_total", "outcome" => "accepted").increment(stored);
-    counter!("forge_events_total", "outcome" => "duplicate").increment(taken - stored);
+    counter!(metric::EVENTS, "outcome" => "accepted").increment(stored);
+    counter!(metric::EVENTS, "outcome" => "duplicate").increment(taken - stored);
     #[expect(clippy::cast_precision_loss, reason = "a batch has hundreds of events")]
-    histogram!("forge_accept_batch_size").record(taken as f64);
+    histogram!(metric::ACCEPT_BATCH).record(taken as f64);
 }

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 mod broker;
 mod config;
 mod deliveries;
+mod demo;
 mod events;
 mod postgres;
 mod starting;

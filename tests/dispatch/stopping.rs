@@ -13,6 +13,7 @@ use crate::harness::simple::{PATIENCE, all_become, deliveries, events, leave_wai
 on_both_databases!(
     a_second_signal_ends_at_once_and_nothing_is_lost,
     a_signal_drains_and_exits_with_success,
+    a_log_that_nobody_reads_stops_nothing,
     a_graceful_stop_writes_what_was_answered_and_keeps_the_rest,
 );
 
@@ -80,6 +81,21 @@ async fn a_signal_drains_and_exits_with_success(database: &TestDatabase) {
     let dir = tempfile::tempdir().unwrap();
     let mut program = Binary::serve(&config, dir.path());
     program.logged("ready").await;
+    program.terminate();
+    assert!(program.ended().await.success());
+}
+
+/// `serve 2>&1 | head`, or a log collector that died.
+async fn a_log_that_nobody_reads_stops_nothing(database: &TestDatabase) {
+    let config = settings(database.url());
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::ok();
+    let subscription = subscribe(&*database.store, &receiver.url("/hook")).await;
+    leave_waiting(&database.store, &events(0..20)).await;
+
+    let mut program = Binary::serve_unread(&config, dir.path());
+    all_become(&*database.store, subscription, 20, DeliveryState::Succeeded).await;
+    assert_eq!(receiver.count(), 20);
     program.terminate();
     assert!(program.ended().await.success());
 }

@@ -98,16 +98,21 @@ impl Binary {
         Self::start(file)
     }
 
+    /// The same with a log that nobody reads: the other end of its pipe is closed.
+    pub(crate) fn serve_unread(config: &Config, dir: &Path) -> Self {
+        let file = dir.join("forge-dispatch.toml");
+        std::fs::write(&file, toml(config)).expect("the directory can be written");
+        let mut child = Self::spawn(&file);
+        drop(child.stderr.take());
+        Self {
+            child,
+            log: Arc::default(),
+            file,
+        }
+    }
+
     fn start(file: PathBuf) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_forge-dispatch"))
-            .args(["serve", "--config"])
-            .arg(&file)
-            .env("FORGE_MASTER_KEY", MASTER_KEY)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
+        let mut child = Self::spawn(&file);
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = child.stderr.take().expect("it is piped");
         let lines = Arc::clone(&log);
@@ -120,6 +125,18 @@ impl Binary {
             }
         });
         Self { child, log, file }
+    }
+
+    fn spawn(file: &Path) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_forge-dispatch"))
+            .args(["serve", "--config"])
+            .arg(file)
+            .env("FORGE_MASTER_KEY", MASTER_KEY)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts")
     }
 
     /// Waits for a line of the log that holds this text, and gives it.

@@ -99,12 +99,17 @@ async fn play(args: &DemoArgs, context: &Context) -> anyhow::Result<Option<Summa
         ..Surroundings::default()
     };
     let config = config(data, &receiver)?;
-    let app = App::build(config, surroundings.clone(), shutdown.clone()).await?;
+    // A signal ends the show; the program behind it ends when its subscriptions are gone.
+    let behind = Shutdown {
+        soft: CancellationToken::new(),
+        hard: shutdown.hard.clone(),
+    };
+    let app = App::build(config, surroundings.clone(), behind.clone()).await?;
     let stage = Stage {
         store: app.store(),
         entrance: app.entrance(),
         receiver,
-        shutdown: shutdown.clone(),
+        shutdown,
         // A directory that is used again holds the runs before; each is a tenant of its own.
         workspace: run_workspace(&surroundings)?,
         started: surroundings.clock.monotonic(),
@@ -122,7 +127,7 @@ async fn play(args: &DemoArgs, context: &Context) -> anyhow::Result<Option<Summa
             .delete_subscription(&stage.workspace, id)
             .await?;
     }
-    shutdown.begin();
+    behind.begin();
     running.await??;
     receiver_end.cancel();
     summary

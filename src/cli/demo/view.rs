@@ -3,11 +3,10 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
 use console::Term;
 
 use super::receiver::Tally;
+use crate::cli::output;
 
 /// One row: a subscription and what its hook saw.
 pub(super) struct Row {
@@ -53,19 +52,28 @@ impl View {
         if !self.live {
             return self.term.write_line(&summary);
         }
+        let (height, width) = self.term.size();
+        let (height, width) = (usize::from(height), usize::from(width));
         let table = table(rows);
+        let summary = format!("{summary}   (Ctrl-C ends it)");
+        // Only what fits is drawn: what has scrolled away cannot be drawn over.
+        let mut lines: Vec<&str> = table.lines().collect();
+        if lines.len() + 2 > height {
+            lines.clear();
+        }
+        lines.push(&summary);
         self.term.clear_last_lines(self.lines)?;
-        self.term.write_line(&table)?;
-        self.term
-            .write_line(&format!("{summary}   (Ctrl-C ends it)"))?;
-        self.lines = table.lines().count() + 1;
+        for line in &lines {
+            self.term
+                .write_line(&console::truncate_str(line, width.max(1) - 1, "…"))?;
+        }
+        self.lines = lines.len();
         Ok(())
     }
 }
 
 fn table(rows: &[Row]) -> String {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header([
+    let header = [
         "subscription",
         "wants",
         "format",
@@ -73,9 +81,9 @@ fn table(rows: &[Row]) -> String {
         "refused once",
         "verified",
         "bad signature",
-    ]);
-    for row in rows {
-        table.add_row([
+    ];
+    let cells = rows.iter().map(|row| {
+        vec![
             row.name.to_owned(),
             row.wants.clone(),
             row.format.to_owned(),
@@ -83,12 +91,7 @@ fn table(rows: &[Row]) -> String {
             row.tally.refused.to_string(),
             row.tally.verified.to_string(),
             row.tally.forged.to_string(),
-        ]);
-    }
-    for column in 3..7 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.to_string()
+        ]
+    });
+    output::table(&header, cells)
 }

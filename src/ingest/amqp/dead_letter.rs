@@ -16,6 +16,7 @@ use super::connection::short;
 use super::error::AmqpError;
 use super::{delivery_count, topology};
 use crate::config;
+use crate::telemetry::metric;
 
 /// A message that cannot be used, and why.
 #[derive(Debug)]
@@ -161,7 +162,7 @@ fn report(letters: &[Letter], burials: &[Burial]) {
             ),
         }
     }
-    counter!("forge_events_total", "outcome" => "dead_lettered").increment(letters.len() as u64);
+    counter!(metric::EVENTS, "outcome" => "dead_lettered").increment(letters.len() as u64);
 }
 
 /// The message's own properties, with our headers. Left out are `expiration`, since a dead letter

@@ -18,6 +18,7 @@ use crate::health::{Health, Part};
 use crate::ingest::{Acceptor, Decoder};
 use crate::reconnect::Reconnect;
 use crate::shutdown::Shutdown;
+use crate::telemetry::metric;
 
 mod connection;
 mod consumer;
@@ -60,7 +61,7 @@ pub async fn run(
         last: None,
     };
     let mut reconnect = Reconnect::default();
-    gauge!("forge_amqp_connected").set(0.0);
+    gauge!(metric::AMQP_CONNECTED).set(0.0);
     health.down(Part::Broker, "not connected yet");
     while !shutdown.soft.is_cancelled() {
         let session = async {
@@ -87,7 +88,7 @@ pub async fn run(
             ended = session => ended,
             () = shutdown.hard.cancelled() => Ended::Stopped,
         };
-        gauge!("forge_amqp_connected").set(0.0);
+        gauge!(metric::AMQP_CONNECTED).set(0.0);
         match ended {
             Ended::Stopped => break,
             Ended::StoreAway(reason) => reporter.down(Part::Database, reason),
@@ -131,7 +132,7 @@ impl Reporter {
     fn up(&mut self, settings: &config::Amqp) {
         self.last = None;
         self.health.up(Part::Broker);
-        gauge!("forge_amqp_connected").set(1.0);
+        gauge!(metric::AMQP_CONNECTED).set(1.0);
         tracing::info!(
             queue = settings.events_queue,
             exchange = settings.events_exchange,
