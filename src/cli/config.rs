@@ -2,9 +2,11 @@
 
 use anyhow::Context as _;
 use clap::Subcommand;
+use secrecy::ExposeSecret;
 use serde::Serialize;
 
 use super::{CliError, Context};
+use crate::store::vault::MasterKey;
 
 /// What to do with the configuration.
 #[derive(Clone, Copy, Debug, Subcommand)]
@@ -23,9 +25,15 @@ struct Checked {
 /// Runs it. A wrong configuration never comes this far.
 pub fn run(command: ConfigCommand, context: &Context) -> Result<(), CliError> {
     match command {
-        ConfigCommand::Check => context.output.print(&Checked { valid: true }, |_| {
-            "the configuration is right".to_owned()
-        }),
+        ConfigCommand::Check => {
+            // Its form is the vault's to judge, not the configuration's.
+            if let Some(key) = &context.config.master_key {
+                MasterKey::parse(key.expose_secret())?;
+            }
+            context.output.print(&Checked { valid: true }, |_| {
+                "the configuration is right".to_owned()
+            })
+        }
         ConfigCommand::Show => {
             let text = toml::to_string(&context.config).context("writing TOML")?;
             context.output.print(&context.config, |_| text)

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use lapin::uri::AMQPUri;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
@@ -79,14 +77,6 @@ impl Problems {
 }
 
 fn database(config: &Config, found: &mut Problems) {
-    if let Some(key) = &config.master_key {
-        let bytes = STANDARD.decode(key.expose_secret().trim());
-        found.require(
-            bytes.is_ok_and(|bytes| bytes.len() == 32),
-            "master_key",
-            "must be 32 bytes in base64 (openssl rand -base64 32)",
-        );
-    }
     if !is_database_url(&config.database.url) {
         found.add(
             "database.url",

@@ -33,7 +33,9 @@ pub struct MasterKey(SecretBox<[u8; KEY_BYTES]>);
 impl MasterKey {
     /// Reads a key written as base64 of 32 bytes (`openssl rand -base64 32`).
     pub fn parse(text: &str) -> Result<Self> {
-        const WRONG: StoreError = StoreError::MasterKey("must be 32 bytes in base64");
+        const WRONG: StoreError = StoreError::MasterKey(
+            "FORGE_MASTER_KEY, or the key file, must hold 32 bytes in base64",
+        );
         let bytes = STANDARD.decode(text.trim()).map_err(|_| WRONG)?;
         let bytes: [u8; KEY_BYTES] = bytes.try_into().map_err(|_| WRONG)?;
         Ok(Self(SecretBox::new(Box::new(bytes))))

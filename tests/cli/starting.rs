@@ -100,7 +100,8 @@ fn a_database_under_another_key_is_refused() {
 #[test]
 fn a_malformed_key_is_refused_without_being_repeated() {
     let home = Home::new().with("FORGE_MASTER_KEY", "s3cret");
-    assert_snapshot!(home.fails(2, &["migrate"]), @"error: master key: must be 32 bytes in base64");
+    home.fails(2, &["config", "check"]);
+    assert_snapshot!(home.fails(2, &["migrate"]), @"error: master key: FORGE_MASTER_KEY, or the key file, must hold 32 bytes in base64");
 }
 
 #[test]
