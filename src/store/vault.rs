@@ -154,9 +154,8 @@ impl Vault {
 
     /// Whether a kept check value was made under this key.
     pub fn check(&self, value: &[u8]) -> Result<()> {
-        const OTHER: StoreError = StoreError::MasterKey(
-            "is not the one that this database was made with; nothing was changed",
-        );
+        const OTHER: StoreError =
+            StoreError::MasterKey("is not the one that this database was made with");
         match self.open(CHECK_CONTEXT, value) {
             Ok(plaintext) if plaintext == CHECK_PLAINTEXT => Ok(()),
             _ => Err(OTHER),
