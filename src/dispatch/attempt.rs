@@ -44,13 +44,7 @@ pub async fn run(parts: &Parts, delivery: &LeasedDelivery) -> Settlement {
     let (attempt, verdict) = verdict;
     log(delivery, attempt.as_ref(), &verdict);
     count(attempt.as_ref(), &verdict);
-    Settlement {
-        delivery: delivery.id,
-        workspace: delivery.payload.event().workspace.clone(),
-        epoch: delivery.epoch,
-        verdict,
-        attempt,
-    }
+    Settlement::of(delivery, verdict, attempt)
 }
 
 /// Whether an attempt begun now could still be without a settled outcome when the lease ends. The

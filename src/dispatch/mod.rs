@@ -155,7 +155,7 @@ impl Dispatcher {
                 let mut left = RUN_BUDGET;
                 for delivery in &run {
                     let settlement = if left.is_zero() || soft.is_cancelled() {
-                        released(delivery)
+                        Settlement::of(delivery, Verdict::Released, None)
                     } else {
                         attempt::run(&parts, delivery).await
                     };
@@ -183,17 +183,6 @@ fn spent(settlement: &Settlement) -> Duration {
     match &settlement.attempt {
         Some(attempt) if settlement.verdict != Verdict::Gone => attempt.duration,
         _ => RUN_BUDGET,
-    }
-}
-
-/// A leased delivery given back unsent.
-fn released(delivery: &LeasedDelivery) -> Settlement {
-    Settlement {
-        delivery: delivery.id,
-        workspace: delivery.payload.event().workspace.clone(),
-        epoch: delivery.epoch,
-        verdict: Verdict::Released,
-        attempt: None,
     }
 }
 

@@ -158,19 +158,44 @@ pub struct Claim {
     pub max_bytes: usize,
 }
 
-/// What is to be written for one leased delivery.
+/// What is to be written for one leased delivery. It carries what the lease told of the delivery,
+/// so that history can be written without reading the queue's row first: while the lease token
+/// still matches, that row is as it was then.
 #[derive(Clone, Debug)]
 pub struct Settlement {
     /// Which delivery.
     pub delivery: DeliveryId,
-    /// The tenant, for the attempt's row.
+    /// The event that it carries.
+    pub event: EventId,
+    /// Where it goes.
+    pub subscription: SubscriptionId,
+    /// The tenant.
     pub workspace: WorkspaceId,
     /// The lease token that it was sent under.
     pub epoch: i32,
+    /// Attempts made before this one.
+    pub attempts_before: u32,
     /// What becomes of it.
     pub verdict: Verdict,
     /// What the attempt met; `None` only for [`Verdict::Released`].
     pub attempt: Option<Attempt>,
+}
+
+impl Settlement {
+    /// What is to be written for this delivery.
+    pub fn of(delivery: &LeasedDelivery, verdict: Verdict, attempt: Option<Attempt>) -> Self {
+        let event = delivery.payload.event();
+        Self {
+            delivery: delivery.id,
+            event: event.id,
+            subscription: delivery.target.id(),
+            workspace: event.workspace.clone(),
+            epoch: delivery.epoch,
+            attempts_before: delivery.attempts,
+            verdict,
+            attempt,
+        }
+    }
 }
 
 /// What a settle found.

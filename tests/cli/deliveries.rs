@@ -8,7 +8,6 @@ use forge_dispatch::clock::SystemClock;
 use forge_dispatch::config::Config;
 use forge_dispatch::domain::attempt::{Attempt, ErrorClass, Trigger};
 use forge_dispatch::domain::delivery::{Lane, Verdict};
-use forge_dispatch::domain::ids::WorkspaceId;
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{self, Claim, Leasing, Settlement, Store};
 use insta::{assert_json_snapshot, assert_snapshot};
@@ -57,14 +56,11 @@ async fn fail_once(home: &Home, excerpt: &str) {
     };
     let settlements: Vec<Settlement> = leased
         .iter()
-        .map(|delivery| Settlement {
-            delivery: delivery.id,
-            workspace: WorkspaceId::default(),
-            epoch: delivery.epoch,
-            verdict: Verdict::Retry {
+        .map(|delivery| {
+            let verdict = Verdict::Retry {
                 delay: Duration::from_hours(1),
-            },
-            attempt: Some(attempt.clone()),
+            };
+            Settlement::of(delivery, verdict, Some(attempt.clone()))
         })
         .collect();
     assert_eq!(settlements.len(), 1);

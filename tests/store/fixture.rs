@@ -203,13 +203,7 @@ pub(super) fn settlement(delivery: &LeasedDelivery, verdict: Verdict) -> Settlem
         Verdict::Gone => Some(refused(410)),
         Verdict::Released => None,
     };
-    Settlement {
-        delivery: delivery.id,
-        workspace: delivery.payload.event().workspace.clone(),
-        epoch: delivery.epoch,
-        verdict,
-        attempt,
-    }
+    Settlement::of(delivery, verdict, attempt)
 }
 
 pub(super) async fn settle(

@@ -475,8 +475,11 @@ async fn settling_in_another_workspace_is_settling_nothing(db: &TestDatabase) {
 async fn an_unknown_delivery_is_a_lost_lease(db: &TestDatabase) {
     let unknown = Settlement {
         delivery: forge_dispatch::entropy::Entropy::system().id(SystemClock.now()),
+        event: forge_dispatch::entropy::Entropy::system().id(SystemClock.now()),
+        subscription: forge_dispatch::entropy::Entropy::system().id(SystemClock.now()),
         workspace: WorkspaceId::default(),
         epoch: 1,
+        attempts_before: 0,
         verdict: Verdict::Failed,
         attempt: Some(refused(500)),
     };
