@@ -32,6 +32,7 @@ pub(crate) mod publisher;
 pub(crate) mod queues;
 pub(crate) mod receiver;
 pub(crate) mod services;
+mod services_tests;
 pub(crate) mod simple;
 
 use std::time::Duration;

@@ -109,6 +109,11 @@ impl<P: Program> Server<P> {
         self.program.url()
     }
 
+    /// Its process, while it runs.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Stops it in good order.
     pub(crate) async fn stop(&mut self) {
         self.end(self.program.graceful()).await;

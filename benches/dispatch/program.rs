@@ -1,0 +1,299 @@
+//! The program under measurement, and everything that is said to it.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child as Process, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use forge_dispatch::clock::{Clock, SystemClock, pause};
+use forge_dispatch::config::{self, Config};
+use forge_dispatch::domain::ids::WorkspaceId;
+use forge_dispatch::domain::secret::SigningSecret;
+use forge_dispatch::domain::subscription::{
+    BodyFormat, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
+};
+use forge_dispatch::entropy::Entropy;
+use forge_dispatch::store::{self, NewSubscription, Store};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::child::Child;
+use crate::feeder;
+use crate::publisher::Publisher;
+
+/// How long anything may take that is not measured.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where events come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Entry {
+    /// A broker at this URL.
+    Amqp(SecretString),
+    /// The feeder's own hands.
+    Feeder,
+}
+
+/// A program on a database of its own. Dropping it ends it.
+pub(crate) struct Program {
+    process: Running,
+    /// The same database, for what the bench itself reads and writes.
+    pub(crate) store: Arc<dyn Store>,
+    publisher: Option<Publisher>,
+    runs: u32,
+}
+
+enum Running {
+    Serve(Process),
+    Feeder(Child),
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Self::Serve(process) = self {
+            // It may have ended by itself.
+            process.kill().ok();
+            process.wait().ok();
+        }
+    }
+}
+
+/// What the client may dial here.
+pub(crate) fn egress() -> config::Egress {
+    config::Egress {
+        allow: vec!["127.0.0.0/8".parse().expect("a rule")],
+        allow_http: true,
+        ..config::Egress::default()
+    }
+}
+
+/// A place for a program that is not started yet: its database is there and can be filled.
+pub(crate) struct Place {
+    directory: PathBuf,
+    config: Config,
+    pub(crate) store: Arc<dyn Store>,
+}
+
+impl Place {
+    /// A fresh database at `url`; files go to `directory`.
+    pub(crate) async fn new(url: SecretString, directory: PathBuf) -> anyhow::Result<Self> {
+        fs::create_dir_all(&directory)?;
+        let mut config = Config {
+            master_key: Some(SecretString::from(
+                "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=",
+            )),
+            egress: egress(),
+            ..Config::default()
+        };
+        config.database.url = url;
+        let store = store::open(&config, Arc::new(SystemClock), &Entropy::system()).await?;
+        store.migrate().await?;
+        Ok(Self {
+            directory,
+            config,
+            store,
+        })
+    }
+
+    /// Registers a subscription to everything.
+    pub(crate) async fn subscribe(&self, url: &str) -> anyhow::Result<Subscription> {
+        subscribe(&*self.store, url).await
+    }
+
+    /// Starts the program here and waits until it is ready.
+    pub(crate) async fn start(self, entry: Entry) -> anyhow::Result<Program> {
+        let file = self.directory.join("forge-dispatch.toml");
+        let ops = free_address()?;
+        fs::write(&file, toml(&self.config, &entry, ops))?;
+        let log = File::create(self.directory.join("log"))?;
+        let process = match &entry {
+            Entry::Amqp(_) => Running::Serve(serve(&self.config, &file, log)?),
+            Entry::Feeder => Running::Feeder(Child::start_logging(
+                feeder::ROLE,
+                &[file.display().to_string()],
+                log,
+            )?),
+        };
+        let publisher = match entry {
+            Entry::Amqp(url) => Some(Publisher::new(url, self.config.amqp.clone()).await?),
+            Entry::Feeder => None,
+        };
+        until(PATIENCE, "the program is ready", async || {
+            Ok(ready(ops).await)
+        })
+        .await?;
+        Ok(Program {
+            process,
+            store: self.store,
+            publisher,
+            runs: 0,
+        })
+    }
+}
+
+impl Program {
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        match &self.process {
+            Running::Serve(process) => process.id(),
+            Running::Feeder(child) => child.id(),
+        }
+    }
+
+    /// Gives it events as fast as it, or the broker, takes them.
+    pub(crate) async fn feed(&mut self, count: usize, data_bytes: usize) -> anyhow::Result<()> {
+        self.runs += 1;
+        match (&mut self.process, &self.publisher) {
+            (_, Some(publisher)) => publisher.publish(self.runs, count, data_bytes).await,
+            (Running::Feeder(child), None) => {
+                let answer = child.ask(&format!("{} {count} {data_bytes}", self.runs))?;
+                anyhow::ensure!(answer == "fed", "feeding: {answer}");
+                Ok(())
+            }
+            (Running::Serve(_), None) => anyhow::bail!("there is no broker"),
+        }
+    }
+
+    /// Gives it events at a steady rate, for so long.
+    pub(crate) async fn feed_at(
+        &mut self,
+        per_second: u32,
+        duration: Duration,
+        data_bytes: usize,
+    ) -> anyhow::Result<usize> {
+        self.runs += 1;
+        let publisher = self.publisher.as_ref().context("a broker")?;
+        let run = self.runs;
+        publisher
+            .publish_at(run, per_second, duration, data_bytes)
+            .await
+    }
+
+    /// Waits until nothing waits and nothing is in flight: all that was accepted is settled.
+    pub(crate) async fn settled(&self) -> anyhow::Result<()> {
+        until(Duration::from_secs(600), "everything is settled", async || {
+            let depth = self.store.queue_depth().await?;
+            Ok(depth.pending == 0 && depth.in_flight == 0)
+        })
+        .await
+    }
+
+    /// Ends it in good order.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.id())?).context("a process")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        if let Running::Serve(process) = &mut self.process {
+            tokio::task::block_in_place(|| process.wait())?;
+        }
+        self.store.close().await;
+        Ok(())
+    }
+}
+
+/// Registers a subscription to everything.
+pub(crate) async fn subscribe(store: &dyn Store, url: &str) -> anyhow::Result<Subscription> {
+    let (entropy, now) = (Entropy::system(), SystemClock.now());
+    let new = NewSubscription {
+        id: entropy.id(now),
+        workspace: WorkspaceId::default(),
+        spec: SubscriptionSpec {
+            url: TargetUrl::new(url)?,
+            description: String::new(),
+            event_types: vec!["*".parse()?],
+            project_ids: None,
+            format: BodyFormat::Standard,
+            max_concurrency: None,
+            retry_schedule: None,
+        },
+        secret_id: entropy.id(now),
+        secret: SigningSecret::generate(entropy.bytes()),
+    };
+    Ok(store.create_subscription(&new).await?)
+}
+
+/// Disables or enables one.
+pub(crate) async fn set_status(
+    store: &dyn Store,
+    subscription: &mut Subscription,
+    status: SubscriptionStatus,
+) -> anyhow::Result<()> {
+    *subscription = store
+        .update_subscription(
+            &subscription.workspace,
+            subscription.id,
+            subscription.version,
+            &subscription.spec,
+            &status,
+        )
+        .await?
+        .context("the subscription is there")?;
+    Ok(())
+}
+
+/// The real binary.
+fn serve(config: &Config, file: &Path, log: File) -> anyhow::Result<Process> {
+    let key = config.master_key.as_ref().context("a key")?;
+    Ok(Command::new(env!("CARGO_BIN_EXE_forge-dispatch"))
+        .args(["serve", "--config"])
+        .arg(file)
+        .env("FORGE_MASTER_KEY", key.expose_secret())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()?)
+}
+
+/// The defaults, but for what the machine makes necessary.
+fn toml(config: &Config, entry: &Entry, ops: SocketAddr) -> String {
+    let database = config.database.url.expose_secret();
+    let key = config
+        .master_key
+        .as_ref()
+        .map_or("", |key| key.expose_secret());
+    let broker = match entry {
+        Entry::Amqp(url) => format!("[amqp]\nurl = {:?}\n", url.expose_secret()),
+        Entry::Feeder => String::new(),
+    };
+    format!(
+        "master_key = {key:?}\n[database]\nurl = {database:?}\n{broker}[ops]\nlisten = \"{ops}\"\n\
+         [egress]\nallow_http = true\nallow = [\"127.0.0.0/8\"]\n[log]\nformat = \"json\"\n"
+    )
+}
+
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// Whether the health port says that the program is ready.
+pub(crate) async fn ready(ops: SocketAddr) -> bool {
+    let ask = async {
+        let mut stream = TcpStream::connect(ops).await?;
+        stream
+            .write_all(b"GET /readyz HTTP/1.0\r\nhost: localhost\r\n\r\n")
+            .await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        std::io::Result::Ok(answer.contains(" 200 ") && !answer.contains("degraded"))
+    };
+    ask.await.unwrap_or(false)
+}
+
+/// Looks every few milliseconds until the condition holds, for so long.
+pub(crate) async fn until(
+    patience: Duration,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let look = async {
+        while !condition().await? {
+            pause(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(patience, look)
+        .await
+        .with_context(|| format!("not within {patience:?}: {what}"))?
+}
