@@ -28,14 +28,19 @@ pub(crate) async fn main() -> anyhow::Result<ExitCode> {
     telemetry::log_to_stderr(&config.log)?;
     let shutdown = Shutdown::default();
     shutdown.watch_signals()?;
-    let app = App::build(config, Surroundings::default(), shutdown).await?;
+    let app = App::build(config, Surroundings::default(), shutdown.clone()).await?;
     let entrance = app.entrance();
     let runtime = tokio::runtime::Handle::current();
     std::thread::spawn(move || {
         for order in std::io::stdin().lines().map_while(Result::ok) {
             let fed = runtime.block_on(feed(&entrance, &order));
-            println!("{}", fed.map_or_else(|error| format!("{error:#}"), |()| "fed".to_owned()));
+            println!(
+                "{}",
+                fed.map_or_else(|error| format!("{error:#}"), |()| "fed".to_owned())
+            );
         }
+        // Nobody can give any more orders.
+        shutdown.begin();
     });
     app.run().await?;
     Ok(ExitCode::SUCCESS)

@@ -9,7 +9,10 @@ pub(crate) fn description() -> String {
         text.lines()
             .find(|line| line.starts_with(name))
             .and_then(|line| line.split_once(':'))
-            .map_or_else(|| "unknown".to_owned(), |(_, value)| value.trim().to_owned())
+            .map_or_else(
+                || "unknown".to_owned(),
+                |(_, value)| value.trim().to_owned(),
+            )
     };
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

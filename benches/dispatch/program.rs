@@ -1,6 +1,7 @@
 //! The program under measurement, and everything that is said to it.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child as Process, Command, Stdio};
@@ -47,17 +48,23 @@ pub(crate) struct Program {
 }
 
 enum Running {
-    Serve(Process),
+    Serve(Served),
     Feeder(Child),
 }
 
-impl Drop for Running {
+/// The real binary, kept by a shell that ends it when this process is gone, however it went.
+struct Served {
+    shell: Process,
+    id: u32,
+}
+
+/// Starts the program, says its process id, and ends it with its own standard input.
+const KEEPER: &str = r#""$@" </dev/null >/dev/null & echo $!; cat >/dev/null; kill -KILL $!"#;
+
+impl Drop for Served {
     fn drop(&mut self) {
-        if let Self::Serve(process) = self {
-            // It may have ended by itself.
-            process.kill().ok();
-            process.wait().ok();
-        }
+        drop(self.shell.stdin.take());
+        self.shell.wait().ok();
     }
 }
 
@@ -138,7 +145,7 @@ impl Program {
     /// Its process.
     pub(crate) fn id(&self) -> u32 {
         match &self.process {
-            Running::Serve(process) => process.id(),
+            Running::Serve(served) => served.id,
             Running::Feeder(child) => child.id(),
         }
     }
@@ -174,20 +181,27 @@ impl Program {
 
     /// Waits until nothing waits and nothing is in flight: all that was accepted is settled.
     pub(crate) async fn settled(&self) -> anyhow::Result<()> {
-        until(Duration::from_secs(600), "everything is settled", async || {
-            let depth = self.store.queue_depth().await?;
-            Ok(depth.pending == 0 && depth.in_flight == 0)
-        })
+        until(
+            Duration::from_secs(600),
+            "everything is settled",
+            async || {
+                let depth = self.store.queue_depth().await?;
+                Ok(depth.pending == 0 && depth.in_flight == 0)
+            },
+        )
         .await
     }
 
     /// Ends it in good order.
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.id())?).context("a process")?;
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        if let Running::Serve(process) = &mut self.process {
-            tokio::task::block_in_place(|| process.wait())?;
-        }
+        let path = PathBuf::from(format!("/proc/{}/exe", self.id()));
+        until(PATIENCE, "the program has ended", async || {
+            // A process that nobody has waited for yet has no executable any more.
+            Ok(fs::read_link(&path).is_err())
+        })
+        .await?;
         self.store.close().await;
         Ok(())
     }
@@ -233,17 +247,24 @@ pub(crate) async fn set_status(
     Ok(())
 }
 
-/// The real binary.
-fn serve(config: &Config, file: &Path, log: File) -> anyhow::Result<Process> {
+fn serve(config: &Config, file: &Path, log: File) -> anyhow::Result<Served> {
     let key = config.master_key.as_ref().context("a key")?;
-    Ok(Command::new(env!("CARGO_BIN_EXE_forge-dispatch"))
+    let mut shell = Command::new("sh")
+        .args(["-c", KEEPER, "sh", env!("CARGO_BIN_EXE_forge-dispatch")])
         .args(["serve", "--config"])
         .arg(file)
         .env("FORGE_MASTER_KEY", key.expose_secret())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .stderr(log)
-        .spawn()?)
+        .spawn()?;
+    let mut id = String::new();
+    let out = shell.stdout.take().context("its standard output")?;
+    BufReader::new(out).read_line(&mut id)?;
+    Ok(Served {
+        shell,
+        id: id.trim().parse()?,
+    })
 }
 
 /// The defaults, but for what the machine makes necessary.

@@ -69,7 +69,8 @@ impl Publisher {
         let count = usize::try_from(duration.as_secs() * u64::from(per_second))?;
         let mut unconfirmed = Vec::new();
         for number in 0..count {
-            let due = Duration::from_secs_f64(f64::from(u32::try_from(number)?) / f64::from(per_second));
+            let due =
+                Duration::from_secs_f64(f64::from(u32::try_from(number)?) / f64::from(per_second));
             sleep_until(begun + due).await;
             unconfirmed.push(self.send(&envelope(run, number, data_bytes)).await?);
             if unconfirmed.len() >= WINDOW * 4 {

@@ -133,7 +133,16 @@ impl Report {
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([
-        "SCENARIO", "BYTES", "PER SECOND", "RAW", "RATIO", "P50", "P95", "P99", "P99.9", "MEMORY",
+        "SCENARIO",
+        "BYTES",
+        "PER SECOND",
+        "RAW",
+        "RATIO",
+        "P50",
+        "P95",
+        "P99",
+        "P99.9",
+        "MEMORY",
         "CPU PER DELIVERY (program, database, broker, receiver)",
     ]);
     for row in rows {

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! accept (born leased) ─▶ hand_over ─┐
-//!                                    ├─▶ attempt ─▶ outcome ─▶ settle (batched) ─▶ store
+//!                                    ├─▶ lines ─▶ attempt ─▶ outcome ─▶ settle (batched) ─▶ store
 //! scheduler (due, claim) ────────────┘
 //! ```
 //!
-//! - [`permits`]: the right to have a delivery in flight; what keeps memory and neighbours bounded.
+//! - [`lines`]: leased deliveries in memory, and whose turn it is.
+//! - [`permits`]: how slots, rooms and bytes are shared; what keeps memory and neighbours bounded.
 //! - [`scheduler`]: finds due work and claims it, as much as there are permits.
 //! - [`attempt`]: signs and sends one delivery.
 //! - [`outcome`]: what an answer means; pure.
@@ -15,6 +16,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config;
-use crate::domain::delivery::{Lane, Verdict};
+use crate::domain::delivery::Verdict;
 use crate::domain::retry::RetrySchedule;
 use crate::egress::client::WebhookClient;
 use crate::entropy::Entropy;
@@ -34,12 +36,13 @@ use crate::store::{LeasedDelivery, Leasing, Settlement, Store};
 use crate::wake::Wake;
 
 pub mod attempt;
+pub mod lines;
 pub mod outcome;
-pub mod permits;
+mod permits;
 pub mod scheduler;
 pub mod settle;
 
-use permits::Ledger;
+use lines::{Flight, Lines};
 
 /// What the dispatcher is built of.
 pub struct Parts {
@@ -67,7 +70,7 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Dispatcher {
     parts: Arc<Parts>,
-    ledger: Arc<Ledger>,
+    lines: Arc<Lines>,
     attempts: TaskTracker,
     settlements: mpsc::Sender<Settlement>,
     wake: Arc<Wake>,
@@ -90,7 +93,7 @@ impl Dispatcher {
         let high_water = parts.settings.settle_batch * 4;
         let (settlements, receiver) = mpsc::channel(high_water);
         let dispatcher = Self {
-            ledger: Arc::new(Ledger::new(&parts.settings)),
+            lines: Arc::new(Lines::new(&parts.settings)),
             parts: Arc::new(parts),
             attempts: TaskTracker::new(),
             settlements,
@@ -109,7 +112,7 @@ impl Dispatcher {
         let finish = CancellationToken::new();
         let mut settler = tokio::spawn(settle::run(
             Arc::clone(&self.parts),
-            Arc::clone(&self.ledger),
+            Arc::clone(&self.lines),
             Arc::clone(&self.wake),
             settlements.0,
             finish.clone(),
@@ -125,7 +128,7 @@ impl Dispatcher {
             () = listening => Ok(()),
             ended = &mut settler => ended.map_err(Broken),
         };
-        self.ledger.close();
+        self.lines.close();
         outcome?;
         self.attempts.close();
         tracing::info!(in_flight = self.attempts.len(), "draining");
@@ -145,58 +148,65 @@ impl Dispatcher {
         }
     }
 
-    /// Sends leased deliveries of one subscription, one after another, under one permit.
-    fn start(&self, run: Vec<LeasedDelivery>, permit: Permit) {
-        let parts = Arc::clone(&self.parts);
-        let settlements = self.settlements.clone();
-        let Shutdown { soft, hard } = self.shutdown.clone();
-        self.attempts.spawn(async move {
-            let sending = async {
-                let mut left = RUN_BUDGET;
-                for delivery in &run {
-                    let settlement = if left.is_zero() || soft.is_cancelled() {
-                        Settlement::of(delivery, Verdict::Released, None)
-                    } else {
-                        attempt::run(&parts, delivery).await
-                    };
-                    left = left.saturating_sub(spent(&settlement));
-                    // Only a settler that is gone refuses; then the lease runs out.
-                    drop(settlements.send(settlement).await);
+    /// Takes leased deliveries into their lines and sends what may be sent now.
+    fn start(&self, leased: impl IntoIterator<Item = (LeasedDelivery, Permit)>) {
+        self.lines.push(leased);
+        self.launch();
+    }
+
+    /// Starts all that may be sent now.
+    fn launch(&self) {
+        while let Some(flight) = self.lines.next() {
+            let dispatcher = self.clone();
+            self.attempts.spawn(async move {
+                tokio::select! {
+                    () = dispatcher.fly(flight) => {}
+                    () = dispatcher.shutdown.hard.cancelled() => {}
                 }
-            };
-            tokio::select! {
-                () = sending => {}
-                () = hard.cancelled() => {}
-            }
-            drop(permit);
-        });
+            });
+        }
+    }
+
+    /// Sends one delivery after another, for as long as there are any that may be sent.
+    async fn fly(&self, flight: Flight) {
+        let mut next = Some(flight);
+        while let Some(flight) = next {
+            let settlement = self.attempt(&flight).await;
+            // Only a settler that is gone refuses; then the lease runs out.
+            drop(self.settlements.send(settlement).await);
+            next = self.lines.finish(flight);
+            // What ended may have made way for more than one.
+            self.launch();
+        }
+    }
+
+    async fn attempt(&self, flight: &Flight) -> Settlement {
+        let delivery = &flight.delivery;
+        if flight.since.elapsed() > LONGEST_WAIT {
+            self.lines.shorten(delivery);
+        } else if !self.shutdown.soft.is_cancelled() {
+            return attempt::run(&self.parts, delivery).await;
+        }
+        Settlement::of(delivery, Verdict::Released, None)
     }
 }
 
-/// How long a run goes on before it gives back what is left of it: behind a receiver that is slow,
-/// deliveries wait for a permit of their own in the queue, not for each other in memory.
-const RUN_BUDGET: Duration = Duration::from_millis(250);
+/// How long a delivery waits for its turn in memory before it is given back: behind a receiver that
+/// is slow, deliveries wait in the queue, where any replica can have them.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// What a settlement takes off its run's budget: the attempt's time, or all of it where nothing
-/// more is to be sent.
-fn spent(settlement: &Settlement) -> Duration {
-    match &settlement.attempt {
-        Some(attempt) if settlement.verdict != Verdict::Gone => attempt.duration,
-        _ => RUN_BUDGET,
-    }
-}
-
+#[async_trait]
 impl Intake for Dispatcher {
+    async fn relief(&self) {
+        self.lines.relief().await;
+    }
+
     fn admit(&self, target: &Target, bytes: usize) -> Option<Permit> {
-        self.ledger
-            .admit(target, Lane::Fresh, bytes)
-            .map(Permit::new)
+        self.lines.admit(target, bytes).map(Permit::new)
     }
 
     fn hand_over(&self, leased: Vec<(LeasedDelivery, Permit)>) {
-        for (delivery, permit) in leased {
-            self.start(vec![delivery], permit);
-        }
+        self.start(leased);
     }
 
     fn left_waiting(&self) {

@@ -1,6 +1,6 @@
-//! Finding due work and claiming it, as much as there are permits for.
+//! Finding due work and claiming it, as much as there is room for.
 //!
-//! Waits on events: a ring (commit, notification), a permit that comes back while work waits, the
+//! Waits on events: a ring (commit, notification), a line with room again while work waits, the
 //! next due time; and behind them a jittered poll, so that a lost ring costs a second, not a
 //! delivery.
 
@@ -12,7 +12,7 @@ use futures::FutureExt;
 use tokio::time::Instant;
 
 use super::Dispatcher;
-use super::permits::{Guard, Hunger};
+use super::lines::{Hunger, Room};
 use crate::clock::pause;
 use crate::domain::delivery::Lane;
 use crate::domain::event::MAX_EVENT_BYTES;
@@ -21,21 +21,14 @@ use crate::health::Part;
 use crate::reconnect::Reconnect;
 use crate::store::intake::Permit;
 use crate::store::targets::Target;
-use crate::store::{Claim, Due, LeasedDelivery, StoreError};
+use crate::store::{Claim, Due, StoreError};
 use crate::telemetry::metric;
 
 /// The most deliveries that one claim takes.
 const CLAIM_SIZE: usize = 500;
 
-/// The most deliveries that one permit takes at a time, to be sent one after another: with few
-/// permits a claim each would cost more than the sending.
-const RUN: usize = 8;
-
-/// How many permits a subscription takes in its turn, before the next one's.
+/// How many rooms a subscription takes in its turn, before the next one's.
 const QUANTUM: usize = 16;
-
-/// How long freed permits gather before a claim, so that a claim is not made for one of them.
-const GATHER: Duration = Duration::from_millis(2);
 
 /// How often deliveries of deleted subscriptions are looked for, and how many go at once.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -66,7 +59,7 @@ enum Progress {
     /// Nothing is due.
     NothingDue,
     /// Something is due, but nothing may be sent now.
-    NoPermit,
+    NoRoom,
 }
 
 async fn claim_loop(dispatcher: &Dispatcher) {
@@ -105,7 +98,7 @@ async fn claim_loop(dispatcher: &Dispatcher) {
     }
 }
 
-/// Waits for a reason to go on: a ring, a permit if one is missing, or the time to look again.
+/// Waits for a reason to go on: a ring, room if it is missing, or the time to look again.
 async fn wait(dispatcher: &Dispatcher, progress: Progress, look_at: Instant) {
     if progress == Progress::Claimed {
         return;
@@ -114,9 +107,7 @@ async fn wait(dispatcher: &Dispatcher, progress: Progress, look_at: Instant) {
         // Rung once more, for the next round to see that it was.
         () = dispatcher.wake.rung() => dispatcher.wake.ring(),
         () = tokio::time::sleep_until(look_at) => {}
-        () = dispatcher.ledger.permit_freed(), if progress == Progress::NoPermit => {
-            pause(GATHER).await;
-        }
+        () = dispatcher.lines.room_freed(), if progress == Progress::NoRoom => {}
     }
 }
 
@@ -130,14 +121,14 @@ async fn look_around(dispatcher: &Dispatcher) -> Result<Due, StoreError> {
         .filter(|(_, lane)| *lane == Lane::Fresh)
         .map(|(target, _)| target.id())
         .collect();
-    dispatcher.ledger.set_backlogged(|id| waiting.contains(&id));
+    dispatcher.lines.set_backlogged(|id| waiting.contains(&id));
     Ok(due)
 }
 
 impl View {
     async fn refresh(&mut self, dispatcher: &Dispatcher) -> Result<(), StoreError> {
         #[expect(clippy::cast_precision_loss, reason = "hundreds")]
-        metrics::gauge!(metric::IN_FLIGHT).set(dispatcher.ledger.in_flight() as f64);
+        metrics::gauge!(metric::IN_FLIGHT).set(dispatcher.lines.in_flight() as f64);
         let due = look_around(dispatcher).await?;
         let jitter = 0.8 + 0.4 * dispatcher.parts.entropy.unit();
         let poll = dispatcher.parts.settings.poll_interval.mul_f64(jitter);
@@ -147,15 +138,15 @@ impl View {
         Ok(())
     }
 
-    /// Claims in both lanes what permits allow, and starts it.
+    /// Claims in both lanes what there is room for, and starts it.
     async fn claim(&mut self, dispatcher: &Dispatcher) -> Result<Progress, StoreError> {
         if self.work.is_empty() {
-            dispatcher.ledger.mark_hungry(Hunger::Sated);
+            dispatcher.lines.mark_hungry(Hunger::Sated);
             return Ok(Progress::NothingDue);
         }
-        // Before the permits are asked for: one that comes back from here on rings.
-        dispatcher.ledger.mark_hungry(Hunger::Hungry);
-        let mut progress = Progress::NoPermit;
+        // Before room is asked for: what comes back from here on rings.
+        dispatcher.lines.mark_hungry(Hunger::Hungry);
+        let mut progress = Progress::NoRoom;
         let mut lanes = Lane::ALL;
         lanes.rotate_left(self.turn % Lane::ALL.len());
         self.turn = self.turn.wrapping_add(1);
@@ -170,12 +161,12 @@ impl View {
         Ok(progress)
     }
 
-    /// Permits for a claim, in rounds over the subscriptions that have work in the lane.
+    /// Rooms for a claim, in rounds over the subscriptions that have work in the lane.
     fn reserve(&self, dispatcher: &Dispatcher, lane: Lane) -> Reserved {
         let mut open: Vec<&Arc<Target>> = self
             .work
             .iter()
-            .filter(|(_, of)| *of == lane)
+            .filter(|(target, of)| *of == lane && dispatcher.lines.has_room(target, lane))
             .map(|(target, _)| target)
             .collect();
         // Half a turn a round: the turn's last bit is the lane's.
@@ -188,7 +179,7 @@ impl View {
         while left > 0 && !open.is_empty() {
             open.retain(|target| {
                 let wanted = QUANTUM.min(left);
-                let got = dispatcher.ledger.reserve(target, lane, wanted);
+                let got = dispatcher.lines.reserve(target, lane, wanted);
                 left -= got.len();
                 let full = got.len() == wanted;
                 if !got.is_empty() {
@@ -208,43 +199,40 @@ impl View {
     ) -> Result<(), StoreError> {
         let parts = &dispatcher.parts;
         // Half of what is free: the other half is for those that come while this is being sent.
-        let max_bytes = dispatcher.ledger.bytes_free() / 2;
-        let permits: usize = reserved.values().map(Vec::len).sum();
-        let run = (CLAIM_SIZE / permits).clamp(1, RUN);
+        let max_bytes = dispatcher.lines.bytes_free() / 2;
         let claim = Claim {
             leasing: parts.leasing,
             grace: parts.settings.lease_grace,
             lane,
             wants: reserved
                 .iter()
-                .map(|(id, guards)| (*id, guards.len() * run))
+                .map(|(id, rooms)| (*id, rooms.len()))
                 .collect(),
             max_bytes,
         };
-        let mut claimed: HashMap<SubscriptionId, Vec<LeasedDelivery>> = HashMap::new();
-        for delivery in parts.store.claim(&claim).await? {
-            claimed
-                .entry(delivery.target.id())
-                .or_default()
-                .push(delivery);
-        }
+        let claimed = parts.store.claim(&claim).await?;
         let nothing = claimed.is_empty();
         let mut bytes = 0;
-        let mut spent = HashSet::new();
-        for (id, wanted) in &claim.wants {
-            let deliveries = claimed.remove(id).unwrap_or_default();
-            if deliveries.len() < *wanted {
-                spent.insert(*id);
-            }
-            let guards = reserved.remove(id).unwrap_or_default();
-            let runs = runs(deliveries, guards.len());
-            for (mut guard, run) in guards.into_iter().zip(runs) {
-                let size = run.iter().map(size).sum();
-                bytes += size;
-                guard.charge(size);
-                dispatcher.start(run, Permit::new(guard));
-            }
+        let mut ready = Vec::with_capacity(claimed.len());
+        for delivery in claimed {
+            let rooms = reserved.get_mut(&delivery.target.id());
+            // A store gives no more than it was asked for; without room there would be no bound.
+            let Some(mut room) = rooms.and_then(Vec::pop) else {
+                tracing::error!(delivery = %delivery.id, "claimed, but not asked for");
+                continue;
+            };
+            let size = delivery.payload.event().envelope.len();
+            bytes += size;
+            room.charge(size);
+            ready.push((delivery, Permit::new(room)));
         }
+        dispatcher.start(ready);
+        // What has rooms left over gave less than it was asked for.
+        let spent: HashSet<SubscriptionId> = reserved
+            .into_iter()
+            .filter(|(_, rooms)| !rooms.is_empty())
+            .map(|(id, _)| id)
+            .collect();
         // A subscription that gave less than it was asked for has no more, unless it may have been
         // the bytes that ended the claim: the next event could have been the largest there is.
         if nothing || bytes + MAX_EVENT_BYTES <= max_bytes {
@@ -255,22 +243,8 @@ impl View {
     }
 }
 
-/// Deals deliveries, oldest first, to at most so many runs.
-fn runs(deliveries: Vec<LeasedDelivery>, permits: usize) -> Vec<Vec<LeasedDelivery>> {
-    let mut runs = vec![Vec::new(); permits.min(deliveries.len())];
-    let count = runs.len();
-    for (index, delivery) in deliveries.into_iter().enumerate() {
-        runs[index % count].push(delivery);
-    }
-    runs
-}
-
-/// Permits in hand, by the subscription that they are for.
-type Reserved = HashMap<SubscriptionId, Vec<Guard>>;
-
-fn size(delivery: &LeasedDelivery) -> usize {
-    delivery.payload.event().envelope.len()
-}
+/// Rooms in hand, by the subscription that they are for.
+type Reserved = HashMap<SubscriptionId, Vec<Room>>;
 
 /// Cancels what waits for subscriptions that were deleted.
 async fn sweep_loop(dispatcher: &Dispatcher) {

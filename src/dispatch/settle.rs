@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Parts;
-use super::permits::Ledger;
+use super::lines::Lines;
 use crate::clock::pause;
 use crate::domain::delivery::Verdict;
 use crate::domain::ids::OwnerId;
@@ -20,7 +20,7 @@ use crate::wake::Wake;
 /// token.
 pub async fn run(
     parts: Arc<Parts>,
-    ledger: Arc<Ledger>,
+    lines: Arc<Lines>,
     wake: Arc<Wake>,
     mut settlements: mpsc::Receiver<Settlement>,
     finish: CancellationToken,
@@ -29,7 +29,7 @@ pub async fn run(
     let work = async {
         let mut batch = Vec::new();
         while gather(&parts, &mut settlements, &finish, &mut batch).await == More::Yes {
-            write(&parts, &ledger, &batch).await;
+            write(&parts, &lines, &batch).await;
             if batch
                 .iter()
                 .any(|settlement| settlement.verdict == Verdict::Released)
@@ -41,7 +41,7 @@ pub async fn run(
             // Only when all that was held is written may work be claimed again: a lease of ours
             // that ran out meanwhile belongs to an outcome still in the channel.
             if settlements.is_empty() {
-                ledger.resume();
+                lines.resume();
             }
         }
     };
@@ -94,7 +94,7 @@ async fn gather(
 
 /// Writes a batch, for as long as it takes: while the database is away the outcomes are held here,
 /// the channel fills, attempts keep their permits, and nothing new is sent.
-async fn write(parts: &Parts, ledger: &Ledger, batch: &[Settlement]) {
+async fn write(parts: &Parts, lines: &Lines, batch: &[Settlement]) {
     let mut reconnect = Reconnect::default();
     loop {
         match settle(&*parts.store, parts.leasing.owner, batch).await {
@@ -104,7 +104,7 @@ async fn write(parts: &Parts, ledger: &Ledger, batch: &[Settlement]) {
                 return;
             }
             Err(error) => {
-                ledger.suspend();
+                lines.suspend();
                 parts.health.down(Part::Database, "does not take outcomes");
                 let held = batch.len();
                 if error.is_unavailable() {

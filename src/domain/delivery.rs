@@ -123,6 +123,15 @@ impl Lane {
     /// All lanes.
     pub const ALL: [Self; 2] = [Self::Fresh, Self::Retry];
 
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Fresh => Self::Retry,
+            Self::Retry => Self::Fresh,
+        }
+    }
+
     /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

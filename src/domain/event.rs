@@ -9,6 +9,7 @@ use super::catalogue::{self, DataError};
 use super::envelope::{Envelope, EnvelopeError, without_position};
 use super::filter::{EventType, EventTypeError};
 use super::ids::{EditionId, EventId, OpaqueIdError, ProjectId, WorkspaceId};
+use super::payload::Reading;
 
 /// The largest event that is accepted, in bytes (product.md §3).
 pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
@@ -116,6 +117,15 @@ impl Event {
         id: EventId,
         accepted_at: DateTime<Utc>,
     ) -> Result<Self, EventError> {
+        Self::read(bytes, id, accepted_at).map(|(event, _)| event)
+    }
+
+    /// The same, with what sending needs of the text.
+    pub(super) fn read(
+        bytes: &[u8],
+        id: EventId,
+        accepted_at: DateTime<Utc>,
+    ) -> Result<(Self, Reading), EventError> {
         if bytes.len() > MAX_EVENT_BYTES {
             return Err(EventError::TooLarge(bytes.len()));
         }
@@ -169,7 +179,7 @@ impl Event {
                 .ok_or_else(|| EventError::attribute("time", "must be a timestamp of RFC 3339"))?,
             None => data_time.and_then(rfc3339).unwrap_or(accepted_at),
         };
-        Ok(Self {
+        let event = Self {
             id,
             workspace,
             source,
@@ -179,7 +189,8 @@ impl Event {
             edition,
             occurred_at: occurred_at.trunc_subsecs(3),
             envelope: Box::from(text),
-        })
+        };
+        Ok((event, Reading::of(&envelope, text)))
     }
 }
 

@@ -1,40 +1,79 @@
 //! The bodies that go out: built once per event and format, shared by all its deliveries.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::envelope::Envelope;
-use super::event::Event;
+use super::event::{Event, EventError};
+use super::ids::{EventId, ProjectId};
 use super::subscription::BodyFormat;
 
 /// An event and the bodies made of it so far.
 #[derive(Debug)]
 pub struct Payload {
     event: Event,
+    reading: OnceLock<Reading>,
     standard: OnceLock<Bytes>,
     kazinex: OnceLock<Bytes>,
     cloud_events: OnceLock<Bytes>,
-    traceparent: OnceLock<Option<String>>,
 }
 
+/// What sending needs of the envelope's text beside the event: read once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reading {
+    /// Where `data` stands in the text; `None` where there is none.
+    data: Option<Range<usize>>,
+    traceparent: Option<Box<str>>,
+}
+
+impl Reading {
+    /// Of an envelope that was parsed out of this very text.
+    pub(super) fn of(envelope: &Envelope<'_>, text: &str) -> Self {
+        let traceparent = envelope.traceparent.as_deref();
+        Self {
+            data: envelope.data.and_then(|data| place(data.get(), text)),
+            traceparent: traceparent
+                .filter(|text| is_traceparent(text))
+                .map(Box::from),
+        }
+    }
+}
+
+/// Where a part of a text stands in it.
+fn place(part: &str, text: &str) -> Option<Range<usize>> {
+    let start = part.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
+    let place = start..start + part.len();
+    text.get(place.clone())?;
+    Some(place)
+}
+
+/// The form of W3C trace context: 55 characters of hex and dashes (W3C Trace Context §3.2), since it
+/// becomes a header.
+fn is_traceparent(text: &str) -> bool {
+    text.len() == 55
+        && text
+            .bytes()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'))
+}
+
+/// Everything of the `standard` body but `data`, which comes last.
 #[derive(Serialize)]
 struct Standard<'a> {
     r#type: &'a str,
     timestamp: String,
-    data: &'a RawValue,
 }
 
+/// Everything of the `kazinex` body but `data`, which comes last.
 #[derive(Serialize)]
 struct Kazinex<'a> {
     event: &'a str,
     organisation_id: &'a str,
     project_id: Option<&'a str>,
     timestamp: String,
-    data: &'a RawValue,
 }
 
 impl Payload {
@@ -42,11 +81,25 @@ impl Payload {
     pub fn new(event: Event) -> Self {
         Self {
             event,
+            reading: OnceLock::new(),
             standard: OnceLock::new(),
             kazinex: OnceLock::new(),
             cloud_events: OnceLock::new(),
-            traceparent: OnceLock::new(),
         }
+    }
+
+    /// Reads an event out of the text that arrived, as [`Event::decode`] does, and keeps what was
+    /// found on the way.
+    pub fn decode(
+        bytes: &[u8],
+        id: EventId,
+        accepted_at: DateTime<Utc>,
+    ) -> Result<Self, EventError> {
+        let (event, reading) = Event::read(bytes, id, accepted_at)?;
+        Ok(Self {
+            reading: OnceLock::from(reading),
+            ..Self::new(event)
+        })
     }
 
     /// The event itself.
@@ -56,19 +109,78 @@ impl Payload {
 
     /// The exact bytes to sign and to send.
     pub fn body(&self, format: BodyFormat) -> Bytes {
-        let (cell, build): (_, fn(&Event) -> Bytes) = match format {
-            BodyFormat::Standard => (&self.standard, standard),
-            BodyFormat::Kazinex => (&self.kazinex, kazinex),
-            BodyFormat::CloudEvents => (&self.cloud_events, cloud_events),
+        let (cell, build): (_, fn(&Self) -> Bytes) = match format {
+            BodyFormat::Standard => (&self.standard, Self::standard),
+            BodyFormat::Kazinex => (&self.kazinex, Self::kazinex),
+            BodyFormat::CloudEvents => (&self.cloud_events, Self::envelope),
         };
-        cell.get_or_init(|| build(&self.event)).clone()
+        cell.get_or_init(|| build(self)).clone()
     }
 
     /// W3C trace context that the event came with, where it is of the right form.
     pub fn traceparent(&self) -> Option<&str> {
-        self.traceparent
-            .get_or_init(|| traceparent(&self.event))
-            .as_deref()
+        self.reading().traceparent.as_deref()
+    }
+
+    fn reading(&self) -> &Reading {
+        // The envelope was parsed when it was accepted; text that no longer parses can only come
+        // from a database changed by hand, and then there is nothing in it.
+        self.reading.get_or_init(|| {
+            let text = &self.event.envelope;
+            Envelope::parse(text)
+                .map(|envelope| Reading::of(&envelope, text))
+                .unwrap_or_default()
+        })
+    }
+
+    /// The event's `data` as it was written, key order and number spelling kept; `null` where it has
+    /// none.
+    fn data(&self) -> &str {
+        let place = self.reading().data.clone();
+        place
+            .and_then(|place| self.event.envelope.get(place))
+            .unwrap_or("null")
+    }
+
+    fn standard(&self) -> Bytes {
+        let event = &self.event;
+        let head = Standard {
+            r#type: event.event_type.as_str(),
+            timestamp: timestamp(event.occurred_at),
+        };
+        self.with_data(&head)
+    }
+
+    fn kazinex(&self) -> Bytes {
+        let event = &self.event;
+        let head = Kazinex {
+            event: event.event_type.as_str(),
+            organisation_id: event.workspace.as_str(),
+            project_id: event.project.as_ref().map(ProjectId::as_str),
+            timestamp: timestamp(event.occurred_at),
+        };
+        self.with_data(&head)
+    }
+
+    fn envelope(&self) -> Bytes {
+        Bytes::copy_from_slice(self.event.envelope.as_bytes())
+    }
+
+    /// The members of `head`, and behind them `data` as it is: it was read as JSON before, and is
+    /// not read again.
+    fn with_data(&self, head: &impl Serialize) -> Bytes {
+        let data = self.data();
+        let mut body = Vec::with_capacity(256 + data.len());
+        // Plain strings are always written, and into memory always whole.
+        if serde_json::to_writer(&mut body, head).is_err() {
+            body.truncate(0);
+            body.extend_from_slice(b"{}");
+        }
+        body.pop();
+        body.extend_from_slice(br#","data":"#);
+        body.extend_from_slice(data.as_bytes());
+        body.push(b'}');
+        Bytes::from(body)
     }
 }
 
@@ -83,54 +195,6 @@ pub fn content_type(format: BodyFormat) -> &'static str {
 /// RFC 3339 in UTC, with milliseconds only where there are any.
 pub fn timestamp(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
-}
-
-fn standard(event: &Event) -> Bytes {
-    with_data(event, |data| {
-        serde_json::to_vec(&Standard {
-            r#type: event.event_type.as_str(),
-            timestamp: timestamp(event.occurred_at),
-            data,
-        })
-    })
-}
-
-fn kazinex(event: &Event) -> Bytes {
-    with_data(event, |data| {
-        serde_json::to_vec(&Kazinex {
-            event: event.event_type.as_str(),
-            organisation_id: event.workspace.as_str(),
-            project_id: event.project.as_ref().map(super::ids::ProjectId::as_str),
-            timestamp: timestamp(event.occurred_at),
-            data,
-        })
-    })
-}
-
-fn cloud_events(event: &Event) -> Bytes {
-    Bytes::copy_from_slice(event.envelope.as_bytes())
-}
-
-/// The envelope's trace context: 55 characters of hex and dashes (W3C Trace Context §3.2), since it
-/// becomes a header.
-fn traceparent(event: &Event) -> Option<String> {
-    let text = Envelope::parse(&event.envelope).ok()?.traceparent?;
-    let fine = text.len() == 55
-        && text
-            .bytes()
-            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'));
-    fine.then(|| text.into_owned())
-}
-
-/// Lends the event's `data` as it was written, key order and number spelling kept.
-fn with_data(event: &Event, build: impl Fn(&RawValue) -> serde_json::Result<Vec<u8>>) -> Bytes {
-    // The envelope was parsed when it was accepted; text that no longer parses can only come from
-    // a database changed by hand, and then `null` is the honest payload.
-    let data = Envelope::parse(&event.envelope)
-        .ok()
-        .and_then(|envelope| envelope.data)
-        .unwrap_or(RawValue::NULL);
-    Bytes::from(build(data).unwrap_or_default())
 }
 
 #[cfg(test)]

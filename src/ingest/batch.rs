@@ -103,6 +103,7 @@ impl Batch {
                 self.offers.pop_front();
                 continue;
             }
+            acceptor.intake.relief().await;
             let events = &self.events[offer.clone()];
             let answer = acceptor
                 .store

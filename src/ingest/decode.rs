@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::domain::event::{Event, EventError};
+use crate::domain::event::EventError;
 use crate::domain::payload::Payload;
 use crate::entropy::Entropy;
 
@@ -23,7 +23,7 @@ impl Decoder {
     /// An event, or why the bytes are none: the text of that error is a dead letter's reason.
     pub fn decode(&self, bytes: &[u8]) -> Result<Arc<Payload>, EventError> {
         let now = self.clock.now();
-        Event::decode(bytes, self.entropy.id(now), now).map(|event| Arc::new(Payload::new(event)))
+        Payload::decode(bytes, self.entropy.id(now), now).map(Arc::new)
     }
 
     /// The clock that events are accepted by.

@@ -5,10 +5,12 @@ use std::any::Any;
 use std::fmt;
 use std::fmt::Debug;
 
+use async_trait::async_trait;
+
 use super::LeasedDelivery;
 use super::targets::Target;
 
-/// The right to have one delivery in flight. Dropping it gives it back.
+/// The right to have one leased delivery in memory. Dropping it gives it back.
 pub struct Permit(#[expect(dead_code, reason = "held for its Drop")] Box<dyn Any + Send + Sync>);
 
 impl Permit {
@@ -25,9 +27,14 @@ impl Debug for Permit {
 }
 
 /// The dispatcher, as a writer of events sees it.
+#[async_trait]
 pub trait Intake: Send + Sync {
-    /// A permit to send one delivery of an event of `bytes` at once to this target, if there is
-    /// one free; otherwise the delivery waits in the database. Called inside a transaction, so it
+    /// Waits while the dispatcher is so busy that what is written next would have to wait in the
+    /// database, and for a moment at most. To be called before a transaction, not inside.
+    async fn relief(&self) {}
+
+    /// A permit for one delivery of an event of `bytes` to this target, to be sent in a moment, if
+    /// there is one free; otherwise the delivery waits in the database. Called inside a transaction, so it
     /// must not block.
     fn admit(&self, target: &Target, bytes: usize) -> Option<Permit>;
 

@@ -42,7 +42,8 @@ pub(super) async fn run(
     for (data_bytes, events) in SIZES {
         let events = rig.scaled(events);
         // Connections, caches and the broker's window are as they are after a minute of work.
-        rig.round(&mut bench, events / 5, data_bytes, PATH, 1).await?;
+        rig.round(&mut bench, events / 5, data_bytes, PATH, 1)
+            .await?;
         let (mut raws, mut rounds, mut ratios) = (Vec::new(), Vec::<Round>::new(), Vec::new());
         for _ in 0..rig.rounds {
             let raw = rig.raw(data_bytes)?;

@@ -1,0 +1,264 @@
+//! The rules of the lines, and that their books balance.
+
+use std::sync::Arc;
+
+use chrono::DateTime;
+use futures::FutureExt;
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::event::Event;
+use crate::domain::ids::{WorkspaceId, new_id};
+use crate::domain::payload::Payload;
+use crate::domain::subscription::{BodyFormat, Subscription, SubscriptionSpec};
+use crate::domain::subscription::{SubscriptionStatus, TargetUrl};
+
+fn target(number: u8, limit: Option<u32>) -> Arc<Target> {
+    let now = DateTime::UNIX_EPOCH;
+    Arc::new(Target {
+        subscription: Subscription {
+            id: new_id(now, [number; 10]),
+            workspace: WorkspaceId::default(),
+            spec: SubscriptionSpec {
+                url: TargetUrl::new("https://receiver.example/").unwrap(),
+                description: String::new(),
+                event_types: vec!["*".parse().unwrap()],
+                project_ids: None,
+                format: BodyFormat::Standard,
+                max_concurrency: limit.and_then(NonZeroU32::new),
+                retry_schedule: None,
+            },
+            status: SubscriptionStatus::Active,
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        },
+        keys: Vec::new(),
+    })
+}
+
+fn lines(concurrency: usize, per_subscription: usize, bytes: usize) -> Arc<Lines> {
+    Arc::new(Lines::new(&config::Dispatch {
+        concurrency,
+        subscription_concurrency: per_subscription,
+        max_bytes_in_flight: bytes,
+        ..config::Dispatch::default()
+    }))
+}
+
+fn leased(target: &Arc<Target>, lane: Lane) -> LeasedDelivery {
+    let now = DateTime::UNIX_EPOCH;
+    let text = br#"{"specversion":"1.0","id":"1","source":"s","type":"x"}"#;
+    let event = Event::decode(text, new_id(now, [0; 10]), now).unwrap();
+    LeasedDelivery {
+        id: new_id(now, [0; 10]),
+        epoch: 1,
+        attempts: 0,
+        lost_leases: 0,
+        lane,
+        payload: Arc::new(Payload::new(event)),
+        target: Arc::clone(target),
+        leased_until: Duration::MAX,
+    }
+}
+
+/// Reserves up to `count` rooms and puts a delivery into each; how many there were.
+fn fill(lines: &Arc<Lines>, target: &Arc<Target>, lane: Lane, count: usize) -> usize {
+    let rooms = lines.reserve(target, lane, count);
+    let got = rooms.len();
+    lines.push(
+        rooms
+            .into_iter()
+            .map(|room| (leased(target, lane), Permit::new(room))),
+    );
+    got
+}
+
+fn launch(lines: &Arc<Lines>) -> Vec<Flight> {
+    std::iter::from_fn(|| lines.next()).collect()
+}
+
+fn of(flights: &[Flight], target: &Target) -> usize {
+    let id = target.id();
+    let of_it = |flight: &&Flight| flight.delivery.target.id() == id;
+    flights.iter().filter(of_it).count()
+}
+
+#[test]
+fn a_subscriptions_own_limit_holds_over_both_lanes() {
+    let (lines, target) = (lines(100, 64, 1_000), target(1, Some(4)));
+    fill(&lines, &target, Lane::Fresh, 30);
+    let fresh = launch(&lines);
+    fill(&lines, &target, Lane::Retry, 20);
+    let retry = launch(&lines);
+    assert_eq!((fresh.len(), retry.len()), (3, 1));
+    drop(fresh);
+    assert_eq!(launch(&lines).len(), 3);
+}
+
+#[test]
+fn where_there_is_one_slot_the_lanes_take_turns() {
+    let (lines, target) = (lines(100, 64, 1_000), target(1, Some(1)));
+    fill(&lines, &target, Lane::Fresh, 3);
+    fill(&lines, &target, Lane::Retry, 3);
+    let mut flight = lines.next();
+    let mut seen = Vec::new();
+    while let Some(now) = flight {
+        assert!(lines.next().is_none(), "one at a time");
+        seen.push(now.delivery.lane);
+        flight = lines.finish(now);
+    }
+    let (f, r) = (Lane::Fresh, Lane::Retry);
+    assert_eq!(seen, [f, r, f, r, f, r]);
+}
+
+#[test]
+fn lines_take_turns_for_the_slots() {
+    let lines = lines(4, 64, 100_000);
+    let (busy, quiet) = (target(1, None), target(2, None));
+    fill(&lines, &busy, Lane::Fresh, 40);
+    let mut flight = lines.next().unwrap();
+    fill(&lines, &quiet, Lane::Fresh, 3);
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        seen.push(flight.delivery.target.id() == quiet.id());
+        flight = lines.finish(flight).unwrap();
+    }
+    let quiets = seen.iter().filter(|quiet| **quiet).count();
+    assert!(quiets >= 2, "the quiet one waits for no backlog: {seen:?}");
+}
+
+#[test]
+fn however_many_receivers_hang_the_next_one_gets_a_slot() {
+    let lines = lines(512, 512, 100_000);
+    let mut hanging = Vec::new();
+    for number in 0..90 {
+        fill(&lines, &target(number, None), Lane::Fresh, 600);
+        hanging.extend(launch(&lines));
+    }
+    assert!(
+        of(&hanging, &target(0, None)) > 100,
+        "one alone is not held back"
+    );
+    let next = target(99, None);
+    assert!(fill(&lines, &next, Lane::Fresh, 1) == 1);
+    assert_eq!(of(&launch(&lines), &next), 1);
+}
+
+#[test]
+fn retries_and_fresh_work_do_not_take_each_others_share() {
+    let lines = lines(16, 64, 1_000);
+    let mut retries = Vec::new();
+    for number in 0..100 {
+        fill(&lines, &target(number, None), Lane::Retry, 100);
+        retries.extend(launch(&lines));
+    }
+    assert_eq!(retries.len(), 4);
+    fill(&lines, &target(200, None), Lane::Fresh, 1);
+    assert_eq!(launch(&lines).len(), 1);
+}
+
+#[test]
+fn bytes_are_bounded_but_a_giant_goes_alone() {
+    let (lines, target) = (lines(100, 64, 1_000), target(1, None));
+    let giant = lines.admit(&target, 5_000).unwrap();
+    assert_eq!(lines.bytes_free(), 0);
+    assert!(lines.admit(&target, 1).is_none());
+    drop(giant);
+    assert_eq!(lines.bytes_free(), 1_000);
+}
+
+#[test]
+fn what_comes_behind_a_waiting_delivery_waits_too_until_the_queue_is_empty() {
+    let (lines, target) = (lines(100, 1, 1_000_000), target(1, None));
+    let rooms: Vec<Room> = std::iter::from_fn(|| lines.admit(&target, 1)).collect();
+    assert_eq!(rooms.len(), ROOMS_PER_SLOT);
+    drop(rooms);
+    assert!(lines.admit(&target, 1).is_none(), "older ones wait");
+    lines.set_backlogged(|_| false);
+    assert!(lines.admit(&target, 1).is_some());
+}
+
+#[test]
+fn a_line_whose_deliveries_waited_too_long_becomes_shorter_and_longer_again() {
+    let (lines, target) = (lines(512, 64, 1_000_000), target(1, None));
+    let all = fill(&lines, &target, Lane::Fresh, 10_000);
+    assert_eq!(all, 48 * ROOMS_PER_SLOT);
+    for _ in 0..10 {
+        lines.shorten(&leased(&target, Lane::Fresh));
+    }
+    let mut flights = launch(&lines);
+    assert!(!lines.has_room(&target, Lane::Fresh));
+    while let Some(flight) = flights.pop() {
+        flights.extend(lines.finish(flight));
+    }
+    // It was emptied, and begins anew.
+    assert!(lines.has_room(&target, Lane::Fresh));
+    assert_eq!(fill(&lines, &target, Lane::Fresh, 10_000), all);
+}
+
+#[tokio::test]
+async fn a_writer_waits_for_a_crowded_line_that_moves() {
+    let (lines, target) = (lines(512, 64, 1_000_000), target(1, None));
+    assert_eq!(lines.relief().now_or_never(), Some(()));
+    let mut rooms = lines.reserve(&target, Lane::Fresh, 10_000);
+    {
+        let relief = lines.relief();
+        tokio::pin!(relief);
+        assert!(futures::poll!(&mut relief).is_pending());
+        rooms.truncate(rooms.len() / 2);
+        assert!(futures::poll!(&mut relief).is_ready());
+    }
+    // Nothing moves: given up after a moment, and not waited for again.
+    rooms.extend(lines.reserve(&target, Lane::Fresh, 10_000));
+    lines.relief().await;
+    assert_eq!(lines.relief().now_or_never(), Some(()));
+}
+
+#[test]
+fn closed_lines_give_no_room_but_send_what_they_have() {
+    let (lines, target) = (lines(100, 64, 1_000), target(1, None));
+    fill(&lines, &target, Lane::Fresh, 2);
+    lines.close();
+    assert!(lines.admit(&target, 1).is_none());
+    assert!(lines.reserve(&target, Lane::Retry, 1).is_empty());
+    assert_eq!(launch(&lines).len(), 2);
+}
+
+proptest! {
+    /// Whatever is taken and given back in whatever order, the books balance at the end.
+    #[test]
+    fn the_books_balance(steps in prop::collection::vec((0_u8..4, any::<bool>(), 0_usize..300, 0_u8..4), 0..200)) {
+        let lines = lines(8, 4, 10_000);
+        let (mut rooms, mut flights) = (Vec::new(), Vec::new());
+        for (number, retry, bytes, act) in steps {
+            let lane = if retry { Lane::Retry } else { Lane::Fresh };
+            let target = target(number, None);
+            match act {
+                0 => rooms.extend(lines.admit(&target, bytes)),
+                1 if !rooms.is_empty() => drop(rooms.swap_remove(bytes % rooms.len())),
+                2 if !flights.is_empty() => {
+                    let ended = flights.swap_remove(bytes % flights.len());
+                    flights.extend(lines.finish(ended));
+                }
+                _ => {
+                    fill(&lines, &target, lane, bytes % 8);
+                    flights.extend(launch(&lines));
+                }
+            }
+            prop_assert_eq!(lines.in_flight(), flights.len());
+            prop_assert!(flights.len() <= 8);
+        }
+        rooms.clear();
+        while let Some(flight) = flights.pop() {
+            flights.extend(lines.finish(flight));
+            flights.extend(launch(&lines));
+        }
+        lines.set_backlogged(|_| false);
+        let books = lines.books();
+        prop_assert_eq!((books.slots.fresh.taken(), books.slots.retry.taken()), (0, 0));
+        prop_assert_eq!((books.rooms.fresh.taken(), books.rooms.retry.taken()), (0, 0));
+        prop_assert_eq!(books.bytes.free(), 10_000);
+        prop_assert!(books.accounts.is_empty() && books.ready.is_empty());
+    }
+}
