@@ -35,6 +35,7 @@ mod scenarios;
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 #[path = "../../tests/harness/services/mod.rs"]
 mod services;
+mod stock;
 
 use report::Report;
 use rig::Rig;
@@ -59,6 +60,10 @@ struct Args {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
+    /// Only events with this many bytes of `data`, where a scenario measures several sizes.
+    #[arg(long, value_name = "BYTES")]
+    data_bytes: Option<usize>,
+
     /// What `cargo bench` says to every bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -77,7 +82,7 @@ fn main() -> anyhow::Result<ExitCode> {
 async fn measure(args: Args) -> anyhow::Result<ExitCode> {
     let mut report = Report::new(args.json);
     eprintln!("{}", machine::description());
-    let mut rig = Rig::new(args.quick, args.rounds).await?;
+    let mut rig = Rig::new(args.quick, args.rounds, args.data_bytes).await?;
     let chosen = if args.scenarios.is_empty() {
         Scenario::ALL.to_vec()
     } else {

@@ -13,9 +13,7 @@ use forge_dispatch::clock::{Clock, SystemClock, pause};
 use forge_dispatch::config::{self, Config};
 use forge_dispatch::domain::ids::WorkspaceId;
 use forge_dispatch::domain::secret::SigningSecret;
-use forge_dispatch::domain::subscription::{
-    BodyFormat, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
-};
+use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{self, NewSubscription, Store};
 use secrecy::{ExposeSecret, SecretString};
@@ -45,6 +43,8 @@ pub(crate) struct Program {
     pub(crate) store: Arc<dyn Store>,
     publisher: Option<Publisher>,
     runs: u32,
+    /// From its start until it said that it was ready.
+    pub(crate) start: Duration,
 }
 
 enum Running {
@@ -105,9 +105,26 @@ impl Place {
         })
     }
 
-    /// Registers a subscription to everything.
-    pub(crate) async fn subscribe(&self, url: &str) -> anyhow::Result<Subscription> {
-        subscribe(&*self.store, url).await
+    /// Registers a subscription to these types.
+    pub(crate) async fn subscribe(&self, url: &str, event_type: &str) -> anyhow::Result<()> {
+        let (entropy, now) = (Entropy::system(), SystemClock.now());
+        let new = NewSubscription {
+            id: entropy.id(now),
+            workspace: WorkspaceId::default(),
+            spec: SubscriptionSpec {
+                url: TargetUrl::new(url)?,
+                description: String::new(),
+                event_types: vec![event_type.parse()?],
+                project_ids: None,
+                format: BodyFormat::Standard,
+                max_concurrency: None,
+                retry_schedule: None,
+            },
+            secret_id: entropy.id(now),
+            secret: SigningSecret::generate(entropy.bytes()),
+        };
+        self.store.create_subscription(&new).await?;
+        Ok(())
     }
 
     /// Starts the program here and waits until it is ready.
@@ -116,6 +133,7 @@ impl Place {
         let ops = free_address()?;
         fs::write(&file, toml(&self.config, &entry, ops))?;
         let log = File::create(self.directory.join("log"))?;
+        let begun = SystemClock.monotonic();
         let process = match &entry {
             Entry::Amqp(_) => Running::Serve(serve(&self.config, &file, log)?),
             Entry::Feeder => Running::Feeder(Child::start_logging(
@@ -124,15 +142,17 @@ impl Place {
                 log,
             )?),
         };
-        let publisher = match entry {
-            Entry::Amqp(url) => Some(Publisher::new(url, self.config.amqp.clone()).await?),
-            Entry::Feeder => None,
-        };
         until(PATIENCE, "the program is ready", async || {
             Ok(ready(ops).await)
         })
         .await?;
+        let start = SystemClock.monotonic() - begun;
+        let publisher = match entry {
+            Entry::Amqp(url) => Some(Publisher::new(url, self.config.amqp.clone()).await?),
+            Entry::Feeder => None,
+        };
         Ok(Program {
+            start,
             process,
             store: self.store,
             publisher,
@@ -207,46 +227,7 @@ impl Program {
     }
 }
 
-/// Registers a subscription to everything.
-pub(crate) async fn subscribe(store: &dyn Store, url: &str) -> anyhow::Result<Subscription> {
-    let (entropy, now) = (Entropy::system(), SystemClock.now());
-    let new = NewSubscription {
-        id: entropy.id(now),
-        workspace: WorkspaceId::default(),
-        spec: SubscriptionSpec {
-            url: TargetUrl::new(url)?,
-            description: String::new(),
-            event_types: vec!["*".parse()?],
-            project_ids: None,
-            format: BodyFormat::Standard,
-            max_concurrency: None,
-            retry_schedule: None,
-        },
-        secret_id: entropy.id(now),
-        secret: SigningSecret::generate(entropy.bytes()),
-    };
-    Ok(store.create_subscription(&new).await?)
-}
-
-/// Disables or enables one.
-pub(crate) async fn set_status(
-    store: &dyn Store,
-    subscription: &mut Subscription,
-    status: SubscriptionStatus,
-) -> anyhow::Result<()> {
-    *subscription = store
-        .update_subscription(
-            &subscription.workspace,
-            subscription.id,
-            subscription.version,
-            &subscription.spec,
-            &status,
-        )
-        .await?
-        .context("the subscription is there")?;
-    Ok(())
-}
-
+/// The real binary.
 fn serve(config: &Config, file: &Path, log: File) -> anyhow::Result<Served> {
     let key = config.master_key.as_ref().context("a key")?;
     let mut shell = Command::new("sh")

@@ -45,7 +45,7 @@ struct Tally {
 
 type Tallies = Rc<RefCell<HashMap<String, Tally>>>;
 
-/// Says its port, then answers orders: `reset`, `count PATH` (different ids), `report PATH`.
+/// Says its port, then answers orders: `reset`, `requests PATH` (how many), `report PATH`.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn main() -> anyhow::Result<ExitCode> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -99,9 +99,9 @@ fn answer(order: &str, tallies: &mut HashMap<String, Tally>) -> anyhow::Result<S
             tallies.clear();
             Ok("done".to_owned())
         }
-        Some(("count", path)) => {
-            let count = tallies.get(path).map_or(0, |tally| tally.ids.len());
-            Ok(count.to_string())
+        Some(("requests", path)) => {
+            let requests = tallies.get(path).map_or(0, |tally| tally.requests);
+            Ok(requests.to_string())
         }
         Some(("report", path)) => {
             let seen = tallies.get_mut(path).map(Tally::seen).unwrap_or_default();

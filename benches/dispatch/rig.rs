@@ -1,6 +1,6 @@
 //! What the scenarios stand on: the servers, the receiver, and programs on fresh databases.
 
-use std::path::PathBuf;
+use std::fmt;
 use std::time::Duration;
 
 use forge_dispatch::clock::{Clock, SystemClock};
@@ -15,11 +15,23 @@ use crate::raw;
 use crate::receiver::{self, Seen};
 use crate::services::{Broker, PostgresServer};
 
+/// How long a scenario's work may take.
+const LONG: Duration = Duration::from_secs(900);
+
 /// The databases that the program knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Database {
     Sqlite,
     Postgres,
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        })
+    }
 }
 
 /// How events get to the program.
@@ -38,8 +50,9 @@ pub(crate) struct Rig {
     receiver: Child,
     receiver_port: u16,
     made: u32,
-    pub(crate) quick: bool,
+    quick: bool,
     pub(crate) rounds: u32,
+    data_bytes: Option<usize>,
 }
 
 /// A program with what else works for it.
@@ -74,7 +87,11 @@ impl Round {
 }
 
 impl Rig {
-    pub(crate) async fn new(quick: bool, rounds: u32) -> anyhow::Result<Self> {
+    pub(crate) async fn new(
+        quick: bool,
+        rounds: u32,
+        data_bytes: Option<usize>,
+    ) -> anyhow::Result<Self> {
         let mut receiver = Child::start(receiver::ROLE, &[])?;
         let receiver_port = receiver.answer()?.parse()?;
         Ok(Self {
@@ -85,7 +102,13 @@ impl Rig {
             made: 0,
             quick,
             rounds: if quick { rounds.min(3) } else { rounds },
+            data_bytes,
         })
+    }
+
+    /// Whether events of this size are to be measured.
+    pub(crate) fn measures(&self, data_bytes: usize) -> bool {
+        self.data_bytes.is_none_or(|only| only == data_bytes)
     }
 
     /// So many, or a tenth of it for a quick look.
@@ -122,7 +145,7 @@ impl Rig {
         path: &str,
     ) -> anyhow::Result<Bench> {
         let place = self.place(database).await?;
-        place.subscribe(&self.url(path)).await?;
+        place.subscribe(&self.url(path), "*").await?;
         self.start(place, way, database).await
     }
 
@@ -175,24 +198,40 @@ impl Rig {
         Ok(rate)
     }
 
-    /// Feeds the program and waits until everything is delivered and settled.
+    /// Feeds the program events that each go to `fan_out` subscriptions at the path, and waits until
+    /// everything is delivered and settled.
     pub(crate) async fn round(
         &mut self,
         bench: &mut Bench,
         events: usize,
         data_bytes: usize,
         path: &str,
-        per_event: usize,
+        fan_out: usize,
     ) -> anyhow::Result<Round> {
         self.forget()?;
         let before = self.used_by(bench);
         let begun = SystemClock.monotonic();
         bench.program.feed(events, data_bytes).await?;
-        // A receiver dedupes: what counts is that each event arrived.
-        self.arrived(path, events).await?;
+        let round = self
+            .delivered(bench, before, begun, events * fan_out, path)
+            .await?;
+        let distinct = self.report(path)?.distinct;
+        anyhow::ensure!(distinct == events, "{distinct} of {events} events arrived");
+        Ok(round)
+    }
+
+    /// Waits until so many deliveries have arrived and are settled, none of them twice.
+    pub(crate) async fn delivered(
+        &mut self,
+        bench: &Bench,
+        before: Costs,
+        begun: Duration,
+        deliveries: usize,
+        path: &str,
+    ) -> anyhow::Result<Round> {
+        self.arrived(path, deliveries).await?;
         bench.program.settled().await?;
         let seconds = (SystemClock.monotonic() - begun).as_secs_f64();
-        let deliveries = events * per_event;
         let requests = self.report(path)?.requests;
         anyhow::ensure!(
             requests == deliveries,
@@ -205,17 +244,13 @@ impl Rig {
         })
     }
 
-    /// Waits until so many different events have arrived at the path.
-    pub(crate) async fn arrived(&mut self, path: &str, events: usize) -> anyhow::Result<()> {
-        until(
-            Duration::from_secs(900),
-            "everything has arrived",
-            async || {
-                let count: usize = self.receiver.ask(&format!("count {path}"))?.parse()?;
-                Ok(count >= events)
-            },
-        )
-        .await
+    /// Waits until so many requests have arrived at the path.
+    pub(crate) async fn arrived(&mut self, path: &str, requests: usize) -> anyhow::Result<()> {
+        let arrived = async || {
+            let so_far: usize = self.receiver.ask(&format!("requests {path}"))?.parse()?;
+            Ok(so_far >= requests)
+        };
+        until(LONG, "everything has arrived", arrived).await
     }
 
     /// What the path saw.
@@ -229,7 +264,8 @@ impl Rig {
         self.receiver.ask("reset").map(drop)
     }
 
-    fn used_by(&self, bench: &Bench) -> Costs {
+    /// What the program and all that serves it have used so far.
+    pub(crate) fn used_by(&self, bench: &Bench) -> Costs {
         let of = |process: Option<u32>| process.map(Usage::of_tree).unwrap_or_default();
         Costs {
             program: Usage::of_tree(bench.program.id()),
@@ -237,11 +273,6 @@ impl Rig {
             broker: of(bench.broker.as_ref().and_then(Broker::id)),
             receiver: Usage::of_tree(self.receiver.id()),
         }
-    }
-
-    /// Where large files of a scenario may be put.
-    pub(crate) fn directory(&self) -> PathBuf {
-        self.directory.path().to_owned()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::domain::delivery::Lane;
 /// How many leased deliveries may be in memory for each slot. Enough that a batch is accepted while
 /// the one before it is sent, and that a claim takes hundreds; a sender that has its next delivery
 /// at hand never waits for the database.
-pub(super) const ROOMS_PER_SLOT: usize = 24;
+pub(super) const ROOMS_PER_SLOT: usize = 64;
 
 /// One of a thing for each lane.
 #[derive(Clone, Copy, Debug, Default)]

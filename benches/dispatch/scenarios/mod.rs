@@ -7,6 +7,10 @@ use clap::ValueEnum;
 use crate::report::Row;
 use crate::rig::{Database, Rig, Way};
 
+mod backlog;
+mod fanout;
+mod idle;
+mod latency;
 mod throughput;
 
 /// By name.
@@ -24,15 +28,33 @@ pub(crate) enum Scenario {
     /// Events over RabbitMQ, kept in Postgres.
     #[value(name = "amqp+postgres")]
     AmqpPostgres,
+    /// One event to 1,000 subscriptions.
+    Fanout,
+    /// Publication to receipt at 200 and 1,000 events a second.
+    Latency,
+    /// 1,000,000 deliveries that are due when the program starts.
+    Backlog,
+    /// Beside a subscription that hangs.
+    Neighbour,
+    /// 100,000 retries that are due at once, while fresh events arrive.
+    RetryStorm,
+    /// Nothing happens.
+    Idle,
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Raw,
         Self::Sqlite,
         Self::Postgres,
         Self::AmqpSqlite,
         Self::AmqpPostgres,
+        Self::Fanout,
+        Self::Latency,
+        Self::Backlog,
+        Self::Neighbour,
+        Self::RetryStorm,
+        Self::Idle,
     ];
 }
 
@@ -53,5 +75,20 @@ pub(crate) async fn run(scenario: Scenario, rig: &mut Rig) -> anyhow::Result<Vec
         Scenario::Postgres => throughput::run(&name, rig, Way::Direct, Postgres).await,
         Scenario::AmqpSqlite => throughput::run(&name, rig, Way::Amqp, Sqlite).await,
         Scenario::AmqpPostgres => throughput::run(&name, rig, Way::Amqp, Postgres).await,
+        Scenario::Fanout => Ok(vec![
+            fanout::run(&name, rig, Sqlite).await?,
+            fanout::run(&name, rig, Postgres).await?,
+        ]),
+        Scenario::Latency => latency::rates(&name, rig, &[200, 1_000]).await,
+        Scenario::Backlog => Ok(vec![
+            backlog::drain(&name, rig, Sqlite).await?,
+            backlog::drain(&name, rig, Postgres).await?,
+        ]),
+        Scenario::Neighbour => latency::neighbour(&name, rig).await,
+        Scenario::RetryStorm => backlog::retry_storm(&name, rig).await,
+        Scenario::Idle => Ok(vec![
+            idle::run("idle sqlite", rig, Way::Direct, Sqlite).await?,
+            idle::run("idle amqp+postgres", rig, Way::Amqp, Postgres).await?,
+        ]),
     }
 }

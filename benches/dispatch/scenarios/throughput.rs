@@ -11,10 +11,16 @@ const SIZES: [(usize, usize); 2] = [(200, 100_000), (10_000, 20_000)];
 /// Where the events go.
 const PATH: &str = "/ok/one";
 
+fn sizes(rig: &Rig) -> Vec<(usize, usize)> {
+    let mut sizes = SIZES.to_vec();
+    sizes.retain(|(data_bytes, _)| rig.measures(*data_bytes));
+    sizes
+}
+
 /// The limit alone.
 pub(super) fn raw(name: &str, rig: &mut Rig) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (data_bytes, _) in SIZES {
+    for (data_bytes, _) in sizes(rig) {
         let rates = (0..rig.rounds)
             .map(|_| rig.raw(data_bytes))
             .collect::<anyhow::Result<Vec<f64>>>()?;
@@ -39,7 +45,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<Vec<Row>> {
     let mut bench = rig.bench(way, database, PATH).await?;
     let mut rows = Vec::new();
-    for (data_bytes, events) in SIZES {
+    for (data_bytes, events) in sizes(rig) {
         let events = rig.scaled(events);
         // Connections, caches and the broker's window are as they are after a minute of work.
         rig.round(&mut bench, events / 5, data_bytes, PATH, 1)
