@@ -108,6 +108,11 @@ macro_rules! opaque_id {
             pub fn as_str(&self) -> &str {
                 &self.0
             }
+
+            /// The string itself, shared and not copied.
+            pub fn to_shared(&self) -> Arc<str> {
+                Arc::clone(&self.0)
+            }
         }
 
         impl fmt::Display for $id {

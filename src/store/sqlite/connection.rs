@@ -49,6 +49,9 @@ pub(super) async fn open(path: &Path, max_readers: u32) -> Result<(SqlitePool, S
         // the machine's power: it costs a quarter of a millisecond.
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
+        // What a statement sets aside to undo itself, and the lists it searches by, are small and
+        // soon gone: as files they cost more than the rows.
+        .pragma("temp_store", "memory")
         .pragma("journal_size_limit", WAL_LIMIT_BYTES.to_string())
         .pragma("wal_autocheckpoint", AUTOCHECKPOINT_PAGES.to_string());
 

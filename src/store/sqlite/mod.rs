@@ -1,13 +1,16 @@
 //! `SQLite`: one file, one writer, many readers; the default.
 //!
-//! - `connection`: how the file is opened, written and kept short.
-//! - `events`: accept. `queue` and `settle`: the hot queue. `subscriptions`, `log`: what clients
+//! - `connection`: how the file is opened, written and kept short. `bulk`: statements that carry
+//!   many rows.
+//! - `events`: accept, `batch` by `batch`. `queue` and `settle`: the hot queue. `subscriptions`, `log`: what clients
 //!   read and change. `maintenance`: schema, key, readiness. `targets`: the cache's rows.
 //!
 //! Statements run on a thread of their own per connection, so each costs a hand-over there and
 //! back: rows are sent in batches, and a transaction is a handful of statements however many rows
 //! it has. All writes go through one connection with `begin immediate`: the lock is taken before
-//! the first read, so what a transaction reads is what it changes.
+//! the first read, so what a transaction reads is what it changes. A statement that fails ends its
+//! transaction, so it need not be able to undo itself alone: the large writes say `or fail`, and
+//! `SQLite` sets no pages aside for them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,6 +24,8 @@ use super::targets::Targets;
 use super::vault::Vault;
 use crate::clock::Clock;
 
+mod batch;
+mod bulk;
 mod connection;
 mod error;
 mod events;
@@ -33,6 +38,18 @@ mod subscriptions;
 mod targets;
 
 use connection::Wal;
+
+/// How a transaction that writes many rows begins.
+///
+/// What is nearly always so (that events are new, that leases still hold) need not be read first:
+/// the writes themselves say whether it was so, by how many rows they changed.
+#[derive(Clone, Copy)]
+enum Approach {
+    /// Takes it for granted. Where it was not so, everything is undone and done again with care.
+    Confident,
+    /// Reads first.
+    Careful,
+}
 
 /// A store in one file.
 pub struct SqliteStore {

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::SqliteStore;
+use super::bulk::{self, Bulk, Statement};
 use super::error::store_error;
-use super::rows::{
-    count, duration_millis, event, get, id, lane_number, millis, statements, unsigned,
-};
+use super::rows::{count, duration_millis, event, get, id, lane_number, millis, unsigned};
 use crate::domain::delivery::Lane;
 use crate::domain::ids::{DeliveryId, EventId, OwnerId};
 use crate::domain::payload::Payload;
@@ -307,33 +306,32 @@ async fn payloads(
     transaction: &mut SqliteConnection,
     deliveries: &[Candidate],
 ) -> Result<HashMap<Uuid, Arc<Payload>>> {
-    let mut wanted: Vec<(Uuid, &str)> = deliveries
+    static SELECT: Bulk = Bulk::new(
+        "-- sqlite::queue::payloads
+        select id, workspace, source, external_id, type, project, edition, body, occurred_at
+        from event
+        where (id, workspace) in (values ",
+        "(?, ?)",
+        ")",
+    );
+    let mut wanted: Vec<(Uuid, Arc<str>)> = deliveries
         .iter()
         .map(|delivery| {
-            let workspace = delivery.target.subscription.workspace.as_str();
+            let workspace = delivery.target.subscription.workspace.to_shared();
             (delivery.event.uuid(), workspace)
         })
         .collect();
     wanted.sort_unstable();
     wanted.dedup();
+    let statements = SELECT.statements(
+        &wanted,
+        |statement, (event, workspace)| statement.bind(*event).bind(Arc::clone(workspace)),
+        |statement| statement,
+    );
     let mut payloads = HashMap::with_capacity(wanted.len());
-    for part in statements(&wanted) {
-        let mut select = QueryBuilder::<Sqlite>::new(
-            "-- sqlite::queue::payloads
-            select id, workspace, source, external_id, type, project, edition, body, occurred_at
-            from event
-            where (id, workspace) in (",
-        );
-        select.push_values(part, |mut row, (event, workspace)| {
-            row.push_bind(*event).push_bind(*workspace);
-        });
-        select.push(")");
-        let rows = select
-            .build()
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(store_error)?;
-        for row in &rows {
+    for statement in statements {
+        let rows = statement.fetch_all(&mut *transaction).await;
+        for row in &rows.map_err(store_error)? {
             match event(row) {
                 Ok(event) => {
                     payloads.insert(event.id.uuid(), Arc::new(Payload::new(event)));
@@ -351,29 +349,27 @@ async fn lease(
     claim: &Claim,
     now: i64,
 ) -> Result<()> {
+    static UPDATE: Bulk = Bulk::new(
+        "-- sqlite::queue::lease
+        with found (delivery_id, workspace) as (values ",
+        "(?, ?)",
+        ")
+        update or fail delivery_queue
+        set visible_at = ?, owner = ?, epoch = epoch + 1,
+            lost_leases = lost_leases + (owner is not null)
+        where (delivery_id, workspace) in found",
+    );
     let until = now.saturating_add(duration_millis(claim.leasing.lease));
-    for part in statements(deliveries) {
-        let mut update = QueryBuilder::<Sqlite>::new(
-            "-- sqlite::queue::lease
-            update delivery_queue
-            set lost_leases = lost_leases + (owner is not null), epoch = epoch + 1, visible_at = ",
-        );
-        update
-            .push_bind(until)
-            .push(", owner = ")
-            .push_bind(claim.leasing.owner.uuid())
-            .push(" where (delivery_id, workspace) in (")
-            .push_values(part, |mut row, delivery| {
-                row.push_bind(delivery.id.uuid())
-                    .push_bind(delivery.target.subscription.workspace.as_str());
-            })
-            .push(")");
-        update
-            .build()
-            .execute(&mut *transaction)
-            .await
-            .map_err(store_error)?;
-    }
+    let statements = UPDATE.statements(
+        deliveries,
+        |statement, delivery| {
+            statement
+                .bind(delivery.id.uuid())
+                .bind(delivery.target.subscription.workspace.to_shared())
+        },
+        |statement| statement.bind(until).bind(claim.leasing.owner.uuid()),
+    );
+    bulk::execute(transaction, statements).await?;
     Ok(())
 }
 
@@ -382,7 +378,7 @@ async fn orphans(
     transaction: &mut SqliteConnection,
     lost_before: i64,
     limit: usize,
-) -> Result<Vec<(Uuid, String)>> {
+) -> Result<Vec<(Uuid, Arc<str>)>> {
     sqlx::query_as(
         "-- sqlite::queue::orphans
         select delivery_queue.delivery_id, delivery_queue.workspace
@@ -403,57 +399,33 @@ async fn orphans(
 /// Moves deliveries to history as cancelled.
 async fn cancel(
     transaction: &mut SqliteConnection,
-    orphans: &[(Uuid, String)],
+    orphans: &[(Uuid, Arc<str>)],
     now: i64,
 ) -> Result<()> {
-    for part in statements(orphans) {
-        let mut insert = QueryBuilder::<Sqlite>::new(
-            "-- sqlite::queue::cancel
-            insert into delivery (workspace, id, event_id, subscription_id, state,
-                attempts, epoch, settled_at)
-            select workspace, delivery_id, event_id, subscription_id, 'cancelled',
-                attempts, epoch, ",
-        );
-        insert
-            .push_bind(now)
-            .push(" from delivery_queue where (delivery_id, workspace) in (")
-            .push_values(part, |mut row, (delivery, workspace)| {
-                row.push_bind(*delivery).push_bind(workspace.as_str());
-            })
-            .push(")");
-        insert
-            .build()
-            .execute(&mut *transaction)
-            .await
-            .map_err(store_error)?;
-        remove(
-            transaction,
-            part.iter().map(|(id, workspace)| (*id, workspace.as_str())),
-        )
-        .await?;
-    }
-    Ok(())
-}
-
-/// Takes rows out of the queue, after they were copied to history.
-pub(super) async fn remove(
-    transaction: &mut SqliteConnection,
-    deliveries: impl Iterator<Item = (Uuid, &str)>,
-) -> Result<()> {
-    let mut delete = QueryBuilder::<Sqlite>::new(
-        "-- sqlite::queue::remove
-        delete from delivery_queue where (delivery_id, workspace) in (",
+    static COPY: Bulk = Bulk::new(
+        "-- sqlite::queue::cancel
+        with orphan (delivery_id, workspace) as (values ",
+        "(?, ?)",
+        ")
+        insert into delivery (workspace, id, event_id, subscription_id, state, attempts, epoch,
+            settled_at)
+        select workspace, delivery_id, event_id, subscription_id, 'cancelled', attempts, epoch, ?
+        from delivery_queue
+        where (delivery_id, workspace) in orphan",
     );
-    delete
-        .push_values(deliveries, |mut row, (delivery, workspace)| {
-            row.push_bind(delivery).push_bind(workspace);
-        })
-        .push(")");
-    delete
-        .build()
-        .execute(transaction)
-        .await
-        .map_err(store_error)?;
+    static REMOVE: Bulk = Bulk::new(
+        "-- sqlite::queue::cancel
+        delete from delivery_queue where (delivery_id, workspace) in (values ",
+        "(?, ?)",
+        ")",
+    );
+    let bind = |statement: Statement, (delivery, workspace): &(Uuid, Arc<str>)| {
+        statement.bind(*delivery).bind(Arc::clone(workspace))
+    };
+    let copies = COPY.statements(orphans, bind, |statement| statement.bind(now));
+    bulk::execute(transaction, copies).await?;
+    let removals = REMOVE.statements(orphans, bind, |statement| statement);
+    bulk::execute(transaction, removals).await?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Between rows and the domain's types, and how rows are sent in batches.
+//! Between rows and the domain's types.
 
 use std::time::Duration;
 
@@ -12,24 +12,6 @@ use super::error::store_error;
 use crate::domain::delivery::Lane;
 use crate::domain::event::Event;
 use crate::store::{Result, StoreError};
-
-/// How many rows one statement carries. Few sizes, so that few statements are prepared and all stay
-/// in the connection's cache; the largest is where more rows no longer made it faster. Bound rows
-/// were measured at a third of the cost of `json_each` over hex ids and a sixth of it with 10 kB
-/// bodies.
-const STATEMENT_ROWS: [usize; 5] = [256, 64, 16, 4, 1];
-
-/// Cuts rows into parts of the sizes that statements are prepared for, largest first.
-pub(super) fn statements<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let size = STATEMENT_ROWS
-            .into_iter()
-            .find(|size| *size <= rows.len())?;
-        let (part, rest) = rows.split_at(size);
-        rows = rest;
-        Some(part)
-    })
-}
 
 /// A time as it is kept.
 pub(super) fn millis(time: DateTime<Utc>) -> i64 {
@@ -124,23 +106,4 @@ pub(super) fn event(row: &SqliteRow) -> Result<Event> {
         occurred_at: time(row, "occurred_at")?,
         envelope: get::<String>(row, "body")?.into_boxed_str(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_hold_all_rows_in_order_and_come_in_few_sizes() {
-        for length in [0, 1, 3, 255, 256, 500, 5_000] {
-            let rows: Vec<usize> = (0..length).collect();
-            let parts: Vec<&[usize]> = statements(&rows).collect();
-            assert_eq!(parts.concat(), rows);
-            assert!(
-                parts
-                    .iter()
-                    .all(|part| STATEMENT_ROWS.contains(&part.len()))
-            );
-        }
-    }
 }

@@ -1,19 +1,20 @@
 //! Writing what came of deliveries.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
+use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
-use super::SqliteStore;
+use super::bulk::{self, Bulk};
 use super::error::store_error;
-use super::queue::remove;
-use super::rows::{count, duration_millis, get, id, millis, statements, unsigned};
+use super::rows::{count, duration_millis, get, millis, unsigned};
 use super::subscriptions::disable_gone;
+use super::{Approach, SqliteStore};
 use crate::domain::attempt::{Attempt, ErrorClass};
-use crate::domain::delivery::{DeliveryState, Verdict};
-use crate::domain::ids::{DeliveryId, OwnerId, SubscriptionId};
-use crate::store::{Result, SettleOutcome, Settlement};
+use crate::domain::delivery::Verdict;
+use crate::domain::ids::{DeliveryId, OwnerId};
+use crate::store::{Result, SettleOutcome, Settlement, StoreError};
 
 impl SqliteStore {
     pub(super) async fn write_outcomes(
@@ -21,22 +22,42 @@ impl SqliteStore {
         owner: OwnerId,
         settlements: &[Settlement],
     ) -> Result<Vec<SettleOutcome>> {
+        if let Some(outcomes) = self
+            .try_outcomes(owner, settlements, Approach::Confident)
+            .await?
+        {
+            return Ok(outcomes);
+        }
+        self.try_outcomes(owner, settlements, Approach::Careful)
+            .await?
+            .ok_or_else(|| StoreError::corrupt("a delivery is leased and cannot be settled"))
+    }
+
+    /// One transaction; `None` if a delivery was not where it was taken to be, and nothing was done.
+    async fn try_outcomes(
+        &self,
+        owner: OwnerId,
+        settlements: &[Settlement],
+        approach: Approach,
+    ) -> Result<Option<Vec<SettleOutcome>>> {
         let mut transaction = self.write().await?;
         let now = millis(self.clock.now());
-        let standings = standings(&mut transaction, owner, settlements).await?;
-        let work = Work::sort(settlements, &standings);
-
-        move_final(&mut transaction, &work.settled, now).await?;
-        give_back(&mut transaction, &work.given_back, now).await?;
-        write_attempts(&mut transaction, &work.attempts).await?;
-        for (settlement, subscription) in work.gone {
-            disable_gone(&mut transaction, &settlement.workspace, subscription, now).await?;
+        let standings = match approach {
+            Approach::Confident => vec![Standing::Held; settlements.len()],
+            Approach::Careful => standings(&mut transaction, owner, settlements).await?,
+        };
+        let work = Work::sort(settlements, &standings)?;
+        if !work.write(&mut transaction, owner, now).await? {
+            transaction.rollback().await.map_err(store_error)?;
+            return Ok(None);
         }
         self.commit(transaction).await?;
-        Ok(standings
-            .iter()
-            .map(|standing| standing.outcome())
-            .collect())
+        Ok(Some(
+            standings
+                .iter()
+                .map(|standing| standing.outcome())
+                .collect(),
+        ))
     }
 }
 
@@ -44,7 +65,7 @@ impl SqliteStore {
 #[derive(Clone, Copy)]
 enum Standing {
     /// Under the lease that it was sent under.
-    Held(SubscriptionId),
+    Held,
     /// As this settlement left it when it came before; its answer was lost.
     Settled,
     /// Under another lease, or settled under one. `recorded` says that this was noted before.
@@ -54,22 +75,19 @@ enum Standing {
 impl Standing {
     fn of(row: &SqliteRow, settlement: &Settlement) -> Result<Self> {
         let recorded: Option<bool> = get(row, "lease_lost")?;
-        let in_queue = get::<Option<&[u8]>>(row, "subscription_id")?.is_some();
         Ok(match recorded {
             Some(false) => Self::Settled,
             Some(true) => Self::Lost { recorded: true },
-            None if in_queue && get(row, "ours")? => Self::Held(id(row, "subscription_id")?),
+            None if get(row, "ours")? => Self::Held,
             // Given back unsent leaves no attempt to know it by.
-            None if in_queue && get(row, "unleased")? && settlement.attempt.is_none() => {
-                Self::Settled
-            }
+            None if get(row, "unleased")? && settlement.attempt.is_none() => Self::Settled,
             None => Self::Lost { recorded: false },
         })
     }
 
     fn outcome(self) -> SettleOutcome {
         match self {
-            Self::Held(_) | Self::Settled => SettleOutcome::Settled,
+            Self::Held | Self::Settled => SettleOutcome::Settled,
             Self::Lost { .. } => SettleOutcome::LeaseLost,
         }
     }
@@ -81,46 +99,43 @@ async fn standings(
     owner: OwnerId,
     settlements: &[Settlement],
 ) -> Result<Vec<Standing>> {
-    let mut standings = Vec::with_capacity(settlements.len());
-    for part in statements(settlements) {
-        let mut select = QueryBuilder::<Sqlite>::new(
-            "-- sqlite::settle::standings
-            with asked (number, delivery_id, workspace, epoch) as (",
-        );
-        select.push_values(part.iter().enumerate(), |mut row, (number, settlement)| {
-            row.push_bind(count(number))
-                .push_bind(settlement.delivery.uuid())
-                .push_bind(settlement.workspace.as_str())
-                .push_bind(settlement.epoch);
-        });
-        select.push(
-            ")
-            select asked.number, queue.subscription_id, queue.owner is null as unleased,
-                queue.owner is ",
-        );
-        select.push_bind(owner.uuid());
-        select.push(
-            " as ours, attempt.lease_lost
-            from asked
-            left join delivery_queue as queue on queue.delivery_id = asked.delivery_id
-                and queue.workspace = asked.workspace and queue.epoch = asked.epoch
-            left join attempt on attempt.delivery_id = asked.delivery_id
-                and attempt.epoch = asked.epoch and attempt.workspace = asked.workspace",
-        );
-        let rows = select
-            .build()
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(store_error)?;
-        let mut of_part = vec![Standing::Lost { recorded: false }; part.len()];
-        for row in &rows {
-            let number: usize = unsigned(row, "number")?;
-            if let (Some(standing), Some(settlement)) = (of_part.get_mut(number), part.get(number))
-            {
-                *standing = Standing::of(row, settlement)?;
-            }
+    static SELECT: Bulk = Bulk::new(
+        "-- sqlite::settle::standings
+        with asked (number, delivery_id, workspace, epoch) as (values ",
+        "(?, ?, ?, ?)",
+        ")
+        select asked.number,
+            queue.delivery_id is not null and queue.owner is null as unleased,
+            queue.delivery_id is not null and queue.owner is ? as ours,
+            attempt.lease_lost
+        from asked
+        left join delivery_queue as queue on queue.delivery_id = asked.delivery_id
+            and queue.workspace = asked.workspace and queue.epoch = asked.epoch
+        left join attempt on attempt.delivery_id = asked.delivery_id
+            and attempt.epoch = asked.epoch and attempt.workspace = asked.workspace",
+    );
+    let mut number = 0;
+    let statements = SELECT.statements(
+        settlements,
+        |statement, settlement| {
+            let statement = statement
+                .bind(count(number))
+                .bind(settlement.delivery.uuid())
+                .bind(settlement.workspace.to_shared())
+                .bind(settlement.epoch);
+            number += 1;
+            statement
+        },
+        |statement| statement.bind(owner.uuid()),
+    );
+    let mut standings = vec![Standing::Lost { recorded: false }; settlements.len()];
+    for row in &bulk::fetch(transaction, statements).await? {
+        let number: usize = unsigned(row, "number")?;
+        if let (Some(standing), Some(settlement)) =
+            (standings.get_mut(number), settlements.get(number))
+        {
+            *standing = Standing::of(row, settlement)?;
         }
-        standings.extend(of_part);
     }
     Ok(standings)
 }
@@ -128,14 +143,23 @@ async fn standings(
 /// What is to be written, sorted by statement.
 #[derive(Default)]
 struct Work<'a> {
-    settled: Vec<(&'a Settlement, DeliveryState)>,
+    settled: Vec<&'a Settlement>,
     given_back: Vec<&'a Settlement>,
-    attempts: Vec<(&'a Settlement, &'a Attempt, SettleOutcome)>,
-    gone: Vec<(&'a Settlement, SubscriptionId)>,
+    attempts: Vec<Record<'a>>,
+    gone: Vec<&'a Settlement>,
+}
+
+/// An attempt that is to be kept.
+struct Record<'a> {
+    settlement: &'a Settlement,
+    attempt: &'a Attempt,
+    outcome: SettleOutcome,
+    /// As they are kept: JSON, a list of pairs, since order and repetition mean something.
+    headers: Arc<str>,
 }
 
 impl<'a> Work<'a> {
-    fn sort(settlements: &'a [Settlement], standings: &[Standing]) -> Self {
+    fn sort(settlements: &'a [Settlement], standings: &[Standing]) -> Result<Self> {
         let mut work = Self::default();
         let mut seen: HashSet<(DeliveryId, i32)> = HashSet::with_capacity(settlements.len());
         for (settlement, standing) in settlements.iter().zip(standings) {
@@ -149,143 +173,189 @@ impl<'a> Work<'a> {
                 continue;
             }
             if let Some(attempt) = &settlement.attempt {
-                work.attempts
-                    .push((settlement, attempt, standing.outcome()));
+                let headers = serde_json::to_string(&attempt.response_headers)
+                    .map_err(StoreError::corrupt)?;
+                work.attempts.push(Record {
+                    settlement,
+                    attempt,
+                    outcome: standing.outcome(),
+                    headers: headers.into(),
+                });
             }
-            if let Standing::Held(subscription) = *standing {
-                work.apply(settlement, subscription);
+            if matches!(standing, Standing::Held) {
+                work.apply(settlement);
             }
         }
-        work
+        Ok(work)
     }
 
-    fn apply(&mut self, settlement: &'a Settlement, subscription: SubscriptionId) {
-        match &settlement.verdict {
+    fn apply(&mut self, settlement: &'a Settlement) {
+        match settlement.verdict {
             Verdict::Retry { .. } | Verdict::Released => self.given_back.push(settlement),
-            verdict => self.settled.push((settlement, verdict.state())),
+            Verdict::Succeeded | Verdict::Failed | Verdict::Gone => self.settled.push(settlement),
         }
         if settlement.verdict == Verdict::Gone {
-            self.gone.push((settlement, subscription));
+            self.gone.push(settlement);
         }
+    }
+
+    /// Answers whether every delivery was under its lease, and no attempt recorded before.
+    async fn write(
+        &self,
+        transaction: &mut SqliteConnection,
+        owner: OwnerId,
+        now: i64,
+    ) -> Result<bool> {
+        if take_out(transaction, owner, &self.settled).await? < self.settled.len()
+            || give_back(transaction, owner, &self.given_back, now).await? < self.given_back.len()
+            || write_attempts(transaction, &self.attempts).await? < self.attempts.len()
+        {
+            return Ok(false);
+        }
+        write_history(transaction, &self.settled, now).await?;
+        for settlement in &self.gone {
+            let workspace = &settlement.workspace;
+            disable_gone(transaction, workspace, settlement.subscription, now).await?;
+        }
+        Ok(true)
     }
 }
 
-/// Moves deliveries out of the queue into history.
-async fn move_final(
+/// Takes deliveries out of the queue, each under its lease token. Answers how many were.
+async fn take_out(
     transaction: &mut SqliteConnection,
-    settled: &[(&Settlement, DeliveryState)],
+    owner: OwnerId,
+    settled: &[&Settlement],
+) -> Result<usize> {
+    static DELETE: Bulk = Bulk::new(
+        "-- sqlite::settle::take_out
+        delete from delivery_queue where (delivery_id, workspace, epoch) in (values ",
+        "(?, ?, ?)",
+        ") and owner = ?",
+    );
+    let statements = DELETE.statements(
+        settled,
+        |statement, settlement| {
+            statement
+                .bind(settlement.delivery.uuid())
+                .bind(settlement.workspace.to_shared())
+                .bind(settlement.epoch)
+        },
+        |statement| statement.bind(owner.uuid()),
+    );
+    bulk::execute(transaction, statements).await
+}
+
+/// Writes what was taken out of the queue into history.
+async fn write_history(
+    transaction: &mut SqliteConnection,
+    settled: &[&Settlement],
     now: i64,
 ) -> Result<()> {
-    for part in statements(settled) {
-        let mut insert = QueryBuilder::<Sqlite>::new(
-            "-- sqlite::settle::move_final
-            with outcome (delivery_id, workspace, state) as (",
-        );
-        insert.push_values(part, |mut row, (settlement, state)| {
-            row.push_bind(settlement.delivery.uuid())
-                .push_bind(settlement.workspace.as_str())
-                .push_bind(state.as_str());
-        });
-        insert.push(
-            ")
-            insert into delivery (workspace, id, event_id, subscription_id, state,
-                attempts, epoch, settled_at)
-            select queue.workspace, queue.delivery_id, queue.event_id, queue.subscription_id,
-                outcome.state, queue.attempts + 1, queue.epoch, ",
-        );
-        insert.push_bind(now);
-        insert.push(
-            " from outcome
-            cross join delivery_queue as queue on queue.delivery_id = outcome.delivery_id
-                and queue.workspace = outcome.workspace",
-        );
-        insert
-            .build()
-            .execute(&mut *transaction)
-            .await
-            .map_err(store_error)?;
-        let moved = part
-            .iter()
-            .map(|(settlement, _)| (settlement.delivery.uuid(), settlement.workspace.as_str()));
-        remove(transaction, moved).await?;
-    }
+    static INSERT: Bulk = Bulk::new(
+        "-- sqlite::settle::write_history
+        with settled (workspace, id, event_id, subscription_id, state, attempts, epoch) as (values ",
+        "(?, ?, ?, ?, ?, ?, ?)",
+        ")
+        insert or fail into delivery (workspace, id, event_id, subscription_id, state, attempts,
+            epoch, settled_at)
+        select workspace, id, event_id, subscription_id, state, attempts, epoch, ? from settled",
+    );
+    let statements = INSERT.statements(
+        settled,
+        |statement, settlement| {
+            statement
+                .bind(settlement.workspace.to_shared())
+                .bind(settlement.delivery.uuid())
+                .bind(settlement.event.uuid())
+                .bind(settlement.subscription.uuid())
+                .bind(settlement.verdict.state().as_str())
+                .bind(settlement.attempts_before + 1)
+                .bind(settlement.epoch)
+        },
+        |statement| statement.bind(now),
+    );
+    bulk::execute(transaction, statements).await?;
     Ok(())
 }
 
-/// Ends leases without ending deliveries: after a failed attempt, or unsent.
+/// Ends leases without ending deliveries: after a failed attempt, or unsent. Answers how many were
+/// under their token.
 async fn give_back(
     transaction: &mut SqliteConnection,
+    owner: OwnerId,
     given_back: &[&Settlement],
     now: i64,
-) -> Result<()> {
-    for part in statements(given_back) {
-        let mut update = QueryBuilder::<Sqlite>::new(
-            "-- sqlite::settle::give_back
-            with outcome (delivery_id, workspace, due_at, was_tried) as (",
-        );
-        update.push_values(part, |mut row, settlement| {
+) -> Result<usize> {
+    static UPDATE: Bulk = Bulk::new(
+        "-- sqlite::settle::give_back
+        with outcome (delivery_id, workspace, epoch, due_at, was_tried) as (values ",
+        "(?, ?, ?, ?, ?)",
+        ")
+        update or fail delivery_queue
+        set owner = null, visible_at = outcome.due_at,
+            attempts = delivery_queue.attempts + outcome.was_tried,
+            lost_leases = iif(outcome.was_tried, 0, delivery_queue.lost_leases),
+            lane = iif(outcome.was_tried, 1, delivery_queue.lane)
+        from outcome
+        where delivery_queue.delivery_id = outcome.delivery_id
+            and delivery_queue.workspace = outcome.workspace
+            and delivery_queue.epoch = outcome.epoch
+            and delivery_queue.owner = ?",
+    );
+    let statements = UPDATE.statements(
+        given_back,
+        |statement, settlement| {
             let (delay, was_tried) = match settlement.verdict {
                 Verdict::Retry { delay } => (duration_millis(delay), 1),
                 _ => (0, 0),
             };
-            row.push_bind(settlement.delivery.uuid())
-                .push_bind(settlement.workspace.as_str())
-                .push_bind(now.saturating_add(delay))
-                .push_bind(was_tried);
-        });
-        update.push(
-            ")
-            update delivery_queue
-            set owner = null, visible_at = outcome.due_at,
-                attempts = delivery_queue.attempts + outcome.was_tried,
-                lost_leases = iif(outcome.was_tried, 0, delivery_queue.lost_leases),
-                lane = iif(outcome.was_tried, 1, delivery_queue.lane)
-            from outcome
-            where delivery_queue.delivery_id = outcome.delivery_id
-                and delivery_queue.workspace = outcome.workspace",
-        );
-        update
-            .build()
-            .execute(&mut *transaction)
-            .await
-            .map_err(store_error)?;
-    }
-    Ok(())
+            statement
+                .bind(settlement.delivery.uuid())
+                .bind(settlement.workspace.to_shared())
+                .bind(settlement.epoch)
+                .bind(now.saturating_add(delay))
+                .bind(was_tried)
+        },
+        |statement| statement.bind(owner.uuid()),
+    );
+    bulk::execute(transaction, statements).await
 }
 
+/// Keeps attempts. Answers how many were new.
 async fn write_attempts(
     transaction: &mut SqliteConnection,
-    attempts: &[(&Settlement, &Attempt, SettleOutcome)],
-) -> Result<()> {
-    for part in statements(attempts) {
-        let mut insert = QueryBuilder::<Sqlite>::new(
-            "-- sqlite::settle::write_attempts
-            insert into attempt (delivery_id, epoch, workspace, trigger, at, duration_ms, status,
-                error, lease_lost, response_headers, response_excerpt) ",
-        );
-        insert.push_values(part, |mut row, (settlement, attempt, outcome)| {
-            row.push_bind(settlement.delivery.uuid())
-                .push_bind(settlement.epoch)
-                .push_bind(settlement.workspace.as_str())
-                .push_bind(attempt.trigger.as_str())
-                .push_bind(millis(attempt.at))
-                .push_bind(duration_millis(attempt.duration))
-                .push_bind(attempt.status)
-                .push_bind(attempt.error.map(ErrorClass::as_str))
-                .push_bind(*outcome == SettleOutcome::LeaseLost)
-                .push_bind(headers(attempt))
-                .push_bind(attempt.response_excerpt.as_str());
-        });
-        insert
-            .build()
-            .execute(&mut *transaction)
-            .await
-            .map_err(store_error)?;
-    }
-    Ok(())
-}
-
-/// Headers as they are kept: JSON, a list of pairs, since order and repetition mean something.
-fn headers(attempt: &Attempt) -> String {
-    serde_json::json!(attempt.response_headers).to_string()
+    attempts: &[Record<'_>],
+) -> Result<usize> {
+    static INSERT: Bulk = Bulk::new(
+        "-- sqlite::settle::write_attempts
+        insert or fail into attempt (delivery_id, epoch, workspace, trigger, at, duration_ms, status,
+            error, lease_lost, response_headers, response_excerpt) values ",
+        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " on conflict (delivery_id, epoch) do nothing",
+    );
+    let statements = INSERT.statements(
+        attempts,
+        |statement, record| {
+            let Record {
+                settlement,
+                attempt,
+                ..
+            } = record;
+            statement
+                .bind(settlement.delivery.uuid())
+                .bind(settlement.epoch)
+                .bind(settlement.workspace.to_shared())
+                .bind(attempt.trigger.as_str())
+                .bind(millis(attempt.at))
+                .bind(duration_millis(attempt.duration))
+                .bind(attempt.status)
+                .bind(attempt.error.map(ErrorClass::as_str))
+                .bind(record.outcome == SettleOutcome::LeaseLost)
+                .bind(Arc::clone(&record.headers))
+                .bind(attempt.response_excerpt.as_str())
+        },
+        |statement| statement,
+    );
+    bulk::execute(transaction, statements).await
 }
