@@ -110,7 +110,7 @@ impl Default for Amqp {
             dead_letter_queue: "forge-dispatch.dead-letter".to_owned(),
             prefetch: 500,
             batch_events: 500,
-            batch_linger: Duration::from_millis(5),
+            batch_linger: Duration::from_millis(1),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A delivery comes in with a [`Room`] (admitted while it is written, or reserved for a claim), is
 //! pushed into its line, and leaves it as a [`Flight`] when it is its line's turn and there is a
-//! slot for it. Lines take turns, one delivery each. The rules of sharing are in
+//! slot for it. Lines of a lane take turns, one delivery each, and so do the lanes. The rules of sharing are in
 //! [`super::permits`]; everything is behind one lock that is held for a few comparisons.
 //!
 //! There is no pool of senders to wake: whoever ends a flight asks for the next, and whoever pushes
@@ -52,7 +52,9 @@ struct Books {
     accounts: HashMap<SubscriptionId, Account>,
     /// Lines with something waiting, each once, in the order of their turns. One that is at its
     /// subscription's limit is left out until a flight of that subscription ends.
-    ready: VecDeque<(SubscriptionId, Lane)>,
+    ready: PerLane<VecDeque<SubscriptionId>>,
+    /// The lane that is asked last.
+    last: Lane,
     doors: Doors,
 }
 
@@ -139,7 +141,8 @@ impl Lines {
                 },
                 bytes: Bytes::of(settings.max_bytes_in_flight),
                 accounts: HashMap::new(),
-                ready: VecDeque::new(),
+                ready: PerLane::default(),
+                last: Lane::Retry,
                 doors: Doors::Open,
             }),
             default_limit: settings.subscription_concurrency,
@@ -380,38 +383,48 @@ impl Books {
             let line = account.lines.of_mut(lane);
             if !line.is_ready && !line.waiting.is_empty() {
                 line.is_ready = true;
-                self.ready.push_back((id, lane));
+                self.ready.of_mut(lane).push_back(id);
             }
         }
     }
 
-    /// Takes the first delivery of the first line that may send now.
+    /// Takes the next delivery that may be sent now; the lanes take turns.
     fn next(&mut self) -> Option<Waiting> {
-        if self.slots.fresh.is_spent() && self.slots.retry.is_spent() {
-            return None;
-        }
-        for _ in 0..self.ready.len() {
-            let (id, lane) = self.ready.pop_front()?;
+        let first = self.last.other();
+        [first, self.last].into_iter().find_map(|lane| {
+            let next = self.next_of(lane)?;
+            self.last = lane;
+            Some(next)
+        })
+    }
+
+    /// Takes the first delivery of the lane's first line that may send now.
+    fn next_of(&mut self, lane: Lane) -> Option<Waiting> {
+        let (ready, slots) = (self.ready.of_mut(lane), self.slots.of_mut(lane));
+        for _ in 0..ready.len() {
+            if slots.is_spent() {
+                return None;
+            }
+            let id = ready.pop_front()?;
             let Some(account) = self.accounts.get_mut(&id) else {
                 continue;
             };
-            if account.is_at_limit(lane) {
-                account.lines.of_mut(lane).is_ready = false;
+            let is_at_limit = account.is_at_limit(lane);
+            let line = account.lines.of_mut(lane);
+            if is_at_limit {
+                line.is_ready = false;
                 continue;
             }
-            let line = account.lines.of_mut(lane);
-            let slots = self.slots.of_mut(lane);
             if !slots.allows(line.in_flight) {
-                self.ready.push_back((id, lane));
+                ready.push_back(id);
                 continue;
             }
             line.is_ready = false;
-            let taken = line.waiting.pop_front();
-            if taken.is_some() {
+            if let Some(next) = line.waiting.pop_front() {
                 slots.take();
                 line.in_flight += 1;
                 self.make_ready(id, lane);
-                return taken;
+                return Some(next);
             }
         }
         None
@@ -422,10 +435,10 @@ impl Books {
         if let Some(account) = self.accounts.get_mut(&id) {
             account.lines.of_mut(lane).in_flight -= 1;
         }
-        // Either lane may have been at the subscription's limit; the other one first, so that they
-        // take turns where there is one slot for both.
-        self.make_ready(id, lane.other());
-        self.make_ready(id, lane);
+        // Either lane may have been at the subscription's limit.
+        for lane in Lane::ALL {
+            self.make_ready(id, lane);
+        }
     }
 
     fn is_crowded(&self) -> bool {
