@@ -7,7 +7,8 @@
 //! none were there before, and what it adopts it looks at first.)
 //!
 //! - `events` and `arrivals`: accept.
-//! - `queue`, `settle` and `endings`: due, claim, outcomes.
+//! - `queue` and `depth`: due, claim, how much waits.
+//! - `settle` and `endings`: outcomes.
 //! - `subscriptions` and `targets`: registering them, and the exact copy of them in memory.
 //! - `log`: what was and is delivered.
 //! - `notices`: telling other processes that there is work.
@@ -34,6 +35,7 @@ use crate::entropy::Entropy;
 use crate::wake::Wake;
 
 mod arrivals;
+mod depth;
 mod endings;
 mod errors;
 mod events;

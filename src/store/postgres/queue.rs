@@ -1,4 +1,5 @@
-//! The hot queue: what is due, taking it, and counting it. Outcomes are in [`super::settle`].
+//! The hot queue: what is due, and taking it. Outcomes are in [`super::settle`], counting is in
+//! [`super::depth`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -48,7 +49,7 @@ impl DeliveryQueue for PostgresStore {
     }
 
     async fn queue_depth(&self) -> Result<QueueDepth> {
-        reading(self.count()).await
+        reading(self.depth()).await
     }
 }
 
@@ -190,45 +191,10 @@ impl PostgresStore {
         commit(tx).await?;
         usize::try_from(cancelled).map_err(StoreError::corrupt)
     }
-
-    async fn count(&self) -> Result<QueueDepth> {
-        let (pending, in_flight, oldest_secs): (i64, i64, Option<f64>) = sqlx::query_as(
-            "-- postgres::queue::count
-            select
-                count(*) filter (where owner is null),
-                count(*) filter (where owner is not null),
-                (
-                    select extract(epoch from now() - min(oldest.visible_at))::float8
-                    from subscription s
-                    cross join unnest($1::smallint[]) as lanes (lane)
-                    cross join lateral (
-                        select q.visible_at
-                        from delivery_queue q
-                        where q.subscription_id = s.id
-                          and q.lane = lanes.lane
-                          and q.visible_at <= now()
-                          and q.owner is null
-                        order by q.visible_at
-                        limit 1
-                    ) as oldest
-                    where s.status = 'active'
-                )
-            from delivery_queue",
-        )
-        .bind(Lane::ALL.map(lane_number))
-        .fetch_one(&self.pool)
-        .await
-        .map_err(from_sqlx)?;
-        Ok(QueueDepth {
-            pending: u64::try_from(pending).map_err(StoreError::corrupt)?,
-            in_flight: u64::try_from(in_flight).map_err(StoreError::corrupt)?,
-            oldest_due: oldest_secs.map(seconds),
-        })
-    }
 }
 
 /// Seconds out of the database; a clock that was set back makes them zero.
-fn seconds(value: f64) -> Duration {
+pub(super) fn seconds(value: f64) -> Duration {
     Duration::try_from_secs_f64(value.max(0.0)).unwrap_or_default()
 }
 
