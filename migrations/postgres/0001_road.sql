@@ -5,14 +5,14 @@
 -- check is written by one statement or one transaction, and each would cost a lookup and a row lock
 -- per row. Times that clients see are whole milliseconds; those of the queue are exact.
 
--- What an event is known by: the first 16 bytes of sha256(source, NUL, id). A short key of fixed
--- length keeps the index dense, and a table of its own outlives the events it guards against.
+-- What an event is known by: the first 16 bytes of sha256(source, NUL, id), in the type that holds 16
+-- bytes without a length before them. A short key of fixed length keeps the index dense, and a table
+-- of its own outlives the events it guards against.
 create table event_key (
-    key bytea not null,
+    key uuid not null,
     event_id uuid not null,
     at timestamptz(3) not null default now(),
-    constraint event_key_pk primary key (key),
-    constraint event_key_length check (octet_length(key) = 16)
+    constraint event_key_pk primary key (key)
 );
 
 -- The envelope is kept as the text that arrived: `json` types would change or refuse it.

@@ -244,7 +244,8 @@ pub trait DeliveryQueue: Send + Sync {
     /// `cancelled`. Answers how many; 0 when nothing is left to do.
     async fn cancel_orphans(&self, grace: Duration, limit: usize) -> Result<usize>;
 
-    /// Counts the queue.
+    /// Counts the queue. Postgres estimates one of more than ten thousand deliveries; up to there,
+    /// and at zero above all, the numbers are exact.
     async fn queue_depth(&self) -> Result<QueueDepth>;
 }
 

@@ -11,6 +11,8 @@ mod keys;
 mod log;
 mod model;
 mod orphans;
+mod postgres;
+mod races;
 mod schema;
 mod settle;
 mod sqlite;

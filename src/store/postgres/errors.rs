@@ -10,6 +10,10 @@ use super::{Result, StoreError};
 /// Constraints that two rows of one id break; every other one guards what this program writes.
 const IDS: [&str; 2] = ["subscription_pk", "subscription_secret_pk"];
 
+/// The constraint that an event breaks which another accept kept since this one looked: as good as a
+/// clash that the database resolved against us.
+const EVENT_KEY: &str = "event_key_pk";
+
 /// How often one call runs its transaction when the database asks for that.
 const TRIES: usize = 4;
 
@@ -24,6 +28,9 @@ pub(super) fn from_sqlx(error: sqlx::Error) -> StoreError {
             let code = cause.code().unwrap_or_default().into_owned();
             if code == "23505" && cause.constraint().is_some_and(|name| IDS.contains(&name)) {
                 return StoreError::AlreadyExists;
+            }
+            if breaks(&error, EVENT_KEY) {
+                return StoreError::Unavailable(error);
             }
             let said = cause.message().to_owned();
             by_code(&code, said, error)
@@ -56,6 +63,11 @@ fn by_code(code: &str, said: String, error: sqlx::Error) -> StoreError {
     }
 }
 
+/// Whether the database refused a row for this constraint.
+pub(super) fn breaks(error: &sqlx::Error, constraint: &str) -> bool {
+    matches!(error, sqlx::Error::Database(cause) if cause.constraint() == Some(constraint))
+}
+
 /// A migrator's error as one of ours.
 pub(super) fn from_migrate(error: MigrateError) -> StoreError {
     match error {
@@ -73,7 +85,8 @@ fn asks_to_try_again(error: &StoreError) -> bool {
     let StoreError::Unavailable(sqlx::Error::Database(cause)) = error else {
         return false;
     };
-    matches!(cause.code().as_deref(), Some("40001" | "40P01" | "55P03"))
+    cause.constraint() == Some(EVENT_KEY)
+        || matches!(cause.code().as_deref(), Some("40001" | "40P01" | "55P03"))
 }
 
 /// Runs a transaction, and again from its start where the database asks for that.

@@ -1,19 +1,21 @@
-//! Taking events in: six round trips for a batch, whatever its size.
+//! Taking events in: four round trips for a batch, whatever its size: begin, what is known, all that
+//! is written, commit.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use sqlx::PgTransaction;
 use uuid::Uuid;
 
+use super::arrivals::write;
 use super::errors::{expect_rows, from_sqlx, retrying};
-use super::rows::{interval, lane_number};
+use super::rows::interval;
 use super::{PostgresStore, Result, commit};
 use crate::domain::delivery::Lane;
-use crate::domain::ids::{DeliveryId, EditionId, ProjectId};
+use crate::domain::event::Event;
+use crate::domain::ids::DeliveryId;
 use crate::domain::payload::Payload;
 use crate::store::identity::{delivery_id, event_key};
 use crate::store::intake::{Intake, Permit};
@@ -22,11 +24,8 @@ use crate::store::{
     AcceptOutcome, Accepted, EventStore, LeasedDelivery, Leasing, MAX_FAN_OUT_ROWS,
 };
 
-/// The lock under which feed positions are drawn.
-const FEED_LOCK: i64 = 0x666f_7267_6566_6565;
-
 /// The epoch of a delivery that was born leased.
-const FIRST_EPOCH: i32 = 1;
+pub(super) const FIRST_EPOCH: i32 = 1;
 
 #[async_trait]
 impl EventStore for PostgresStore {
@@ -52,30 +51,30 @@ impl PostgresStore {
     ) -> Result<Accepted> {
         // Read before the database reads its own clock: our end of a lease is never the later one.
         let leased_until = self.clock.monotonic() + leasing.lease;
+        let keys: Vec<Uuid> = events.iter().map(|payload| key(payload.event())).collect();
         let mut tx = self.begin().await?;
-        let targets = self.current_targets(&mut tx).await?;
-        let taken = take(events, &targets);
-        let arrivals = insert_keys(&mut tx, &taken).await?;
+        let (targets, known) = self.look_up(&mut tx, &keys).await?;
+        let taken = take(events, &keys, &targets, &known);
 
-        let new = arrived(&taken, &arrivals, Arrival::New);
-        let again = arrived(&taken, &arrivals, Arrival::Again);
+        let new = arrived(&taken, Arrival::New);
+        let again = arrived(&taken, Arrival::Again);
         let mut births: Vec<Birth<'_>> = routes(&new)
             .map(|(payload, target)| Birth::of(payload, target, intake))
             .collect();
+        let adopted = if again.is_empty() {
+            Vec::new()
+        } else {
+            adopt(&mut tx, &again, leasing, intake).await?
+        };
         if !new.is_empty() {
-            insert_events(&mut tx, &new, &births, leasing).await?;
-        }
-        if !again.is_empty() {
-            births.extend(adopt(&mut tx, &again, leasing, intake).await?);
-        }
-        if !new.is_empty() {
-            insert_feed(&mut tx, &new).await?;
+            write(&mut tx, &new, &births, leasing).await?;
         }
         commit(tx).await?;
 
+        births.extend(adopted);
         let pending = births.iter().filter(|birth| birth.permit.is_none()).count();
         Ok(Accepted {
-            outcomes: arrivals.into_iter().map(Arrival::outcome).collect(),
+            outcomes: taken.iter().map(|taken| taken.arrival.outcome()).collect(),
             leased: births
                 .into_iter()
                 .filter_map(|birth| birth.leased(leased_until))
@@ -83,14 +82,52 @@ impl PostgresStore {
             pending,
         })
     }
+
+    /// The subscriptions, and which of these keys are known, each with the event it is known by.
+    /// One that another accept is committing at this moment is not seen here; writing it again then
+    /// fails, and this transaction is run again ([`super::errors`]).
+    ///
+    /// The alternative, `on conflict do nothing returning`, costs every new event half as much again:
+    /// each is inserted in two steps, and sent back.
+    async fn look_up(
+        &self,
+        tx: &mut PgTransaction<'_>,
+        keys: &[Uuid],
+    ) -> Result<(Arc<Targets>, HashMap<Uuid, Uuid>)> {
+        // Looked at before the database is asked: what is in memory was committed by then.
+        let held = self.held_targets();
+        let rows: Vec<(i64, Option<Uuid>, Option<Uuid>)> = sqlx::query_as(
+            "-- postgres::events::look_up
+            select current.generation, known.key, known.event_id
+            from subscription_generation current
+            left join event_key known on known.key = any($1)
+            where current.only_row",
+        )
+        .bind(keys)
+        .fetch_all(&mut **tx)
+        .await
+        .map_err(from_sqlx)?;
+        let generation = rows.first().map_or(0, |(generation, ..)| *generation);
+        let targets = self.targets_of(tx, held, generation).await?;
+        let known = rows
+            .into_iter()
+            .filter_map(|(_, key, event_id)| key.zip(event_id))
+            .collect();
+        Ok((targets, known))
+    }
+}
+
+/// The key as the database keeps it: a `uuid` is its type for sixteen bytes of any kind.
+fn key(event: &Event) -> Uuid {
+    Uuid::from_bytes(event_key(event))
 }
 
 /// One event of the part of the batch that is taken.
-struct Taken<'a> {
-    payload: &'a Arc<Payload>,
-    key: [u8; 16],
-    /// `None` for one that the batch holds twice.
-    targets: Option<Vec<&'a Arc<Target>>>,
+pub(super) struct Taken<'a> {
+    pub(super) payload: &'a Arc<Payload>,
+    pub(super) key: Uuid,
+    arrival: Arrival,
+    targets: Vec<&'a Arc<Target>>,
 }
 
 /// What an event turned out to be.
@@ -100,7 +137,7 @@ enum Arrival {
     New,
     /// Committed by an earlier try of the same call, under the same id.
     Again,
-    /// Another event had its identity.
+    /// Another event had its identity, of this batch or of an earlier one.
     Duplicate,
 }
 
@@ -113,37 +150,50 @@ impl Arrival {
     }
 }
 
-/// The events that one transaction takes, with the subscriptions they go to. Known events count
-/// towards the limit too, since only the next statement can tell them.
-fn take<'a>(events: &'a [Arc<Payload>], targets: &'a Targets) -> Vec<Taken<'a>> {
+/// The events that one transaction takes, with what each turned out to be and the subscriptions it
+/// goes to.
+fn take<'a>(
+    events: &'a [Arc<Payload>],
+    keys: &[Uuid],
+    targets: &'a Targets,
+    known: &HashMap<Uuid, Uuid>,
+) -> Vec<Taken<'a>> {
     let mut taken: Vec<Taken<'_>> = Vec::with_capacity(events.len());
-    let mut keys = HashSet::with_capacity(events.len());
+    let mut seen = HashSet::with_capacity(events.len());
     let mut rows = 0;
-    for payload in events {
-        let key = event_key(payload.event());
-        let matching = keys
-            .insert(key)
-            .then(|| targets.matching(payload.event()).collect::<Vec<_>>());
-        rows += matching.as_ref().map_or(0, Vec::len);
+    for (payload, &key) in events.iter().zip(keys) {
+        let event = payload.event();
+        let arrival = match known.get(&key) {
+            _ if !seen.insert(key) => Arrival::Duplicate,
+            None => Arrival::New,
+            Some(id) if *id == event.id.uuid() => Arrival::Again,
+            Some(_) => Arrival::Duplicate,
+        };
+        let targets: Vec<_> = match arrival {
+            Arrival::New | Arrival::Again => targets.matching(event).collect(),
+            Arrival::Duplicate => Vec::new(),
+        };
+        rows += targets.len();
         if rows > MAX_FAN_OUT_ROWS && !taken.is_empty() {
             break;
         }
         taken.push(Taken {
             payload,
             key,
-            targets: matching,
+            arrival,
+            targets,
         });
     }
     taken
 }
 
 /// A delivery about to be written.
-struct Birth<'a> {
-    id: DeliveryId,
-    payload: &'a Arc<Payload>,
-    target: &'a Arc<Target>,
+pub(super) struct Birth<'a> {
+    pub(super) id: DeliveryId,
+    pub(super) payload: &'a Arc<Payload>,
+    pub(super) target: &'a Arc<Target>,
     /// Leased from its birth, if there is one.
-    permit: Option<Permit>,
+    pub(super) permit: Option<Permit>,
 }
 
 impl<'a> Birth<'a> {
@@ -172,16 +222,10 @@ impl<'a> Birth<'a> {
 }
 
 /// The events that arrived so.
-fn arrived<'t, 'a>(
-    taken: &'t [Taken<'a>],
-    arrivals: &[Arrival],
-    wanted: Arrival,
-) -> Vec<&'t Taken<'a>> {
+fn arrived<'t, 'a>(taken: &'t [Taken<'a>], wanted: Arrival) -> Vec<&'t Taken<'a>> {
     taken
         .iter()
-        .zip(arrivals)
-        .filter(|(_, arrival)| **arrival == wanted)
-        .map(|(taken, _)| taken)
+        .filter(|taken| taken.arrival == wanted)
         .collect()
 }
 
@@ -189,201 +233,8 @@ fn arrived<'t, 'a>(
 fn routes<'a>(events: &[&Taken<'a>]) -> impl Iterator<Item = (&'a Arc<Payload>, &'a Arc<Target>)> {
     events.iter().flat_map(|taken| {
         let payload = taken.payload;
-        let targets = taken.targets.iter().flatten().copied();
-        targets.map(move |target| (payload, target))
+        taken.targets.iter().map(move |target| (payload, *target))
     })
-}
-
-/// Claims the identities of the batch, and says what each event turned out to be. Sorted: batches
-/// that share keys in another order would wait for each other for ever.
-async fn insert_keys(tx: &mut PgTransaction<'_>, taken: &[Taken<'_>]) -> Result<Vec<Arrival>> {
-    let mut pairs: Vec<([u8; 16], Uuid)> = taken
-        .iter()
-        .filter(|taken| taken.targets.is_some())
-        .map(|taken| (taken.key, taken.payload.event().id.uuid()))
-        .collect();
-    pairs.sort_unstable();
-    let (keys, event_ids): (Vec<[u8; 16]>, Vec<Uuid>) = pairs.into_iter().unzip();
-    let inserted: Vec<Vec<u8>> = sqlx::query_scalar(
-        "-- postgres::events::insert_keys
-        insert into event_key (key, event_id)
-        select key, event_id
-        from unnest($1::bytea[], $2::uuid[]) as arriving (key, event_id)
-        on conflict do nothing
-        returning key",
-    )
-    .bind(&keys)
-    .bind(event_ids)
-    .fetch_all(&mut **tx)
-    .await
-    .map_err(from_sqlx)?;
-    let mut inserted: HashSet<Vec<u8>> = inserted.into_iter().collect();
-    let known = if inserted.len() < keys.len() {
-        known_keys(tx, &keys).await?
-    } else {
-        HashMap::new()
-    };
-    let arrivals = taken.iter().map(|taken| {
-        if taken.targets.is_none() {
-            Arrival::Duplicate
-        } else if inserted.remove(taken.key.as_slice()) {
-            Arrival::New
-        } else if known.get(taken.key.as_slice()) == Some(&taken.payload.event().id.uuid()) {
-            Arrival::Again
-        } else {
-            Arrival::Duplicate
-        }
-    });
-    Ok(arrivals.collect())
-}
-
-async fn known_keys(
-    tx: &mut PgTransaction<'_>,
-    keys: &[[u8; 16]],
-) -> Result<HashMap<Vec<u8>, Uuid>> {
-    let rows: Vec<(Vec<u8>, Uuid)> = sqlx::query_as(
-        "-- postgres::events::known_keys
-        select key, event_id
-        from event_key
-        where key = any($1::bytea[])",
-    )
-    .bind(keys)
-    .fetch_all(&mut **tx)
-    .await
-    .map_err(from_sqlx)?;
-    Ok(rows.into_iter().collect())
-}
-
-/// Writes events and their deliveries.
-async fn insert_events(
-    tx: &mut PgTransaction<'_>,
-    new: &[&Taken<'_>],
-    births: &[Birth<'_>],
-    leasing: Leasing,
-) -> Result<()> {
-    let events = EventColumns::of(new);
-    let deliveries = BirthColumns::of(births);
-    let (kept, queued): (i64, i64) = sqlx::query_as(
-        "-- postgres::events::insert_events
-        with kept as (
-            insert into event (
-                id, workspace, source, external_id, type, project, edition, body, occurred_at
-            )
-            select id, workspace, source, external_id, type, project, edition, body, occurred_at
-            from unnest(
-                $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                $8::text[], $9::timestamptz[]
-            ) as arriving (
-                id, workspace, source, external_id, type, project, edition, body, occurred_at
-            )
-            returning id
-        ), queued as (
-            insert into delivery_queue (
-                delivery_id, event_id, workspace, subscription_id, bytes,
-                lane, visible_at, owner, epoch, attempts, lost_leases
-            )
-            select
-                delivery_id, event_id, workspace, subscription_id, bytes,
-                $16,
-                case when leased then clock_timestamp() + $17::interval else clock_timestamp() end,
-                case when leased then $18::uuid end,
-                case when leased then $19::integer else 0 end,
-                0,
-                0
-            from unnest(
-                $10::uuid[], $11::uuid[], $12::text[], $13::uuid[], $14::integer[], $15::boolean[]
-            ) as born (delivery_id, event_id, workspace, subscription_id, bytes, leased)
-            returning delivery_id
-        )
-        select (select count(*) from kept), (select count(*) from queued)",
-    )
-    .bind(events.ids)
-    .bind(events.workspaces)
-    .bind(events.sources)
-    .bind(events.external_ids)
-    .bind(events.types)
-    .bind(events.projects)
-    .bind(events.editions)
-    .bind(events.bodies)
-    .bind(events.times)
-    .bind(deliveries.ids)
-    .bind(deliveries.event_ids)
-    .bind(deliveries.workspaces)
-    .bind(deliveries.subscription_ids)
-    .bind(deliveries.bytes)
-    .bind(deliveries.leased)
-    .bind(lane_number(Lane::Fresh))
-    .bind(interval(leasing.lease))
-    .bind(leasing.owner.uuid())
-    .bind(FIRST_EPOCH)
-    .fetch_one(&mut **tx)
-    .await
-    .map_err(from_sqlx)?;
-    expect_rows("event", new.len(), kept)?;
-    expect_rows("delivery_queue", births.len(), queued)
-}
-
-#[derive(Default)]
-struct EventColumns<'a> {
-    ids: Vec<Uuid>,
-    workspaces: Vec<&'a str>,
-    sources: Vec<&'a str>,
-    external_ids: Vec<&'a str>,
-    types: Vec<&'a str>,
-    projects: Vec<Option<&'a str>>,
-    editions: Vec<Option<&'a str>>,
-    bodies: Vec<&'a str>,
-    times: Vec<DateTime<Utc>>,
-}
-
-impl<'a> EventColumns<'a> {
-    fn of(new: &[&Taken<'a>]) -> Self {
-        let mut columns = Self::default();
-        for event in new.iter().map(|taken| taken.payload.event()) {
-            columns.ids.push(event.id.uuid());
-            columns.workspaces.push(event.workspace.as_str());
-            columns.sources.push(&event.source);
-            columns.external_ids.push(&event.external_id);
-            columns.types.push(event.event_type.as_str());
-            columns
-                .projects
-                .push(event.project.as_ref().map(ProjectId::as_str));
-            columns
-                .editions
-                .push(event.edition.as_ref().map(EditionId::as_str));
-            columns.bodies.push(&event.envelope);
-            columns.times.push(event.occurred_at);
-        }
-        columns
-    }
-}
-
-#[derive(Default)]
-struct BirthColumns<'a> {
-    ids: Vec<Uuid>,
-    event_ids: Vec<Uuid>,
-    workspaces: Vec<&'a str>,
-    subscription_ids: Vec<Uuid>,
-    bytes: Vec<i32>,
-    leased: Vec<bool>,
-}
-
-impl<'a> BirthColumns<'a> {
-    fn of(births: &[Birth<'a>]) -> Self {
-        let mut columns = Self::default();
-        for birth in births {
-            let event = birth.payload.event();
-            columns.ids.push(birth.id.uuid());
-            columns.event_ids.push(event.id.uuid());
-            columns.workspaces.push(event.workspace.as_str());
-            columns.subscription_ids.push(birth.target.id().uuid());
-            columns
-                .bytes
-                .push(i32::try_from(event.envelope.len()).unwrap_or(i32::MAX));
-            columns.leased.push(birth.permit.is_some());
-        }
-        columns
-    }
 }
 
 /// Takes back the deliveries that an earlier try of this call committed as ours and that nobody
@@ -440,29 +291,4 @@ async fn adopt<'a>(
     .map_err(from_sqlx)?;
     expect_rows("delivery_queue", ours.len(), adopted.rows_affected())?;
     Ok(births)
-}
-
-/// Gives the events their places in the feed, in the order given. The lock is the last thing that
-/// the transaction waits for and is held to its end, so positions become visible in their order.
-async fn insert_feed(tx: &mut PgTransaction<'_>, new: &[&Taken<'_>]) -> Result<()> {
-    let events = || new.iter().map(|taken| taken.payload.event());
-    let workspaces: Vec<&str> = events().map(|event| event.workspace.as_str()).collect();
-    let ids: Vec<Uuid> = events().map(|event| event.id.uuid()).collect();
-    let placed = sqlx::query(
-        "-- postgres::events::insert_feed
-        with turn as materialized (
-            select pg_advisory_xact_lock($1)
-        )
-        insert into event_feed (workspace, position, event_id)
-        select arriving.workspace, nextval('event_feed_position'), arriving.event_id
-        from turn
-        cross join unnest($2::text[], $3::uuid[]) as arriving (workspace, event_id)",
-    )
-    .bind(FEED_LOCK)
-    .bind(workspaces)
-    .bind(ids)
-    .execute(&mut **tx)
-    .await
-    .map_err(from_sqlx)?;
-    expect_rows("event_feed", new.len(), placed.rows_affected())
 }

@@ -2,11 +2,13 @@
 //!
 //! Times come from the database's clock, since replicas may disagree; batches travel as arrays and
 //! `unnest`, so that a batch is a handful of round trips whatever its size. `queue.md`'s lock order
-//! holds everywhere: event keys → queue rows → the subscriptions' generation → subscriptions → the
-//! feed, each sorted.
+//! holds everywhere: queue rows that were there before → event keys → the subscriptions' generation →
+//! subscriptions → the feed, each sorted. (It has the keys first; but of those that an accept writes
+//! none were there before, and what it adopts it looks at first.)
 //!
-//! - `events`: accept.
-//! - `queue` and `settle`: due, claim, outcomes.
+//! - `events` and `arrivals`: accept.
+//! - `queue` and `depth`: due, claim, how much waits.
+//! - `settle` and `endings`: outcomes.
 //! - `subscriptions` and `targets`: registering them, and the exact copy of them in memory.
 //! - `log`: what was and is delivered.
 //! - `notices`: telling other processes that there is work.
@@ -32,6 +34,9 @@ use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::wake::Wake;
 
+mod arrivals;
+mod depth;
+mod endings;
 mod errors;
 mod events;
 mod log;
@@ -47,6 +52,9 @@ static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// How long a call waits for a connection before the database counts as away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection that lay idle is taken to work still.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// How long closing waits for connections that are still in use.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -89,12 +97,28 @@ impl PostgresStore {
             // Every statement walks an index in its order or looks rows up; before the first analyze
             // the planner would rather gather a whole backlog and sort it.
             ("enable_bitmapscan", "off"),
+            // For the same reason: joined otherwise than by looking each row up, a batch of outcomes
+            // would be held against the whole queue.
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
             // Compiling a statement takes longer than any of ours runs.
             ("jit", "off"),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections.max(1))
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A round trip before every transaction would be one in five. A connection that was used
+            // a moment ago and broke since then fails the call as one that breaks in the middle does.
+            .test_before_acquire(false)
+            .before_acquire(|connection, of| {
+                Box::pin(async move {
+                    if of.idle_for > TRUSTED_FOR {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_lazy_with(hasty.clone());
         let notices = Notices::start(pool.clone(), hasty, entropy);
         Ok(Self {

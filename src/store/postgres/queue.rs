@@ -1,4 +1,5 @@
-//! The hot queue: what is due, taking it, and counting it. Outcomes are in [`super::settle`].
+//! The hot queue: what is due, and taking it. Outcomes are in [`super::settle`], counting is in
+//! [`super::depth`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -48,7 +49,7 @@ impl DeliveryQueue for PostgresStore {
     }
 
     async fn queue_depth(&self) -> Result<QueueDepth> {
-        reading(self.count()).await
+        reading(self.depth()).await
     }
 }
 
@@ -190,45 +191,10 @@ impl PostgresStore {
         commit(tx).await?;
         usize::try_from(cancelled).map_err(StoreError::corrupt)
     }
-
-    async fn count(&self) -> Result<QueueDepth> {
-        let (pending, in_flight, oldest_secs): (i64, i64, Option<f64>) = sqlx::query_as(
-            "-- postgres::queue::count
-            select
-                count(*) filter (where owner is null),
-                count(*) filter (where owner is not null),
-                (
-                    select extract(epoch from now() - min(oldest.visible_at))::float8
-                    from subscription s
-                    cross join unnest($1::smallint[]) as lanes (lane)
-                    cross join lateral (
-                        select q.visible_at
-                        from delivery_queue q
-                        where q.subscription_id = s.id
-                          and q.lane = lanes.lane
-                          and q.visible_at <= now()
-                          and q.owner is null
-                        order by q.visible_at
-                        limit 1
-                    ) as oldest
-                    where s.status = 'active'
-                )
-            from delivery_queue",
-        )
-        .bind(Lane::ALL.map(lane_number))
-        .fetch_one(&self.pool)
-        .await
-        .map_err(from_sqlx)?;
-        Ok(QueueDepth {
-            pending: u64::try_from(pending).map_err(StoreError::corrupt)?,
-            in_flight: u64::try_from(in_flight).map_err(StoreError::corrupt)?,
-            oldest_due: oldest_secs.map(seconds),
-        })
-    }
 }
 
 /// Seconds out of the database; a clock that was set back makes them zero.
-fn seconds(value: f64) -> Duration {
+pub(super) fn seconds(value: f64) -> Duration {
     Duration::try_from_secs_f64(value.max(0.0)).unwrap_or_default()
 }
 
@@ -267,6 +233,7 @@ struct LeasedRow {
     epoch: i32,
     attempts: i32,
     lost_leases: i32,
+    turn: i64,
 }
 
 impl LeasedRow {
@@ -307,25 +274,26 @@ impl LeasedRow {
 /// Leases what is due, in turns: the oldest of each subscription, then the second of each, until
 /// the bytes are spent. Rows that another claim holds are passed over.
 ///
-/// The rows are updated by an array of their ids, not by a join, which the planner may turn into a
-/// walk over the whole queue.
+/// The rows are updated where they were found: while this transaction holds their locks nobody moves
+/// them, and they need not be looked up again. One that moved between the statement's start and its
+/// lock is left for the next claim. They come back in no order, each with its turn.
 async fn lease(
     tx: &mut PgTransaction<'_>,
     claim: &Claim,
     wanted: Wanted<'_>,
 ) -> Result<Vec<LeasedRow>> {
-    sqlx::query_as(
+    let mut rows: Vec<LeasedRow> = sqlx::query_as(
         "-- postgres::queue::lease
         with candidate as materialized (
             select
-                due.delivery_id,
+                due.found_at,
                 due.bytes,
                 wanted.place,
                 row_number() over (partition by wanted.place order by due.visible_at) as round
             from unnest($1::uuid[], $2::text[], $3::bigint[])
                 with ordinality as wanted (subscription_id, workspace, most, place)
             cross join lateral (
-                select q.delivery_id, q.bytes, q.visible_at
+                select q.ctid as found_at, q.bytes, q.visible_at
                 from delivery_queue q
                 where q.subscription_id = wanted.subscription_id
                   and q.workspace = wanted.workspace
@@ -338,28 +306,26 @@ async fn lease(
             ) as due
         ), queued as (
             select
-                delivery_id,
+                found_at,
                 row_number() over in_turn as turn,
                 sum(bytes) over in_turn as bytes_so_far
             from candidate
             window in_turn as (order by round, place rows unbounded preceding)
         ), chosen as materialized (
-            select delivery_id, turn
+            select found_at, turn
             from queued
             where turn = 1 or bytes_so_far <= $6
-        ), leased as (
-            update delivery_queue
-            set owner = $7,
-                epoch = epoch + 1,
-                lost_leases = lost_leases + case when owner is null then 0 else 1 end,
-                visible_at = clock_timestamp() + $8::interval
-            where delivery_id = any(array(select delivery_id from chosen))
-            returning delivery_id, event_id, subscription_id, epoch, attempts, lost_leases
         )
-        select delivery_id, event_id, subscription_id, epoch, attempts, lost_leases
-        from leased
-        join chosen using (delivery_id)
-        order by turn",
+        update delivery_queue q
+        set owner = $7,
+            epoch = epoch + 1,
+            lost_leases = lost_leases + case when owner is null then 0 else 1 end,
+            visible_at = clock_timestamp() + $8::interval
+        from chosen
+        where q.ctid = chosen.found_at
+        returning
+            q.delivery_id, q.event_id, q.subscription_id, q.epoch, q.attempts, q.lost_leases,
+            chosen.turn",
     )
     .bind(wanted.subscription_ids)
     .bind(wanted.workspaces)
@@ -371,7 +337,9 @@ async fn lease(
     .bind(interval(claim.leasing.lease))
     .fetch_all(&mut **tx)
     .await
-    .map_err(from_sqlx)
+    .map_err(from_sqlx)?;
+    rows.sort_unstable_by_key(|row| row.turn);
+    Ok(rows)
 }
 
 /// The events of these deliveries, each once, however many deliveries share it.

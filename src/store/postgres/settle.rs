@@ -1,17 +1,19 @@
-//! Writing outcomes: three round trips for a batch, whatever its size.
+//! Writing outcomes: three round trips for a batch of deliveries that ended, whatever its size, and
+//! three more at most for those that go back to the queue and those whose leases were lost.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use sqlx::PgTransaction;
+use sqlx::postgres::PgBindIterExt;
 use uuid::Uuid;
 
+use super::endings::{Ending, duration_ms, end, headers_text};
 use super::errors::from_sqlx;
 use super::rows::interval;
 use super::subscriptions::disable_gone;
 use super::{PostgresStore, Result, StoreError, commit};
-use crate::domain::attempt::ErrorClass;
+use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::delivery::Verdict;
 use crate::domain::ids::OwnerId;
 use crate::store::{SettleOutcome, Settlement};
@@ -19,10 +21,10 @@ use crate::store::{SettleOutcome, Settlement};
 /// A delivery and the lease it was sent under.
 type Token = (Uuid, i32);
 
-/// What became of a batch's states: the subscription of each delivery that changed.
-type Changed = HashMap<Token, Uuid>;
-
 impl PostgresStore {
+    /// Nearly every outcome ends its delivery under a lease that still holds. Those of a batch are
+    /// taken to be so, all of them, and written in one go; where that proves wrong it is undone, and
+    /// each is looked at for itself, like those that go back to the queue.
     pub(super) async fn settle_once(
         &self,
         owner: OwnerId,
@@ -30,28 +32,24 @@ impl PostgresStore {
     ) -> Result<Vec<SettleOutcome>> {
         let mut sorted: Vec<&Settlement> = settlements.iter().collect();
         sorted.sort_unstable_by_key(|settlement| token(settlement));
+        let (endings, others) = split(&sorted);
 
         let mut tx = self.begin().await?;
-        let changed = change_states(&mut tx, owner, &sorted).await?;
-        let unmatched: Vec<&Settlement> = sorted
-            .iter()
-            .copied()
-            .filter(|settlement| !changed.contains_key(&token(settlement)))
-            .collect();
-        let before = settled_before(&mut tx, &unmatched).await?;
-        let lost = |settlement: &Settlement| {
-            let token = token(settlement);
-            !changed.contains_key(&token) && !before.contains(&token)
+        let found = if endings.is_empty() || end(&mut tx, owner, &endings).await? {
+            settle_each(&mut tx, owner, &others).await?
+        } else {
+            tx.rollback().await.map_err(from_sqlx)?;
+            tx = self.begin().await?;
+            settle_each(&mut tx, owner, &sorted).await?
         };
-        insert_attempts(&mut tx, &sorted, lost).await?;
-        let gone = gone_subscriptions(&sorted, &changed);
+        let gone = gone_subscriptions(&sorted, &found);
         if !gone.is_empty() {
             disable_gone(&mut tx, &gone).await?;
         }
         commit(tx).await?;
 
         let outcomes = settlements.iter().map(|settlement| {
-            if lost(settlement) {
+            if found.lost.contains(&token(settlement)) {
                 SettleOutcome::LeaseLost
             } else {
                 SettleOutcome::Settled
@@ -63,6 +61,56 @@ impl PostgresStore {
 
 fn token(settlement: &Settlement) -> Token {
     (settlement.delivery.uuid(), settlement.epoch)
+}
+
+/// Those that end their deliveries, and the others; none are ends if any lease is in the batch twice.
+fn split<'a>(sorted: &[&'a Settlement]) -> (Vec<Ending<'a>>, Vec<&'a Settlement>) {
+    let mut endings = Vec::with_capacity(sorted.len());
+    let mut others = Vec::new();
+    let twice = sorted
+        .windows(2)
+        .any(|pair| token(pair[0]) == token(pair[1]));
+    for settlement in sorted {
+        match Ending::of(settlement) {
+            Some(ending) if !twice => endings.push(ending),
+            _ => others.push(*settlement),
+        }
+    }
+    (endings, others)
+}
+
+/// What did not simply change as its verdict says.
+#[derive(Default)]
+struct Found {
+    /// An earlier try of the same settle committed them.
+    before: HashSet<Token>,
+    /// The lease was another's.
+    lost: HashSet<Token>,
+}
+
+/// Writes outcomes whatever became of their leases.
+async fn settle_each(
+    tx: &mut PgTransaction<'_>,
+    owner: OwnerId,
+    settlements: &[&Settlement],
+) -> Result<Found> {
+    if settlements.is_empty() {
+        return Ok(Found::default());
+    }
+    let changed = change_states(tx, owner, settlements).await?;
+    let unmatched: Vec<&Settlement> = settlements
+        .iter()
+        .copied()
+        .filter(|settlement| !changed.contains(&token(settlement)))
+        .collect();
+    let before = settled_before(tx, &unmatched).await?;
+    let lost = unmatched
+        .into_iter()
+        .map(token)
+        .filter(|token| !before.contains(token))
+        .collect();
+    insert_attempts(tx, settlements, &lost).await?;
+    Ok(Found { before, lost })
 }
 
 /// What a verdict does to the queue row.
@@ -92,12 +140,12 @@ impl Change {
 }
 
 /// Moves what is final to history and gives the rest back, wherever the lease is still the one that
-/// it was sent under.
+/// it was sent under; answers where it is.
 async fn change_states(
     tx: &mut PgTransaction<'_>,
     owner: OwnerId,
     settlements: &[&Settlement],
-) -> Result<Changed> {
+) -> Result<HashSet<Token>> {
     let (ids, epochs): (Vec<Uuid>, Vec<i32>) = settlements.iter().map(|s| token(s)).unzip();
     let workspaces: Vec<&str> = settlements.iter().map(|s| s.workspace.as_str()).collect();
     let mut ends = Vec::with_capacity(settlements.len());
@@ -109,7 +157,7 @@ async fn change_states(
         delays.push(change.delay);
         spent.push(change.spent);
     }
-    let rows: Vec<(Uuid, i32, Uuid)> = sqlx::query_as(
+    let rows: Vec<Token> = sqlx::query_as(
         "-- postgres::settle::change_states
         with outcome as materialized (
             select delivery_id, workspace, epoch, state, delay, spent
@@ -148,11 +196,11 @@ async fn change_states(
               and q.owner = $1
               and q.epoch = o.epoch
               and o.state is null
-            returning q.delivery_id, q.epoch, q.subscription_id
+            returning q.delivery_id, q.epoch
         )
-        select delivery_id, epoch, subscription_id from ended
+        select delivery_id, epoch from ended
         union all
-        select delivery_id, epoch, subscription_id from returned",
+        select delivery_id, epoch from returned",
     )
     .bind(owner.uuid())
     .bind(ids)
@@ -171,10 +219,7 @@ async fn change_states(
             settlements.len()
         )));
     }
-    Ok(rows
-        .into_iter()
-        .map(|(id, epoch, subscription)| ((id, epoch), subscription))
-        .collect())
+    Ok(rows.into_iter().collect())
 }
 
 /// Those of the unmatched that an earlier try of the same settle committed. An attempt that counted
@@ -223,58 +268,25 @@ async fn settled_before(
     Ok(rows.into_iter().collect())
 }
 
-#[derive(Default)]
-struct AttemptColumns<'a> {
-    delivery_ids: Vec<Uuid>,
-    epochs: Vec<i32>,
-    workspaces: Vec<&'a str>,
-    triggers: Vec<&'static str>,
-    times: Vec<DateTime<Utc>>,
-    durations_ms: Vec<i64>,
-    statuses: Vec<Option<i32>>,
-    errors: Vec<Option<&'static str>>,
-    headers: Vec<String>,
-    excerpts: Vec<&'a str>,
-    lost: Vec<bool>,
-}
-
-impl<'a> AttemptColumns<'a> {
-    fn of(settlements: &[&'a Settlement], lost: impl Fn(&Settlement) -> bool) -> Result<Self> {
-        let mut columns = Self::default();
-        for settlement in settlements {
-            let Some(attempt) = &settlement.attempt else {
-                continue;
-            };
-            columns.delivery_ids.push(settlement.delivery.uuid());
-            columns.epochs.push(settlement.epoch);
-            columns.workspaces.push(settlement.workspace.as_str());
-            columns.triggers.push(attempt.trigger.as_str());
-            columns.times.push(attempt.at);
-            columns
-                .durations_ms
-                .push(i64::try_from(attempt.duration.as_millis()).unwrap_or(i64::MAX));
-            columns.statuses.push(attempt.status.map(i32::from));
-            columns.errors.push(attempt.error.map(ErrorClass::as_str));
-            columns.headers.push(
-                serde_json::to_string(&attempt.response_headers).map_err(StoreError::corrupt)?,
-            );
-            columns.excerpts.push(&attempt.response_excerpt);
-            columns.lost.push(lost(settlement));
-        }
-        Ok(columns)
-    }
-}
-
 /// Records what was met. One that is there already stays as it is.
 async fn insert_attempts(
     tx: &mut PgTransaction<'_>,
     settlements: &[&Settlement],
-    lost: impl Fn(&Settlement) -> bool,
+    lost: &HashSet<Token>,
 ) -> Result<()> {
-    let columns = AttemptColumns::of(settlements, lost)?;
-    if columns.delivery_ids.is_empty() {
+    let made: Vec<(&Settlement, &Attempt)> = settlements
+        .iter()
+        .filter_map(|settlement| Some((*settlement, settlement.attempt.as_ref()?)))
+        .collect();
+    if made.is_empty() {
         return Ok(());
     }
+    let headers = made
+        .iter()
+        .map(|(_, attempt)| headers_text(attempt))
+        .collect::<Result<Vec<_>>>()?;
+    let settlements = || made.iter().map(|(settlement, _)| *settlement);
+    let attempts = || made.iter().map(|(_, attempt)| *attempt);
     sqlx::query(
         "-- postgres::settle::insert_attempts
         insert into attempt (
@@ -282,28 +294,26 @@ async fn insert_attempts(
             response_headers, response_excerpt, lease_lost
         )
         select
-            delivery_id, epoch, workspace, trigger, at, duration_ms, status, error,
-            response_headers, response_excerpt, lease_lost
-        from unnest(
-            $1::uuid[], $2::integer[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[],
-            $7::integer[], $8::text[], $9::text[], $10::text[], $11::boolean[]
-        ) as made (
-            delivery_id, epoch, workspace, trigger, at, duration_ms, status, error,
-            response_headers, response_excerpt, lease_lost
-        )
+            unnest($1::uuid[]), unnest($2::integer[]), unnest($3::text[]), unnest($4::text[]),
+            unnest($5::timestamptz[]), unnest($6::bigint[]), unnest($7::integer[]),
+            unnest($8::text[]), unnest($9::text[]), unnest($10::text[]), unnest($11::boolean[])
         on conflict do nothing",
     )
-    .bind(columns.delivery_ids)
-    .bind(columns.epochs)
-    .bind(columns.workspaces)
-    .bind(columns.triggers)
-    .bind(columns.times)
-    .bind(columns.durations_ms)
-    .bind(columns.statuses)
-    .bind(columns.errors)
-    .bind(columns.headers)
-    .bind(columns.excerpts)
-    .bind(columns.lost)
+    .bind(settlements().map(|s| s.delivery.uuid()).bind_iter())
+    .bind(settlements().map(|s| s.epoch).bind_iter())
+    .bind(settlements().map(|s| s.workspace.as_str()).bind_iter())
+    .bind(attempts().map(|a| a.trigger.as_str()).bind_iter())
+    .bind(attempts().map(|a| a.at).bind_iter())
+    .bind(attempts().map(duration_ms).bind_iter())
+    .bind(attempts().map(|a| a.status.map(i32::from)).bind_iter())
+    .bind(
+        attempts()
+            .map(|a| a.error.map(ErrorClass::as_str))
+            .bind_iter(),
+    )
+    .bind(headers)
+    .bind(attempts().map(|a| a.response_excerpt.as_str()).bind_iter())
+    .bind(settlements().map(|s| lost.contains(&token(s))).bind_iter())
     .execute(&mut **tx)
     .await
     .map_err(from_sqlx)?;
@@ -311,18 +321,20 @@ async fn insert_attempts(
 }
 
 /// The subscriptions that this settle found gone, each once.
-fn gone_subscriptions(settlements: &[&Settlement], changed: &Changed) -> Vec<(Uuid, String)> {
-    let mut gone: Vec<(Uuid, String)> = settlements
+fn gone_subscriptions(settlements: &[&Settlement], found: &Found) -> Vec<(Uuid, String)> {
+    let gone: BTreeSet<(Uuid, String)> = settlements
         .iter()
         .filter(|settlement| settlement.verdict == Verdict::Gone)
-        .filter_map(|settlement| {
-            let subscription = changed.get(&token(settlement))?;
-            Some((*subscription, settlement.workspace.to_string()))
+        .filter(|settlement| {
+            let token = token(settlement);
+            !found.before.contains(&token) && !found.lost.contains(&token)
+        })
+        .map(|settlement| {
+            let workspace = settlement.workspace.to_string();
+            (settlement.subscription.uuid(), workspace)
         })
         .collect();
-    gone.sort_unstable();
-    gone.dedup();
-    gone
+    gone.into_iter().collect()
 }
 
 #[cfg(test)]

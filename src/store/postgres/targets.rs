@@ -47,11 +47,21 @@ impl PostgresStore {
         let held = self.held_targets();
         let generation: i64 = sqlx::query_scalar(
             "-- postgres::targets::current_targets
-            select generation from subscription_generation",
+            select generation from subscription_generation where only_row",
         )
         .fetch_one(&mut *connection)
         .await
         .map_err(from_sqlx)?;
+        self.targets_of(connection, held, generation).await
+    }
+
+    /// The active subscriptions as of a generation that was read after `held` was looked at.
+    pub(super) async fn targets_of(
+        &self,
+        connection: &mut PgConnection,
+        held: Arc<Targets>,
+        generation: i64,
+    ) -> Result<Arc<Targets>> {
         if generation == held.generation() {
             return Ok(held);
         }
@@ -68,7 +78,7 @@ impl PostgresStore {
         Ok(current)
     }
 
-    fn held_targets(&self) -> Arc<Targets> {
+    pub(super) fn held_targets(&self) -> Arc<Targets> {
         Arc::clone(&self.targets.read().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -1,0 +1,57 @@
+//! What only Postgres has.
+
+use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
+use forge_dispatch::store::SettleOutcome;
+
+use super::fixture::{accept, accept_leased, for_long, owner, record, settle, subscribe};
+use crate::harness::databases::{Kind, TestDatabase};
+use crate::harness::events::events;
+
+#[tokio::test]
+async fn an_outcome_in_a_strangers_name_does_not_keep_the_holder_from_settling() {
+    let db = TestDatabase::new(Kind::Postgres).await;
+    subscribe(&db.store, &["*"]).await;
+    let (me, stranger) = (owner(), owner());
+    let born = accept_leased(&db.store, &events(1), for_long(me)).await;
+    let told = settle(&db.store, stranger, &born[0], Verdict::Succeeded).await;
+    assert_eq!(told, SettleOutcome::LeaseLost);
+    let told = settle(&db.store, me, &born[0], Verdict::Failed).await;
+    assert_eq!(told, SettleOutcome::Settled);
+    let now = record(&db.store, born[0].id).await;
+    assert_eq!((now.state, now.attempts), (DeliveryState::Failed, 1));
+    assert_eq!(db.count("attempt").await, 1, "the stranger's stays");
+    db.remove().await;
+}
+
+#[tokio::test]
+async fn a_long_queue_is_estimated_and_a_short_one_counted() {
+    let db = TestDatabase::new(Kind::Postgres).await;
+    subscribe(&db.store, &["*"]).await;
+    accept(&db.store, &events(1)).await;
+    // A quarter of them leased.
+    let many = "insert into delivery_queue (
+            delivery_id, event_id, subscription_id, visible_at, owner, epoch, attempts, lost_leases,
+            bytes, lane, workspace
+        )
+        select
+            gen_random_uuid(), event_id, subscription_id, visible_at,
+            case when number % 4 = 0 then gen_random_uuid() end,
+            1, attempts, lost_leases, bytes, lane, workspace
+        from delivery_queue
+        cross join generate_series(1, 200000) as copy (number)";
+    db.tamper(many).await;
+    let depth = db.store.queue_depth().await.unwrap();
+    assert!((120_000..180_000).contains(&depth.pending), "{depth:?}");
+    assert!((40_000..60_000).contains(&depth.in_flight), "{depth:?}");
+
+    db.tamper("delete from delivery_queue where owner is null")
+        .await;
+    db.tamper(
+        "delete from delivery_queue where delivery_id > '20000000-0000-0000-0000-000000000000'",
+    )
+    .await;
+    let left = u64::try_from(db.count("delivery_queue").await).unwrap();
+    let depth = db.store.queue_depth().await.unwrap();
+    assert_eq!((depth.pending, depth.in_flight), (0, left));
+    db.remove().await;
+}
