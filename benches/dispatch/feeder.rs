@@ -16,7 +16,7 @@ use crate::envelope::envelope;
 pub(crate) const ROLE: &str = "role:feeder";
 
 /// Events handed in at once, as the consumer gathers them from a broker.
-const BATCH: usize = 500;
+const BATCH: usize = 1_000;
 
 /// Serves the configuration in a file; takes orders `RUN COUNT BYTES`, answered once that many
 /// events are committed.

@@ -108,8 +108,8 @@ impl Default for Amqp {
             bindings: vec!["edition.#".to_owned(), "output.#".to_owned()],
             dead_letter_exchange: "report-forge.dead-letter".to_owned(),
             dead_letter_queue: "forge-dispatch.dead-letter".to_owned(),
-            prefetch: 500,
-            batch_events: 500,
+            prefetch: 2_000,
+            batch_events: 1_000,
             batch_linger: Duration::from_millis(1),
         }
     }

@@ -32,7 +32,7 @@ use crate::wake::Wake;
 const PATIENCE: Duration = Duration::from_millis(25);
 
 /// Deliveries of one subscription that a batch of events makes, at most.
-const BATCH: usize = 500;
+const BATCH: usize = 1_000;
 
 /// The lines of this process.
 pub struct Lines {

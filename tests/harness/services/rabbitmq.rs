@@ -49,10 +49,13 @@ impl Program for RabbitMq {
     }
 
     fn prepare(&self) -> Result<(), String> {
-        // The small write-ahead log keeps a short-lived node from writing half a gigabyte.
+        // The small write-ahead log keeps a short-lived node from writing half a gigabyte; where
+        // its speed matters, the broker's own default is asked for.
+        let wal_bytes = std::env::var("TEST_RABBITMQ_WAL_BYTES");
+        let wal_bytes = wal_bytes.as_deref().unwrap_or("33554432");
         let configuration = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\n\
-             raft.wal_max_size_bytes = 33554432\n\
+             raft.wal_max_size_bytes = {wal_bytes}\n\
              disk_free_limit.absolute = 50MB\n\
              log.file = false\n\
              log.console = true\n\
