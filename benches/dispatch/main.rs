@@ -82,7 +82,7 @@ fn main() -> anyhow::Result<ExitCode> {
 async fn measure(args: Args) -> anyhow::Result<ExitCode> {
     let mut report = Report::new(args.json);
     eprintln!("{}", machine::description());
-    let mut rig = Rig::new(args.quick, args.rounds, args.data_bytes).await?;
+    let mut rig = Rig::new(args.quick, args.rounds, args.data_bytes)?;
     let chosen = if args.scenarios.is_empty() {
         Scenario::ALL.to_vec()
     } else {

@@ -25,7 +25,7 @@ use crate::feeder;
 use crate::publisher::Publisher;
 
 /// How long anything may take that is not measured.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Where events come from.
 #[derive(Clone, Debug)]
@@ -146,7 +146,7 @@ impl Place {
             Ok(ready(ops).await)
         })
         .await?;
-        let start = SystemClock.monotonic() - begun;
+        let start = SystemClock.monotonic().saturating_sub(begun);
         let publisher = match entry {
             Entry::Amqp(url) => Some(Publisher::new(url, self.config.amqp.clone()).await?),
             Entry::Feeder => None,
@@ -202,7 +202,7 @@ impl Program {
     /// Waits until nothing waits and nothing is in flight: all that was accepted is settled.
     pub(crate) async fn settled(&self) -> anyhow::Result<()> {
         until(
-            Duration::from_secs(600),
+            Duration::from_mins(10),
             "everything is settled",
             async || {
                 let depth = self.store.queue_depth().await?;

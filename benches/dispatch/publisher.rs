@@ -57,7 +57,6 @@ impl Publisher {
     }
 
     /// At a steady rate, whatever the program makes of it; answers how many.
-    #[expect(clippy::disallowed_methods, reason = "the rate is the point")]
     pub(crate) async fn publish_at(
         &self,
         run: u32,

@@ -60,7 +60,7 @@ pub(crate) async fn main() -> anyhow::Result<ExitCode> {
     while let Some(ended) = senders.join_next().await {
         ended??;
     }
-    let seconds = (SystemClock.monotonic() - begun).as_secs_f64();
+    let seconds = SystemClock.monotonic().saturating_sub(begun).as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let sent = sender.sent.load(Ordering::Relaxed) as f64;
     println!("{}", sent / seconds);

@@ -1,6 +1,7 @@
 //! Rows that are there before the program starts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use forge_dispatch::clock::{Clock, SystemClock};
@@ -11,7 +12,6 @@ use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::intake::{Intake, NoDispatch, Permit};
 use forge_dispatch::store::targets::Target;
 use forge_dispatch::store::{LeasedDelivery, Leasing, Settlement, Store};
-use std::time::Duration;
 
 use crate::envelope::envelope;
 
@@ -35,40 +35,58 @@ pub(crate) async fn retries(
     count: usize,
     data_bytes: usize,
 ) -> anyhow::Result<()> {
+    let delay = Duration::ZERO;
+    sent(store, count, data_bytes, &Verdict::Retry { delay }, 503).await
+}
+
+/// Accepts events whose deliveries all succeeded.
+pub(crate) async fn history(
+    store: &dyn Store,
+    count: usize,
+    data_bytes: usize,
+) -> anyhow::Result<()> {
+    sent(store, count, data_bytes, &Verdict::Succeeded, 200).await
+}
+
+/// As if everything had been sent once, with this outcome.
+async fn sent(
+    store: &dyn Store,
+    count: usize,
+    data_bytes: usize,
+    verdict: &Verdict,
+    status: u16,
+) -> anyhow::Result<()> {
     for batch in batches(count, data_bytes) {
         let leasing = leasing();
         let accepted = store.accept(&batch?, leasing, &Everything).await?;
         let settlements: Vec<Settlement> = accepted
             .leased
             .iter()
-            .map(|(delivery, _)| refused(delivery))
+            .map(|(delivery, _)| Settlement::of(delivery, verdict.clone(), Some(attempt(status))))
             .collect();
         store.settle(leasing.owner, &settlements).await?;
     }
     Ok(())
 }
 
-fn leasing() -> Leasing {
-    Leasing {
-        owner: Entropy::system().id(SystemClock.now()),
-        lease: Duration::from_secs(60),
-    }
-}
-
-fn refused(delivery: &LeasedDelivery) -> Settlement {
-    let attempt = Attempt {
+/// What such an attempt met.
+fn attempt(status: u16) -> Attempt {
+    Attempt {
         at: SystemClock.now(),
         duration: Duration::from_millis(2),
         trigger: Trigger::Schedule,
-        status: Some(503),
-        error: Some(ErrorClass::HttpStatus),
+        status: Some(status),
+        error: (status != 200).then_some(ErrorClass::HttpStatus),
         response_headers: vec![("content-length".to_owned(), "0".to_owned())],
         response_excerpt: String::new(),
-    };
-    let verdict = Verdict::Retry {
-        delay: Duration::ZERO,
-    };
-    Settlement::of(delivery, verdict, Some(attempt))
+    }
+}
+
+fn leasing() -> Leasing {
+    Leasing {
+        owner: Entropy::system().id(SystemClock.now()),
+        lease: Duration::from_mins(1),
+    }
 }
 
 fn batches(

@@ -121,6 +121,12 @@ impl Bytes {
         self.most.saturating_sub(self.held)
     }
 
+    /// How many are taken.
+    #[cfg(test)]
+    pub(super) fn taken(self) -> usize {
+        self.held
+    }
+
     /// Whether one that holds `has` may take `more`: the same rule as for slots.
     pub(super) fn allows(self, has: usize, more: usize) -> bool {
         has + more <= self.free().saturating_sub(self.most / 4)

@@ -16,10 +16,12 @@ async fn a_postgres_of_ones_own_keeps_its_data_and_address_over_a_stop_and_a_kil
             .execute(AssertSqlSafe(statement))
             .await
             .expect("it takes a table");
+        assert!(server.id().is_some());
         match table {
             "before_the_stop" => server.stop().await,
             _ => server.kill().await,
         }
+        assert_eq!(server.id(), None);
         assert!(PgConnection::connect(server.url()).await.is_err());
         server.start_again().await;
     }

@@ -9,6 +9,7 @@ use crate::rig::{Database, Rig, Way};
 
 mod backlog;
 mod fanout;
+mod history;
 mod idle;
 mod latency;
 mod throughput;
@@ -34,6 +35,8 @@ pub(crate) enum Scenario {
     Latency,
     /// 1,000,000 deliveries that are due when the program starts.
     Backlog,
+    /// 5,000,000 settled deliveries that are kept.
+    History,
     /// Beside a subscription that hangs.
     Neighbour,
     /// 100,000 retries that are due at once, while fresh events arrive.
@@ -43,7 +46,7 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Raw,
         Self::Sqlite,
         Self::Postgres,
@@ -52,6 +55,7 @@ impl Scenario {
         Self::Fanout,
         Self::Latency,
         Self::Backlog,
+        Self::History,
         Self::Neighbour,
         Self::RetryStorm,
         Self::Idle,
@@ -83,6 +87,10 @@ pub(crate) async fn run(scenario: Scenario, rig: &mut Rig) -> anyhow::Result<Vec
         Scenario::Backlog => Ok(vec![
             backlog::drain(&name, rig, Sqlite).await?,
             backlog::drain(&name, rig, Postgres).await?,
+        ]),
+        Scenario::History => Ok(vec![
+            history::run(&name, rig, Sqlite).await?,
+            history::run(&name, rig, Postgres).await?,
         ]),
         Scenario::Neighbour => latency::neighbour(&name, rig).await,
         Scenario::RetryStorm => backlog::retry_storm(&name, rig).await,

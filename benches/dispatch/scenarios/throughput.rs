@@ -50,12 +50,12 @@ pub(super) async fn run(
         // Connections, caches and the broker's window are as they are after a minute of work.
         rig.round(&mut bench, events / 5, data_bytes, PATH, 1)
             .await?;
-        let (mut raws, mut rounds, mut ratios) = (Vec::new(), Vec::<Round>::new(), Vec::new());
+        let (mut limits, mut rounds, mut ratios) = (Vec::new(), Vec::<Round>::new(), Vec::new());
         for _ in 0..rig.rounds {
             let raw = rig.raw(data_bytes)?;
             let round = rig.round(&mut bench, events, data_bytes, PATH, 1).await?;
             ratios.push(round.rate() / raw);
-            raws.push(raw);
+            limits.push(raw);
             rounds.push(round);
         }
         let rates: Vec<f64> = rounds.iter().map(Round::rate).collect();
@@ -63,7 +63,7 @@ pub(super) async fn run(
             scenario: name.to_owned(),
             data_bytes,
             deliveries_per_second: Some(median(&rates)),
-            raw_per_second: Some(median(&raws)),
+            raw_per_second: Some(median(&limits)),
             ratio: Some(median(&ratios)),
             ratio_range: Some(range(&ratios)),
             compared_with: Some("raw"),

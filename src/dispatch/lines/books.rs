@@ -1,0 +1,366 @@
+//! The books behind the lines: who has what, and whose turn it is. Plain state; [`super::Lines`]
+//! keeps it behind its lock.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+
+use tokio::time::Instant;
+
+use super::super::permits::{Bytes, PerLane, Pool, ROOMS_PER_SLOT, lane_share};
+use crate::config;
+use crate::domain::delivery::Lane;
+use crate::domain::ids::SubscriptionId;
+use crate::store::LeasedDelivery;
+use crate::store::intake::Permit;
+use crate::store::targets::Target;
+
+/// Deliveries of one subscription that a batch of events makes, at most.
+const BATCH: usize = 1_000;
+
+pub(super) struct Books {
+    slots: PerLane<Pool>,
+    rooms: PerLane<Pool>,
+    bytes: Bytes,
+    accounts: HashMap<SubscriptionId, Account>,
+    /// Lines with something waiting, each once, in the order of their turns. One that is at its
+    /// subscription's limit is left out until a flight of that subscription ends.
+    ready: PerLane<VecDeque<SubscriptionId>>,
+    /// The lane that is asked last.
+    last: Lane,
+    doors: Doors,
+}
+
+/// Whether rooms are given at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doors {
+    Open,
+    /// Outcomes cannot be written at the moment.
+    Suspended,
+    /// The program is stopping.
+    Closed,
+}
+
+/// One subscription's part.
+pub(super) struct Account {
+    /// Requests at once.
+    limit: usize,
+    lines: PerLane<Line>,
+    bytes: usize,
+    /// Whether fresh deliveries of this subscription wait in the database: newer ones then queue
+    /// up behind them instead of overtaking.
+    backlogged: bool,
+    /// A writer waited for rooms in vain: it is not waited for again before it has room.
+    stalled: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Line {
+    waiting: VecDeque<Waiting>,
+    in_flight: usize,
+    /// Rooms taken: reserved, waiting and in flight.
+    rooms: usize,
+    /// How many rooms it may take: fewer for a receiver whose deliveries wait too long.
+    most_rooms: usize,
+    /// Whether it stands in [`Books::ready`].
+    is_ready: bool,
+}
+
+/// A leased delivery with its room.
+pub(super) struct Waiting {
+    pub(super) delivery: LeasedDelivery,
+    pub(super) room: Permit,
+    pub(super) since: Instant,
+}
+
+impl Books {
+    /// Nothing taken.
+    pub(super) fn new(settings: &config::Dispatch) -> Self {
+        let rooms = |lane| Pool::of(lane_share(lane, settings.concurrency) * ROOMS_PER_SLOT);
+        Self {
+            slots: Pool::slots(settings.concurrency),
+            rooms: PerLane {
+                fresh: rooms(Lane::Fresh),
+                retry: rooms(Lane::Retry),
+            },
+            bytes: Bytes::of(settings.max_bytes_in_flight),
+            accounts: HashMap::new(),
+            ready: PerLane::default(),
+            last: Lane::Retry,
+            doors: Doors::Open,
+        }
+    }
+
+    /// Takes a room for a fresh delivery, unless older ones wait in the database.
+    pub(super) fn admit(&mut self, target: &Target, limit: usize, bytes: usize) -> bool {
+        if self.account(target, limit).backlogged {
+            return false;
+        }
+        let taken = self.take_room(target.id(), Lane::Fresh, bytes);
+        // What is refused now waits in the database, and what comes next waits behind it.
+        self.account(target, limit).backlogged = !taken;
+        taken
+    }
+
+    /// Puts a delivery that has a room at the end of its line.
+    pub(super) fn push(&mut self, limit: usize, waiting: Waiting) {
+        let (id, lane) = (waiting.delivery.target.id(), waiting.delivery.lane);
+        let account = self.account(&waiting.delivery.target, limit);
+        account.lines.of_mut(lane).waiting.push_back(waiting);
+        self.make_ready(id, lane);
+    }
+
+    /// Halves the rooms that the line may take, down to its slots.
+    pub(super) fn shorten(&mut self, id: SubscriptionId, lane: Lane) {
+        if let Some(account) = self.accounts.get_mut(&id) {
+            let least = lane_share(lane, account.limit);
+            let queue = account.lines.of_mut(lane);
+            queue.most_rooms = (queue.most_rooms / 2).max(least);
+        }
+    }
+
+    /// Counts bytes of a delivery that has its room already.
+    pub(super) fn charge(&mut self, id: SubscriptionId, bytes: usize) {
+        self.bytes.take(bytes);
+        if let Some(account) = self.accounts.get_mut(&id) {
+            account.bytes += bytes;
+        }
+    }
+
+    /// Bytes that may still be taken.
+    pub(super) fn bytes_free(&self) -> usize {
+        self.bytes.free()
+    }
+
+    /// Slots taken.
+    pub(super) fn in_flight(&self) -> usize {
+        self.slots.fresh.taken() + self.slots.retry.taken()
+    }
+
+    /// Notes which subscriptions have fresh deliveries waiting in the database.
+    pub(super) fn set_backlogged(&mut self, waiting: impl Fn(SubscriptionId) -> bool) {
+        self.accounts.retain(|id, account| {
+            account.backlogged = waiting(*id);
+            !account.is_idle()
+        });
+    }
+
+    /// No room is given any more.
+    pub(super) fn close(&mut self) {
+        self.doors = Doors::Closed;
+    }
+
+    /// No room is given for now.
+    pub(super) fn suspend(&mut self) {
+        if self.doors == Doors::Open {
+            self.doors = Doors::Suspended;
+        }
+    }
+
+    /// Ends a suspension; whether there was one.
+    pub(super) fn resume(&mut self) -> bool {
+        let suspended = self.doors == Doors::Suspended;
+        if suspended {
+            self.doors = Doors::Open;
+        }
+        suspended
+    }
+
+    pub(super) fn account(&mut self, target: &Target, limit: usize) -> &mut Account {
+        let account = self
+            .accounts
+            .entry(target.id())
+            .or_insert_with(|| Account::new(limit));
+        account.limit = limit;
+        account
+    }
+
+    /// Takes a room if the line, its lane and the bytes allow it.
+    pub(super) fn take_room(&mut self, id: SubscriptionId, lane: Lane, bytes: usize) -> bool {
+        let Some(account) = self.accounts.get_mut(&id) else {
+            return false;
+        };
+        let has = account.lines.of(lane).rooms;
+        let rooms = self.rooms.of_mut(lane);
+        let fits = account.is_empty() || self.bytes.allows(account.bytes, bytes);
+        let within = has < account.lines.of(lane).most_rooms;
+        if self.doors != Doors::Open || !within || !rooms.allows(has) || !fits {
+            return false;
+        }
+        rooms.take();
+        self.bytes.take(bytes);
+        account.bytes += bytes;
+        account.lines.of_mut(lane).rooms += 1;
+        true
+    }
+
+    /// Gives a room back; whether its line was more than half full until now, and is no more.
+    pub(super) fn give_room(&mut self, id: SubscriptionId, lane: Lane, bytes: usize) -> bool {
+        self.rooms.of_mut(lane).give();
+        self.bytes.give(bytes);
+        let Entry::Occupied(mut entry) = self.accounts.entry(id) else {
+            return false;
+        };
+        let account = entry.get_mut();
+        account.bytes -= bytes;
+        let is_relieved = account.shrink(lane);
+        if account.is_idle() {
+            entry.remove();
+        }
+        is_relieved
+    }
+
+    /// Gives the line a place in the order of turns, if something waits in it.
+    fn make_ready(&mut self, id: SubscriptionId, lane: Lane) {
+        if let Some(account) = self.accounts.get_mut(&id) {
+            let queue = account.lines.of_mut(lane);
+            if !queue.is_ready && !queue.waiting.is_empty() {
+                queue.is_ready = true;
+                self.ready.of_mut(lane).push_back(id);
+            }
+        }
+    }
+
+    /// Takes the next delivery that may be sent now; the lanes take turns.
+    pub(super) fn next(&mut self) -> Option<Waiting> {
+        let first = self.last.other();
+        [first, self.last].into_iter().find_map(|lane| {
+            let next = self.next_of(lane)?;
+            self.last = lane;
+            Some(next)
+        })
+    }
+
+    /// Takes the first delivery of the lane's first line that may send now.
+    fn next_of(&mut self, lane: Lane) -> Option<Waiting> {
+        let (ready, slots) = (self.ready.of_mut(lane), self.slots.of_mut(lane));
+        for _ in 0..ready.len() {
+            if slots.is_spent() {
+                return None;
+            }
+            let id = ready.pop_front()?;
+            let Some(account) = self.accounts.get_mut(&id) else {
+                continue;
+            };
+            let is_at_limit = account.is_at_limit(lane);
+            let queue = account.lines.of_mut(lane);
+            if is_at_limit {
+                queue.is_ready = false;
+                continue;
+            }
+            if !slots.allows(queue.in_flight) {
+                ready.push_back(id);
+                continue;
+            }
+            queue.is_ready = false;
+            if let Some(next) = queue.waiting.pop_front() {
+                slots.take();
+                queue.in_flight += 1;
+                self.make_ready(id, lane);
+                return Some(next);
+            }
+        }
+        None
+    }
+
+    pub(super) fn land(&mut self, id: SubscriptionId, lane: Lane) {
+        self.slots.of_mut(lane).give();
+        if let Some(account) = self.accounts.get_mut(&id) {
+            account.lines.of_mut(lane).in_flight -= 1;
+        }
+        // Either lane may have been at the subscription's limit.
+        for lane in Lane::ALL {
+            self.make_ready(id, lane);
+        }
+    }
+
+    pub(super) fn line_is_crowded(&self, id: SubscriptionId, lane: Lane) -> bool {
+        self.accounts
+            .get(&id)
+            .is_some_and(|account| account.lines.of(lane).is_crowded())
+    }
+
+    pub(super) fn is_crowded(&self) -> bool {
+        let mut accounts = self.accounts.values();
+        self.doors == Doors::Open && accounts.any(Account::holds_writers_back)
+    }
+
+    /// Nothing is taken, and nobody has an account.
+    #[cfg(test)]
+    pub(super) fn is_pristine(&self) -> bool {
+        let taken = [self.slots, self.rooms].map(|pool| pool.fresh.taken() + pool.retry.taken());
+        let ready = self.ready.fresh.len() + self.ready.retry.len();
+        taken == [0, 0] && self.bytes.taken() == 0 && self.accounts.is_empty() && ready == 0
+    }
+
+    pub(super) fn give_up_on_crowded(&mut self) {
+        for account in self.accounts.values_mut() {
+            account.stalled |= account.holds_writers_back();
+        }
+    }
+}
+
+impl Account {
+    fn new(limit: usize) -> Self {
+        let line = |lane| Line {
+            most_rooms: lane_share(lane, limit) * ROOMS_PER_SLOT,
+            ..Line::default()
+        };
+        Self {
+            limit,
+            lines: PerLane {
+                fresh: line(Lane::Fresh),
+                retry: line(Lane::Retry),
+            },
+            bytes: 0,
+            backlogged: false,
+            stalled: false,
+        }
+    }
+
+    /// A line has a delivery less; whether it was crowded until now. Half empty, it may become
+    /// longer; nearly empty, writers may wait for it again.
+    fn shrink(&mut self, lane: Lane) -> bool {
+        let full = lane_share(lane, self.limit) * ROOMS_PER_SLOT;
+        let queue = self.lines.of_mut(lane);
+        let was_crowded = queue.is_crowded();
+        queue.rooms -= 1;
+        let is_relieved = was_crowded && !queue.is_crowded();
+        if is_relieved {
+            queue.most_rooms = (queue.most_rooms * 2).min(full);
+        }
+        if lane == Lane::Fresh && queue.rooms <= full / 8 {
+            self.stalled = false;
+        }
+        is_relieved
+    }
+
+    /// Whether one more request would be more than the subscription, or its lane, may have.
+    fn is_at_limit(&self, lane: Lane) -> bool {
+        let of_all = self.lines.fresh.in_flight + self.lines.retry.in_flight;
+        of_all >= self.limit || self.lines.of(lane).in_flight >= lane_share(lane, self.limit)
+    }
+
+    /// Nothing of it is in memory.
+    fn is_empty(&self) -> bool {
+        self.lines.fresh.rooms + self.lines.retry.rooms == 0
+    }
+
+    /// Nothing is lost if it is forgotten.
+    fn is_idle(&self) -> bool {
+        self.is_empty() && !self.backlogged
+    }
+
+    /// Whether a batch might find no room that would have some in a moment. A line that cannot take
+    /// a batch at all is not waited for, nor one that was waited for in vain.
+    fn holds_writers_back(&self) -> bool {
+        let queue = &self.lines.fresh;
+        queue.is_crowded() && queue.most_rooms >= BATCH && !self.backlogged && !self.stalled
+    }
+}
+
+impl Line {
+    /// More than half full.
+    fn is_crowded(&self) -> bool {
+        self.rooms > self.most_rooms / 2
+    }
+}
