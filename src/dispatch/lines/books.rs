@@ -27,6 +27,8 @@ pub(super) struct Books {
     ready: PerLane<VecDeque<SubscriptionId>>,
     /// The lane that is asked last.
     last: Lane,
+    /// A line was refused a room that it might have had, were others not so full.
+    is_short: bool,
     doors: Doors,
 }
 
@@ -86,6 +88,7 @@ impl Books {
             accounts: HashMap::new(),
             ready: PerLane::default(),
             last: Lane::Retry,
+            is_short: false,
             doors: Doors::Open,
         }
     }
@@ -179,11 +182,14 @@ impl Books {
         let Some(account) = self.accounts.get_mut(&id) else {
             return false;
         };
-        let has = account.lines.of(lane).rooms;
+        let queue = account.lines.of(lane);
+        if self.doors != Doors::Open || queue.rooms >= queue.most_rooms {
+            return false;
+        }
         let rooms = self.rooms.of_mut(lane);
         let fits = account.is_empty() || self.bytes.allows(account.bytes, bytes);
-        let within = has < account.lines.of(lane).most_rooms;
-        if self.doors != Doors::Open || !within || !rooms.allows(has) || !fits {
+        if !fits || !rooms.allows(queue.rooms) {
+            self.is_short = true;
             return false;
         }
         rooms.take();
@@ -193,7 +199,8 @@ impl Books {
         true
     }
 
-    /// Gives a room back; whether its line was more than half full until now, and is no more.
+    /// Gives a room back; whether that is worth telling: its line was more than half full until
+    /// now, or a room was refused because all lines together have too much.
     pub(super) fn give_room(&mut self, id: SubscriptionId, lane: Lane, bytes: usize) -> bool {
         self.rooms.of_mut(lane).give();
         self.bytes.give(bytes);
@@ -202,7 +209,7 @@ impl Books {
         };
         let account = entry.get_mut();
         account.bytes -= bytes;
-        let is_relieved = account.shrink(lane);
+        let is_relieved = account.shrink(lane) || std::mem::take(&mut self.is_short);
         if account.is_idle() {
             entry.remove();
         }
