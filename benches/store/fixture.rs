@@ -48,7 +48,7 @@ pub(crate) fn events(
         let text = format!(
             r#"{{"specversion":"1.0","id":"{id:032x}","source":"/report-forge",
             "type":"edition.archived","time":"2026-05-01T09:00:00Z","projectid":"pr_1",
-            "data":"{data}"}}"#
+            "data":{{"text":"{data}"}}}}"#
         );
         let event = Event::decode(text.as_bytes(), entropy.id(now), now)?;
         Ok(Arc::new(Payload::new(event)))

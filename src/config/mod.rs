@@ -214,7 +214,7 @@ impl Default for Dispatch {
             max_bytes_in_flight: 64 * 1024 * 1024,
             lease: Duration::from_mins(1),
             lease_grace: Duration::from_secs(5),
-            settle_batch: 1_000,
+            settle_batch: 2_000,
             settle_linger: Duration::from_millis(20),
             poll_interval: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(30),
