@@ -10,8 +10,8 @@ use crate::rig::{Bench, Database, Rig, Way};
 
 const DATA_BYTES: usize = 200;
 const PATH: &str = "/ok/prompt";
-const WARM_UP: Duration = Duration::from_secs(5);
-const MEASURED: Duration = Duration::from_secs(30);
+const WARM_UP: Duration = Duration::from_secs(3);
+const MEASURED: Duration = Duration::from_secs(20);
 
 /// One subscription at each rate.
 pub(super) async fn rates(name: &str, rig: &mut Rig, rates: &[u32]) -> anyhow::Result<Vec<Row>> {
