@@ -130,7 +130,7 @@ async fn anothers_retry_is_made_while_a_backlog_drains(database: &TestDatabase) 
 }
 
 async fn its_own_retry_is_made_while_a_backlog_drains(database: &TestDatabase) {
-    const WAITING: usize = 1_500;
+    const WAITING: usize = 6_000;
     let config = settings(database.url());
     let tries = AtomicUsize::new(0);
     let receiver = Receiver::start(move |_| match tries.fetch_add(1, Ordering::SeqCst) {
