@@ -8,7 +8,7 @@
 //!
 //! - [`lines`]: leased deliveries in memory, and whose turn it is.
 //! - [`permits`]: how slots, rooms and bytes are shared; what keeps memory and neighbours bounded.
-//! - [`scheduler`]: finds due work and claims it, as much as there are permits.
+//! - [`scheduler`]: finds due work and claims it, as much as there is room for.
 //! - [`attempt`]: signs and sends one delivery.
 //! - [`outcome`]: what an answer means; pure.
 //! - [`settle`]: writes outcomes in batches.
@@ -88,7 +88,7 @@ pub struct Settlements(mpsc::Receiver<Settlement>);
 impl Dispatcher {
     /// Builds it; nothing runs yet, but deliveries can be handed over already.
     pub fn new(parts: Parts, shutdown: Shutdown) -> (Self, Settlements) {
-        // Past this mark attempts wait for the settler with their permits in hand, and so nothing
+        // Past this mark attempts wait for the settler with their slots in hand, and so nothing
         // new is sent: the way in which a slow database pushes back.
         let high_water = parts.settings.settle_batch * 4;
         let (settlements, receiver) = mpsc::channel(high_water);

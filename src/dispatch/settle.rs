@@ -93,7 +93,7 @@ async fn gather(
 }
 
 /// Writes a batch, for as long as it takes: while the database is away the outcomes are held here,
-/// the channel fills, attempts keep their permits, and nothing new is sent.
+/// the channel fills, attempts keep their slots, and nothing new is sent.
 async fn write(parts: &Parts, lines: &Lines, batch: &[Settlement]) {
     let mut reconnect = Reconnect::default();
     loop {

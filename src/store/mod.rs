@@ -5,7 +5,7 @@
 //! [`postgres`], each with native types and SQL; `tests/store` runs every method on both.
 //!
 //! - `identity`: what events and deliveries are known by.
-//! - [`intake`]: what a writer of events must know of the dispatcher (permits, hand-over).
+//! - [`intake`]: what a writer of events must know of the dispatcher (rooms, hand-over).
 //! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
 //! - [`vault`]: the master key, and the sealing of secrets under it.
 //! - [`open`](mod@open): the store that the configuration names, under its key.
@@ -80,7 +80,7 @@ pub struct LeasedDelivery {
     pub attempts: u32,
     /// Leases in a row that ended without an outcome. A delivery that kills its process shows here.
     pub lost_leases: u32,
-    /// Which share of the permits it is sent under.
+    /// Which share of the slots it is sent under.
     pub lane: Lane,
     /// The event and its bodies, shared with the event's other deliveries.
     pub payload: Arc<Payload>,

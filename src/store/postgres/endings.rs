@@ -38,6 +38,11 @@ impl<'a> Ending<'a> {
 /// History is written from what the lease told, and nothing of the rows comes back: while the token
 /// matches, the queue's row says the same. Nothing is written but the deletion when a row is missing.
 ///
+/// The rows are found one by one and deleted where they were found, not by a join: after a vacuum of
+/// a nearly empty queue the planner takes any later backlog for a handful of rows, and holds each of
+/// them against the whole batch. One that another lease took meanwhile is not where it was found, and
+/// is not deleted.
+///
 /// The endings are sorted, and no delivery is in them twice under one lease.
 pub(super) async fn end(
     tx: &mut PgTransaction<'_>,
@@ -53,17 +58,25 @@ pub(super) async fn end(
     let ended = sqlx::query_scalar(
         "-- postgres::endings::end
         with ended as (
-            delete from delivery_queue q
-            using (
-                select
-                    unnest($2::uuid[]) as delivery_id,
-                    unnest($3::text[]) as workspace,
-                    unnest($4::integer[]) as epoch
-            ) as leased
-            where q.delivery_id = leased.delivery_id
-              and q.workspace = leased.workspace
-              and q.owner = $1
-              and q.epoch = leased.epoch
+            delete from delivery_queue
+            where ctid = any(array(
+                select held.found_at
+                from (
+                    select
+                        unnest($2::uuid[]) as delivery_id,
+                        unnest($3::text[]) as workspace,
+                        unnest($4::integer[]) as epoch
+                ) as leased
+                cross join lateral (
+                    select q.ctid as found_at
+                    from delivery_queue q
+                    where q.delivery_id = leased.delivery_id
+                      and q.workspace = leased.workspace
+                      and q.owner = $1
+                      and q.epoch = leased.epoch
+                    limit 1
+                ) as held
+            ))
             returning 1
         ), tally as materialized (
             select count(*) = cardinality($2) as complete from ended

@@ -97,10 +97,9 @@ impl PostgresStore {
             // Every statement walks an index in its order or looks rows up; before the first analyze
             // the planner would rather gather a whole backlog and sort it.
             ("enable_bitmapscan", "off"),
-            // For the same reason: joined otherwise than by looking each row up, a batch of outcomes
-            // would be held against the whole queue.
+            // For the same reason. The queue is never joined with a batch: its rows are looked up one
+            // by one (`limit 1` in a lateral keeps the planner to it) and changed where they were found.
             ("enable_seqscan", "off"),
-            ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
             // Compiling a statement takes longer than any of ours runs.
             ("jit", "off"),

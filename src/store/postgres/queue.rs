@@ -274,7 +274,9 @@ impl LeasedRow {
 /// Leases what is due, in turns: the oldest of each subscription, then the second of each, until
 /// the bytes are spent. Rows that another claim holds are passed over.
 ///
-/// The rows are updated where they were found: while this transaction holds their locks nobody moves
+/// The rows are updated where they were found, by an array and not by a join: after a vacuum of a
+/// nearly empty queue the planner takes any later backlog for a handful of rows, and would hold each
+/// of them against the whole claim. While this transaction holds their locks nobody moves
 /// them, and they need not be looked up again. One that moved between the statement's start and its
 /// lock is left for the next claim. They come back in no order, each with its turn.
 async fn lease(
@@ -286,6 +288,7 @@ async fn lease(
         "-- postgres::queue::lease
         with candidate as materialized (
             select
+                due.delivery_id,
                 due.found_at,
                 due.bytes,
                 wanted.place,
@@ -293,7 +296,7 @@ async fn lease(
             from unnest($1::uuid[], $2::text[], $3::bigint[])
                 with ordinality as wanted (subscription_id, workspace, most, place)
             cross join lateral (
-                select q.ctid as found_at, q.bytes, q.visible_at
+                select q.delivery_id, q.ctid as found_at, q.bytes, q.visible_at
                 from delivery_queue q
                 where q.subscription_id = wanted.subscription_id
                   and q.workspace = wanted.workspace
@@ -306,26 +309,30 @@ async fn lease(
             ) as due
         ), queued as (
             select
+                delivery_id,
                 found_at,
                 row_number() over in_turn as turn,
                 sum(bytes) over in_turn as bytes_so_far
             from candidate
             window in_turn as (order by round, place rows unbounded preceding)
         ), chosen as materialized (
-            select found_at, turn
+            select delivery_id, found_at, turn
             from queued
             where turn = 1 or bytes_so_far <= $6
+        ), leased as (
+            update delivery_queue
+            set owner = $7,
+                epoch = epoch + 1,
+                lost_leases = lost_leases + case when owner is null then 0 else 1 end,
+                visible_at = clock_timestamp() + $8::interval
+            where ctid = any(array(select found_at from chosen))
+            returning delivery_id, event_id, subscription_id, epoch, attempts, lost_leases
         )
-        update delivery_queue q
-        set owner = $7,
-            epoch = epoch + 1,
-            lost_leases = lost_leases + case when owner is null then 0 else 1 end,
-            visible_at = clock_timestamp() + $8::interval
-        from chosen
-        where q.ctid = chosen.found_at
-        returning
-            q.delivery_id, q.event_id, q.subscription_id, q.epoch, q.attempts, q.lost_leases,
-            chosen.turn",
+        select
+            leased.delivery_id, leased.event_id, leased.subscription_id, leased.epoch,
+            leased.attempts, leased.lost_leases, chosen.turn
+        from leased
+        join chosen using (delivery_id)",
     )
     .bind(wanted.subscription_ids)
     .bind(wanted.workspaces)

@@ -160,42 +160,48 @@ async fn change_states(
     let rows: Vec<Token> = sqlx::query_as(
         "-- postgres::settle::change_states
         with outcome as materialized (
-            select delivery_id, workspace, epoch, state, delay, spent
+            select distinct on (o.delivery_id, o.epoch)
+                o.delivery_id, o.epoch, o.state, o.delay, o.spent, held.found_at
             from unnest(
                 $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::interval[], $7::boolean[]
-            ) as outcome (delivery_id, workspace, epoch, state, delay, spent)
+            ) as o (delivery_id, workspace, epoch, state, delay, spent)
+            cross join lateral (
+                select q.ctid as found_at
+                from delivery_queue q
+                where q.delivery_id = o.delivery_id
+                  and q.workspace = o.workspace
+                  and q.owner = $1
+                  and q.epoch = o.epoch
+                limit 1
+            ) as held
         ), ended as (
-            delete from delivery_queue q
-            using outcome o
-            where q.delivery_id = o.delivery_id
-              and q.workspace = o.workspace
-              and q.owner = $1
-              and q.epoch = o.epoch
-              and o.state is not null
+            delete from delivery_queue
+            where ctid = any(array(select found_at from outcome where state is not null))
             returning
-                q.delivery_id, q.event_id, q.workspace, q.subscription_id, q.epoch,
-                q.attempts + 1 as attempts, o.state
+                delivery_id, event_id, workspace, subscription_id, epoch, attempts + 1 as attempts
         ), history as (
             insert into delivery (
                 id, event_id, workspace, subscription_id, epoch, attempts, state, settled_at
             )
             select
-                delivery_id, event_id, workspace, subscription_id, epoch, attempts, state,
-                clock_timestamp()
+                ended.delivery_id, event_id, workspace, subscription_id, ended.epoch, attempts,
+                outcome.state, clock_timestamp()
             from ended
+            join outcome using (delivery_id, epoch)
         ), returned as (
             update delivery_queue q
-            set owner = null,
-                visible_at = clock_timestamp() + o.delay,
-                lane = case when o.spent then 1 else q.lane end,
-                attempts = q.attempts + case when o.spent then 1 else 0 end,
-                lost_leases = case when o.spent then 0 else q.lost_leases end
-            from outcome o
-            where q.delivery_id = o.delivery_id
-              and q.workspace = o.workspace
-              and q.owner = $1
-              and q.epoch = o.epoch
-              and o.state is null
+            set (owner, visible_at, lane, attempts, lost_leases) = (
+                select
+                    null::uuid,
+                    clock_timestamp() + o.delay,
+                    case when o.spent then 1 else q.lane end,
+                    q.attempts + case when o.spent then 1 else 0 end,
+                    case when o.spent then 0 else q.lost_leases end
+                from outcome o
+                where o.delivery_id = q.delivery_id and o.epoch = q.epoch
+                limit 1
+            )
+            where q.ctid = any(array(select found_at from outcome where state is null))
             returning q.delivery_id, q.epoch
         )
         select delivery_id, epoch from ended
