@@ -16,7 +16,7 @@ use crate::store::Leasing;
 /// The lock under which feed positions are drawn.
 const FEED_LOCK: i64 = 0x666f_7267_6566_6565;
 
-/// See [`write`].
+/// See [`write()`].
 const WRITE: &str = "-- postgres::arrivals::write
     with keyed as (
         insert into event_key (key, event_id)
