@@ -234,7 +234,7 @@ async fn write_keys(
         "(?, ?)",
         ")
         insert or fail into event_key (key, event_id, at)
-        select key, event_id, ? from fresh where true
+        select key, event_id, ? from fresh where key is not null
         on conflict (key) do nothing",
     );
     let mut by_key: Vec<_> = fresh.iter().collect();
@@ -265,7 +265,8 @@ async fn write_events(
         insert or fail into event (id, workspace, source, external_id, type, project, edition,
             body, occurred_at, accepted_at)
         select id, workspace, source, external_id, type, project, edition, body, occurred_at, ?
-        from fresh",
+        from fresh
+        where id is not null",
     );
     let statements = INSERT.statements(
         fresh,
@@ -292,9 +293,11 @@ async fn write_events(
 async fn write_feed(transaction: &mut SqliteConnection, fresh: &[Fresh<'_>]) -> Result<()> {
     static INSERT: Bulk = Bulk::new(
         "-- sqlite::events::write_feed
-        insert or fail into event_feed (workspace, position, event_id) values ",
+        with fresh (workspace, position, event_id) as (values ",
         "(?, ?, ?)",
-        "",
+        ")
+        insert or fail into event_feed (workspace, position, event_id)
+        select workspace, position, event_id from fresh where event_id is not null",
     );
     if fresh.is_empty() {
         return Ok(());
@@ -338,7 +341,8 @@ async fn write_queue(
         insert or fail into delivery_queue (delivery_id, event_id, workspace, subscription_id,
             lane, visible_at, owner, epoch, attempts, lost_leases, bytes)
         select delivery_id, event_id, workspace, subscription_id, ?, ?, ?, ?, 0, 0, bytes
-        from born",
+        from born
+        where delivery_id is not null",
     );
     let (leased, waiting): (Vec<_>, Vec<_>) =
         born.iter().partition(|delivery| delivery.permit.is_some());

@@ -112,7 +112,8 @@ async fn standings(
         left join delivery_queue as queue on queue.delivery_id = asked.delivery_id
             and queue.workspace = asked.workspace and queue.epoch = asked.epoch
         left join attempt on attempt.delivery_id = asked.delivery_id
-            and attempt.epoch = asked.epoch and attempt.workspace = asked.workspace",
+            and attempt.epoch = asked.epoch and attempt.workspace = asked.workspace
+        where asked.number is not null",
     );
     let mut number = 0;
     let statements = SELECT.statements(
@@ -259,7 +260,9 @@ async fn write_history(
         ")
         insert or fail into delivery (workspace, id, event_id, subscription_id, state, attempts,
             epoch, settled_at)
-        select workspace, id, event_id, subscription_id, state, attempts, epoch, ? from settled",
+        select workspace, id, event_id, subscription_id, state, attempts, epoch, ?
+        from settled
+        where id is not null",
     );
     let statements = INSERT.statements(
         settled,
@@ -329,10 +332,17 @@ async fn write_attempts(
 ) -> Result<usize> {
     static INSERT: Bulk = Bulk::new(
         "-- sqlite::settle::write_attempts
-        insert or fail into attempt (delivery_id, epoch, workspace, trigger, at, duration_ms, status,
-            error, lease_lost, response_headers, response_excerpt) values ",
+        with made (delivery_id, epoch, workspace, trigger, at, duration_ms, status, error, lease_lost,
+            response_headers, response_excerpt) as (values ",
         "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        " on conflict (delivery_id, epoch) do nothing",
+        ")
+        insert or fail into attempt (delivery_id, epoch, workspace, trigger, at, duration_ms, status,
+            error, lease_lost, response_headers, response_excerpt)
+        select delivery_id, epoch, workspace, trigger, at, duration_ms, status, error, lease_lost,
+            response_headers, response_excerpt
+        from made
+        where delivery_id is not null
+        on conflict (delivery_id, epoch) do nothing",
     );
     let statements = INSERT.statements(
         attempts,
