@@ -19,6 +19,10 @@ pub const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// durations would no longer fit.
 const LONGEST: Duration = Duration::from_hours(24);
 
+/// The most of anything that is done at once: requests, events or outcomes of one transaction.
+const MOST_AT_ONCE: usize = 10_000;
+const BETWEEN: &str = "must be 1 to 10000";
+
 /// The longest name that AMQP can carry (a short string), in bytes.
 const MAX_NAME_BYTES: usize = 255;
 
@@ -133,9 +137,9 @@ fn amqp(amqp: &Amqp, found: &mut Problems) {
     // A prefetch of 0 means "without limit" to a broker.
     found.require(amqp.prefetch >= 1, "amqp.prefetch", "must be at least 1");
     found.require(
-        amqp.batch_events >= 1,
+        (1..=MOST_AT_ONCE).contains(&amqp.batch_events),
         "amqp.batch_events",
-        "must be at least 1",
+        BETWEEN,
     );
     found.require(
         amqp.batch_linger <= LONGEST,
@@ -156,9 +160,9 @@ fn egress(egress: &Egress, found: &mut Problems) {
 
 fn dispatch(dispatch: &Dispatch, egress: &Egress, found: &mut Problems) {
     found.require(
-        dispatch.concurrency >= 1,
+        (1..=MOST_AT_ONCE).contains(&dispatch.concurrency),
         "dispatch.concurrency",
-        "must be at least 1",
+        BETWEEN,
     );
     found.require(
         (1..=dispatch.concurrency.max(1)).contains(&dispatch.subscription_concurrency),
@@ -171,9 +175,9 @@ fn dispatch(dispatch: &Dispatch, egress: &Egress, found: &mut Problems) {
         "must be at least 1048576, the size of the largest event",
     );
     found.require(
-        dispatch.settle_batch >= 1,
+        (1..=MOST_AT_ONCE).contains(&dispatch.settle_batch),
         "dispatch.settle_batch",
-        "must be at least 1",
+        BETWEEN,
     );
     found.duration("dispatch.lease", dispatch.lease);
     found.duration("dispatch.poll_interval", dispatch.poll_interval);

@@ -89,8 +89,9 @@ impl Dispatcher {
     /// Builds it; nothing runs yet, but deliveries can be handed over already.
     pub fn new(parts: Parts, shutdown: Shutdown) -> (Self, Settlements) {
         // Past this mark attempts wait for the settler with their slots in hand, and so nothing
-        // new is sent: the way in which a slow database pushes back.
-        let high_water = parts.settings.settle_batch * 4;
+        // new is sent: the way in which a slow database pushes back. One batch is held while another
+        // is written, and an outcome may hold 32 KiB of its receiver's answer.
+        let high_water = parts.settings.settle_batch;
         let (settlements, receiver) = mpsc::channel(high_water);
         let dispatcher = Self {
             lines: Arc::new(Lines::new(&parts.settings)),

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Dispatcher;
 use super::lines::{Hunger, Room};
+use super::permits::PerLane;
 use crate::clock::pause;
 use crate::domain::delivery::Lane;
 use crate::domain::event::MAX_EVENT_BYTES;
@@ -46,8 +47,11 @@ pub async fn run(dispatcher: &Dispatcher) {
 /// What was found due at the last look, and when to look again.
 struct View {
     work: Vec<(Arc<Target>, Lane)>,
-    /// Counts rounds, so that neither the first subscription nor the first lane is always first.
-    turn: usize,
+    /// Which lane is first at the next claim.
+    first_lane: usize,
+    /// The subscription that was served last in each lane: the next one is first at the next claim,
+    /// so that a thousand with work come round within as many as a claim does not serve.
+    last_served: PerLane<Option<SubscriptionId>>,
     look_at: Instant,
 }
 
@@ -67,7 +71,8 @@ async fn claim_loop(dispatcher: &Dispatcher) {
     let mut reconnect = Reconnect::default();
     let mut view = View {
         work: Vec::new(),
-        turn: 0,
+        first_lane: 0,
+        last_served: PerLane::default(),
         look_at: Instant::now(),
     };
     while !soft.is_cancelled() {
@@ -148,8 +153,8 @@ impl View {
         dispatcher.lines.mark_hungry(Hunger::Hungry);
         let mut progress = Progress::NoRoom;
         let mut lanes = Lane::ALL;
-        lanes.rotate_left(self.turn % Lane::ALL.len());
-        self.turn = self.turn.wrapping_add(1);
+        lanes.rotate_left(self.first_lane);
+        self.first_lane = (self.first_lane + 1) % Lane::ALL.len();
         for lane in lanes {
             let reserved = self.reserve(dispatcher, lane);
             if reserved.is_empty() {
@@ -162,17 +167,15 @@ impl View {
     }
 
     /// Rooms for a claim, in rounds over the subscriptions that have work in the lane.
-    fn reserve(&self, dispatcher: &Dispatcher, lane: Lane) -> Reserved {
+    fn reserve(&mut self, dispatcher: &Dispatcher, lane: Lane) -> Reserved {
         let mut open: Vec<&Arc<Target>> = self
             .work
             .iter()
             .filter(|(target, of)| *of == lane && dispatcher.lines.has_room(target, lane))
             .map(|(target, _)| target)
             .collect();
-        // Half a turn a round: the turn's last bit is the lane's.
-        if let Some(first) = (self.turn / 2).checked_rem(open.len()) {
-            open.rotate_left(first);
-        }
+        let last_served = self.last_served.of_mut(lane);
+        begin_behind(&mut open, *last_served, |target| target.id());
 
         let mut reserved = Reserved::new();
         let mut left = CLAIM_SIZE;
@@ -183,6 +186,7 @@ impl View {
                 left -= got.len();
                 let full = got.len() == wanted;
                 if !got.is_empty() {
+                    *last_served = Some(target.id());
                     reserved.entry(target.id()).or_default().extend(got);
                 }
                 full
@@ -243,6 +247,13 @@ impl View {
     }
 }
 
+/// Puts things in the order of their keys, the first one behind `last` first.
+fn begin_behind<T, K: Ord>(items: &mut [T], last: Option<K>, key: impl Fn(&T) -> K) {
+    items.sort_by_key(&key);
+    let first = items.partition_point(|item| Some(key(item)) <= last);
+    items.rotate_left(first);
+}
+
 /// Rooms in hand, by the subscription that they are for.
 type Reserved = HashMap<SubscriptionId, Vec<Room>>;
 
@@ -267,5 +278,33 @@ fn fault(dispatcher: &Dispatcher, error: &StoreError) {
         tracing::warn!(%error, "the queue cannot be read; trying again");
     } else {
         tracing::error!(%error, "the queue cannot be read; trying again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_a_turn_before_anybody_has_two() {
+        let mut served = Vec::new();
+        let mut last = None;
+        for _ in 0..4 {
+            let mut open = [40, 10, 30, 20, 50];
+            begin_behind(&mut open, last, |number| *number);
+            served.extend_from_slice(&open[..2]);
+            last = Some(open[1]);
+        }
+        assert_eq!(served, [10, 20, 30, 40, 50, 10, 20, 30]);
+    }
+
+    #[test]
+    fn one_that_is_gone_by_now_keeps_its_place() {
+        let mut open = [10, 30];
+        begin_behind(&mut open, Some(20), |number| *number);
+        assert_eq!(open, [30, 10]);
+        begin_behind(&mut open, Some(30), |number| *number);
+        assert_eq!(open, [10, 30]);
+        begin_behind(&mut [0; 0], Some(1), |number| *number);
     }
 }

@@ -6,7 +6,7 @@
 use chrono::{DateTime, FixedOffset};
 use serde::Deserialize;
 
-use super::envelope::{Object, without_position};
+use super::envelope::{self, Object};
 use super::filter::EventType;
 
 /// Entities whose snapshots and deletions are state for the read model, not events.
@@ -123,7 +123,7 @@ fn holds<'de, T: Deserialize<'de>>(data: &'de str) -> Result<(), DataError> {
                 path if path == "." => "data".to_owned(),
                 path => format!("data.{path}"),
             };
-            let reason = without_position(error.inner());
+            let reason = envelope::reason(error.inner());
             Err(DataError { path, reason })
         }
     }

@@ -109,11 +109,30 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// `serde_json` ends its messages with a line and column; beside a path they only confuse.
-pub(super) fn without_position(error: &serde_json::Error) -> String {
+/// What the JSON reader says, for dead letters and logs: without the line and column, which beside a
+/// path only confuse, and without the text that it found, which is a customer's and may be long.
+pub(super) fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
+    let text = text.rfind(" at line ").map_or(&*text, |end| &text[..end]);
+    let found = text.split_once("string \"");
+    match found.and_then(|(before, rest)| Some((before, rest.rsplit_once("\", expected ")?.1))) {
+        Some((before, expected)) => format!("{before}string, expected {expected}"),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_quotes_nothing_of_what_was_found() {
+        let of = |text| reason(&serde_json::from_str::<u8>(text).unwrap_err());
+        assert_eq!(of("true"), "invalid type: boolean `true`, expected u8");
+        for found in [r#""s3cret""#, r#""s3\", expected cret""#] {
+            assert_eq!(of(found), "invalid type: string, expected u8");
+        }
+        assert_eq!(of("{"), "invalid type: map, expected u8");
+        assert_eq!(of(""), "EOF while parsing a value");
     }
 }

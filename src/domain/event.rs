@@ -6,7 +6,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use serde::Deserialize;
 
 use super::catalogue::{self, DataError};
-use super::envelope::{Envelope, EnvelopeError, without_position};
+use super::envelope::{self, Envelope, EnvelopeError};
 use super::filter::{EventType, EventTypeError};
 use super::ids::{EditionId, EventId, OpaqueIdError, ProjectId, WorkspaceId};
 use super::payload::Reading;
@@ -222,7 +222,7 @@ fn envelope_error(error: &EnvelopeError) -> EventError {
     if error.source.is_syntax() || error.source.is_eof() {
         return EventError::NotJson(error.source.to_string());
     }
-    let reason = without_position(&error.source);
+    let reason = envelope::reason(&error.source);
     match error.path.as_str() {
         "." => EventError::NotCloudEvent(reason),
         path => EventError::NotCloudEvent(format!("`{path}`: {reason}")),

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
 use forge_dispatch::store::{Claim, SettleOutcome, Settlement};
+use secrecy::ExposeSecret;
+use sqlx::Connection;
 
 use super::fixture::{
     accept, accept_leased, claim_of, for_long, owner, record, settle, settlement, subscribe,
@@ -119,5 +121,48 @@ async fn a_batch_reads_its_own_rows_whatever_the_statistics_say_of_the_queue() {
                 == 1
     })
     .await;
+    db.remove().await;
+}
+
+/// Another replica's claim commits between a settle's look at the queue and its change of the row.
+#[tokio::test]
+async fn a_lease_that_is_taken_over_during_a_settle_is_not_settled() {
+    let db = TestDatabase::new(Kind::Postgres).await;
+    subscribe(&db.store, &["*"]).await;
+    let delay = Duration::from_hours(1);
+    for verdict in [Verdict::Failed, Verdict::Retry { delay }] {
+        let (me, other) = (owner(), owner());
+        let born = accept_leased(&db.store, &events(1), for_long(me)).await;
+        let mut claim = sqlx::PgConnection::connect(db.url().expose_secret())
+            .await
+            .unwrap();
+        let mut claiming = claim.begin().await.unwrap();
+        let taken = sqlx::query(
+            "update delivery_queue set owner = $1, epoch = epoch + 1 where delivery_id = $2",
+        )
+        .bind(other.uuid())
+        .bind(born[0].id.uuid())
+        .execute(&mut *claiming)
+        .await
+        .unwrap();
+        assert_eq!(taken.rows_affected(), 1);
+
+        let settling = settle(&db.store, me, &born[0], verdict);
+        let claim_ends = async {
+            let waits = "pg_stat_activity
+                where wait_event_type = 'Lock' and datname = current_database()";
+            let deadline = Duration::from_secs(10);
+            eventually(deadline, "the settle waits for the row", async || {
+                db.count(waits).await == 1
+            })
+            .await;
+            claiming.commit().await.unwrap();
+        };
+        let (told, ()) = tokio::join!(settling, claim_ends);
+        assert_eq!(told, SettleOutcome::LeaseLost);
+        let now = record(&db.store, born[0].id).await;
+        assert_eq!((now.state, now.attempts), (DeliveryState::InFlight, 0));
+        db.tamper("delete from delivery_queue").await;
+    }
     db.remove().await;
 }

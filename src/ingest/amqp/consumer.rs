@@ -266,8 +266,11 @@ impl<'a> Session<'a> {
 
     /// Takes a batch from the front; a suspicious message alone.
     fn next_batch(&mut self) -> Vec<Delivery> {
-        let counts = self.gathered.iter().map(delivery_count);
-        let length = batch_length(counts, self.settings.batch_events);
+        let messages = self
+            .gathered
+            .iter()
+            .map(|delivery| (delivery_count(delivery), delivery.data.len()));
+        let length = batch_length(messages, self.settings.batch_events);
         self.gathered.drain(..length).collect()
     }
 

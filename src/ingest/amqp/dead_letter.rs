@@ -153,7 +153,9 @@ fn report(letters: &[Letter], burials: &[Burial]) {
     for (Letter { delivery, reason }, burial) in letters.iter().zip(burials) {
         let routing_key = delivery.routing_key.as_str();
         match burial {
-            Burial::Kept => tracing::warn!(routing_key, reason, "a message was dead-lettered"),
+            Burial::Kept => {
+                tracing::warn!(routing_key, reason, "a message was dead-lettered");
+            }
             Burial::Failed(failure) => tracing::error!(
                 routing_key,
                 reason,

@@ -11,11 +11,20 @@ use crate::store::Result;
 /// process, it takes no others with it.
 const ALONE_FROM: u64 = 3;
 
-/// How many of the waiting messages make the next batch, by how often each was delivered before:
-/// up to `most`, up to the first suspicious one, and that one alone.
-pub(super) fn batch_length(counts: impl Iterator<Item = u64>, most: usize) -> usize {
-    let innocent = counts.take(most).take_while(|count| *count < ALONE_FROM);
-    innocent.count().max(1)
+/// The most bytes of messages that one transaction takes, so that large events make it neither long
+/// nor large in memory, where each is held a few times over.
+const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// How many of the waiting messages make the next batch, by how often each was delivered before and
+/// by its size: up to `most` and [`MAX_BATCH_BYTES`], up to the first suspicious one, and that one
+/// alone.
+pub(super) fn batch_length(messages: impl Iterator<Item = (u64, usize)>, most: usize) -> usize {
+    let mut bytes = 0;
+    let fitting = messages.take(most).take_while(|(count, size)| {
+        bytes += size;
+        *count < ALONE_FROM && bytes <= MAX_BATCH_BYTES
+    });
+    fitting.count().max(1)
 }
 
 /// Messages that are committed together, each with its event.
@@ -64,11 +73,19 @@ mod tests {
 
     #[test]
     fn a_batch_ends_at_its_limit_and_before_a_message_that_keeps_coming_back() {
-        let length = |counts: &[u64]| batch_length(counts.iter().copied(), 3);
+        let length = |counts: &[u64]| batch_length(counts.iter().map(|count| (*count, 1)), 3);
         assert_eq!(length(&[0, 0, 0, 0]), 3);
         assert_eq!(length(&[0, 2, 3, 0]), 2);
         assert_eq!(length(&[3, 0, 0, 0]), 1, "alone");
         assert_eq!(length(&[7, 7]), 1, "each of them");
         assert_eq!(length(&[0]), 1);
+    }
+
+    #[test]
+    fn large_messages_make_small_batches() {
+        let length = |sizes: &[usize]| batch_length(sizes.iter().map(|size| (0, *size)), 1_000);
+        assert_eq!(length(&[MAX_BATCH_BYTES / 4; 9]), 4);
+        assert_eq!(length(&[MAX_BATCH_BYTES, 1]), 1);
+        assert_eq!(length(&[MAX_BATCH_BYTES + 1, 1]), 1, "alone, but taken");
     }
 }

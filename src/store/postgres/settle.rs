@@ -177,6 +177,8 @@ async fn change_states(
         ), ended as (
             delete from delivery_queue
             where ctid = any(array(select found_at from outcome where state is not null))
+              and owner = $1
+              and ((delivery_id, epoch) in (select unnest($2), unnest($4))) is true
             returning
                 delivery_id, event_id, workspace, subscription_id, epoch, attempts + 1 as attempts
         ), history as (
@@ -202,6 +204,8 @@ async fn change_states(
                 limit 1
             )
             where q.ctid = any(array(select found_at from outcome where state is null))
+              and q.owner = $1
+              and ((q.delivery_id, q.epoch) in (select unnest($2), unnest($4))) is true
             returning q.delivery_id, q.epoch
         )
         select delivery_id, epoch from ended
