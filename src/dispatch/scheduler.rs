@@ -175,7 +175,7 @@ impl View {
             .map(|(target, _)| target)
             .collect();
         let last_served = self.last_served.of_mut(lane);
-        begin_behind(&mut open, *last_served, |target| target.id());
+        begin_behind(&mut open, last_served.as_ref(), |target| target.id());
 
         let mut reserved = Reserved::new();
         let mut left = CLAIM_SIZE;
@@ -248,9 +248,9 @@ impl View {
 }
 
 /// Puts things in the order of their keys, the first one behind `last` first.
-fn begin_behind<T, K: Ord>(items: &mut [T], last: Option<K>, key: impl Fn(&T) -> K) {
+fn begin_behind<T, K: Ord>(items: &mut [T], last: Option<&K>, key: impl Fn(&T) -> K) {
     items.sort_by_key(&key);
-    let first = items.partition_point(|item| Some(key(item)) <= last);
+    let first = items.partition_point(|item| Some(&key(item)) <= last);
     items.rotate_left(first);
 }
 
@@ -291,7 +291,7 @@ mod tests {
         let mut last = None;
         for _ in 0..4 {
             let mut open = [40, 10, 30, 20, 50];
-            begin_behind(&mut open, last, |number| *number);
+            begin_behind(&mut open, last.as_ref(), |number| *number);
             served.extend_from_slice(&open[..2]);
             last = Some(open[1]);
         }
@@ -301,10 +301,10 @@ mod tests {
     #[test]
     fn one_that_is_gone_by_now_keeps_its_place() {
         let mut open = [10, 30];
-        begin_behind(&mut open, Some(20), |number| *number);
+        begin_behind(&mut open, Some(&20), |number| *number);
         assert_eq!(open, [30, 10]);
-        begin_behind(&mut open, Some(30), |number| *number);
+        begin_behind(&mut open, Some(&30), |number| *number);
         assert_eq!(open, [10, 30]);
-        begin_behind(&mut [0; 0], Some(1), |number| *number);
+        begin_behind(&mut [0; 0], Some(&1), |number| *number);
     }
 }

@@ -7,7 +7,7 @@ use forge_dispatch::clock::{Clock, SystemClock};
 
 use super::latency;
 use crate::process::resident_mb;
-use crate::report::{Cost, Row, median};
+use crate::report::{Cost, Row, median, range};
 use crate::rig::{Database, Rig, Round, Way};
 use crate::stock;
 
@@ -19,39 +19,49 @@ const PATH: &str = "/ok/backlog";
 /// Drains a backlog, in turns with events that nothing waits before.
 pub(super) async fn drain(name: &str, rig: &mut Rig, database: Database) -> anyhow::Result<Row> {
     let due = rig.scaled(DUE);
-    let place = rig.place(database).await?;
-    place.subscribe(&rig.url(PATH), "*").await?;
-    stock::due(&*place.store, due, DATA_BYTES).await?;
-
     let mut empty = rig.bench(Way::Direct, database, "/ok/empty").await?;
-    let mut without = Vec::new();
     rig.round(&mut empty, rig.scaled(20_000), DATA_BYTES, "/ok/empty", 1)
         .await?;
-    let round = rig.round(&mut empty, rig.scaled(200_000), DATA_BYTES, "/ok/empty", 1);
-    without.push(round.await?.rate());
+    let (mut drains, mut ratios) = (Vec::new(), Vec::new());
+    let (mut resident, mut starts) = (Vec::new(), Vec::new());
+    for _ in 0..rig.rounds {
+        let place = rig.place(database).await?;
+        place.subscribe(&rig.url(PATH), "*").await?;
+        stock::due(&*place.store, due, DATA_BYTES).await?;
+        // Before and after, since a drain takes half a minute of a machine that changes its speed.
+        let mut without = Vec::new();
+        let events = rig.scaled(100_000);
+        let round = rig.round(&mut empty, events, DATA_BYTES, "/ok/empty", 1);
+        without.push(round.await?.rate());
 
-    rig.forget()?;
-    let begun = SystemClock.monotonic();
-    let bench = rig.start(place, Way::Direct, database).await?;
-    let before = rig.used_by(&bench);
-    let drained = rig.delivered(&bench, before, begun, due, PATH).await?;
-    let round = rig.round(&mut empty, rig.scaled(200_000), DATA_BYTES, "/ok/empty", 1);
-    without.push(round.await?.rate());
+        rig.forget()?;
+        let begun = SystemClock.monotonic();
+        let bench = rig.start(place, Way::Direct, database).await?;
+        let before = rig.used_by(&bench);
+        let drained = rig.delivered(&bench, before, begun, due, PATH).await?;
+        resident.push(resident_mb(bench.program.id()).1);
+        starts.push(bench.program.start.as_secs_f64() * 1_000.0);
+        bench.program.stop().await?;
 
-    let row = Row {
+        let round = rig.round(&mut empty, events, DATA_BYTES, "/ok/empty", 1);
+        without.push(round.await?.rate());
+        ratios.push(drained.rate() / median(&without));
+        drains.push(drained);
+    }
+    empty.program.stop().await?;
+    let rates: Vec<f64> = drains.iter().map(Round::rate).collect();
+    Ok(Row {
         scenario: format!("{name} {database}"),
         data_bytes: DATA_BYTES,
-        deliveries_per_second: Some(drained.rate()),
-        ratio: Some(drained.rate() / median(&without)),
+        deliveries_per_second: Some(median(&rates)),
+        ratio: Some(median(&ratios)),
+        ratio_range: Some(range(&ratios)),
         compared_with: Some("the rate without it"),
-        rss_mb: Some(resident_mb(bench.program.id()).1),
-        cost: Some(Cost::of(&[drained])),
-        start_ms: Some(bench.program.start.as_secs_f64() * 1_000.0),
+        rss_mb: Some(resident.iter().copied().fold(0.0, f64::max)),
+        cost: Some(Cost::of(&drains)),
+        start_ms: Some(median(&starts)),
         ..Row::default()
-    };
-    empty.program.stop().await?;
-    bench.program.stop().await?;
-    Ok(row)
+    })
 }
 
 /// Fresh events while a storm of retries is worked off.
