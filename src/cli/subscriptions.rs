@@ -1,4 +1,4 @@
-//! `forge-dispatch subscriptions`: register, list, show, delete.
+//! `forge-dispatch subscriptions`: register, list, show, change, give a new secret, delete.
 
 use std::sync::Arc;
 
@@ -19,6 +19,10 @@ use crate::domain::subscription::{
 use crate::egress::{SystemLookup, WebhookClient};
 use crate::store::NewSubscription;
 
+mod change;
+
+pub use change::{RotateArgs, UpdateArgs};
+
 /// What to do with subscriptions.
 #[derive(Clone, Debug, Subcommand)]
 pub enum SubscriptionsCommand {
@@ -28,6 +32,11 @@ pub enum SubscriptionsCommand {
     List(ListArgs),
     /// Show one subscription.
     Show(OneArgs),
+    /// Change a subscription: what is not named stays as it is.
+    Update(UpdateArgs),
+    /// Give a subscription a new secret. It is shown once, now; the old one signs beside it for a
+    /// while.
+    RotateSecret(RotateArgs),
     /// Delete a subscription. What still waits for it is cancelled.
     Delete(OneArgs),
 }
@@ -117,6 +126,8 @@ pub async fn run(command: SubscriptionsCommand, context: &Context) -> Result<(),
         SubscriptionsCommand::Create(args) => create(args, context).await,
         SubscriptionsCommand::List(args) => list(args, context).await,
         SubscriptionsCommand::Show(args) => show(args, context).await,
+        SubscriptionsCommand::Update(args) => change::update(args, context).await,
+        SubscriptionsCommand::RotateSecret(args) => change::rotate_secret(args, context).await,
         SubscriptionsCommand::Delete(args) => delete(args, context).await,
     }
 }
@@ -128,11 +139,7 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), CliError> {
         Some(text) => SigningSecret::bring(text, spec.format)?,
         None => SigningSecret::generate(context.entropy.bytes()),
     };
-    let clock = Arc::clone(&context.clock);
-    WebhookClient::new(&context.config.egress, Arc::new(SystemLookup), clock)
-        .context("egress")?
-        .check_target(&spec.url)
-        .await?;
+    check_target(&spec.url, context).await?;
 
     let now = context.clock.now();
     let new = NewSubscription {
@@ -145,8 +152,26 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), CliError> {
     let created = context
         .with_store(async |store| Ok(store.create_subscription(&new).await?))
         .await?;
-    let mut view = View::new(&created);
-    view.secret = Some(new.secret.expose().to_owned());
+    print_with_secret(&created, &new.secret, context)
+}
+
+/// Whether the address may be dialled.
+async fn check_target(url: &TargetUrl, context: &Context) -> Result<(), CliError> {
+    let clock = Arc::clone(&context.clock);
+    WebhookClient::new(&context.config.egress, Arc::new(SystemLookup), clock)
+        .context("egress")?
+        .check_target(url)
+        .await?;
+    Ok(())
+}
+
+fn print_with_secret(
+    subscription: &Subscription,
+    secret: &SigningSecret,
+    context: &Context,
+) -> Result<(), CliError> {
+    let mut view = View::new(subscription);
+    view.secret = Some(secret.expose().to_owned());
     context.output.print(&view, |view| {
         format!(
             "{}\nThe secret is shown this once only. Receivers verify the signature with it.",
@@ -155,24 +180,28 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), CliError> {
     })
 }
 
-/// What was asked for, checked field by field.
-fn spec(args: &CreateArgs) -> Result<SubscriptionSpec, FieldError> {
-    let event_types: Result<Vec<EventFilter>, FieldError> = args
-        .event_types
+fn event_types(texts: &[String]) -> Result<Vec<EventFilter>, FieldError> {
+    texts
         .iter()
         .map(|text| parse::value("event_types", text))
-        .collect();
-    let projects: Result<Vec<ProjectId>, FieldError> = args
-        .projects
+        .collect()
+}
+
+fn project_ids(texts: &[String]) -> Result<Option<Vec<ProjectId>>, FieldError> {
+    let projects = texts
         .iter()
         .map(|text| parse::value("project_ids", text))
-        .collect();
-    let projects = projects?;
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((!projects.is_empty()).then_some(projects))
+}
+
+/// What was asked for, checked field by field.
+fn spec(args: &CreateArgs) -> Result<SubscriptionSpec, FieldError> {
     let spec = SubscriptionSpec {
         url: TargetUrl::new(&args.url)?,
         description: args.description.clone(),
-        event_types: event_types?,
-        project_ids: (!projects.is_empty()).then_some(projects),
+        event_types: event_types(&args.event_types)?,
+        project_ids: project_ids(&args.projects)?,
         format: args.format.parse::<BodyFormat>()?,
         max_concurrency: None,
         retry_schedule: None,
@@ -200,7 +229,7 @@ async fn show(args: OneArgs, context: &Context) -> Result<(), CliError> {
     let found = context
         .with_store(async |store| Ok(store.subscription(&workspace, id).await?))
         .await?;
-    let subscription = found.ok_or_else(|| missing(&args))?;
+    let subscription = found.ok_or_else(|| missing(&args.id, &args.workspace))?;
     context
         .output
         .print(&View::new(&subscription), View::describe)
@@ -213,7 +242,7 @@ async fn delete(args: OneArgs, context: &Context) -> Result<(), CliError> {
         .with_store(async |store| Ok(store.delete_subscription(&workspace, id).await?))
         .await?;
     if !deleted {
-        return Err(missing(&args));
+        return Err(missing(&args.id, &args.workspace));
     }
     let deleted = Deleted {
         id: id.to_string(),
@@ -224,8 +253,8 @@ async fn delete(args: OneArgs, context: &Context) -> Result<(), CliError> {
         .print(&deleted, |deleted| format!("deleted {}", deleted.id))
 }
 
-fn missing(args: &OneArgs) -> CliError {
-    CliError::not_found("subscription", &args.id, &args.workspace)
+fn missing(id: &str, workspace: &WorkspaceArgs) -> CliError {
+    CliError::not_found("subscription", id, workspace)
 }
 
 impl View {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,9 @@ pub const MAX_DESCRIPTION_CHARS: usize = 500;
 
 /// The most event types, and the most projects, that one subscription may name.
 pub const MAX_FILTERS: usize = 100;
+
+/// The longest time that an old secret signs beside a new one (product.md §4).
+pub const MAX_OVERLAP: Duration = Duration::from_hours(7 * 24);
 
 /// The body that a subscription gets (product.md §4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -150,6 +154,21 @@ pub enum SubscriptionStatus {
 }
 
 impl SubscriptionStatus {
+    /// Disabled by an admin, who says why.
+    pub fn disabled(reason: &str) -> Result<Self, FieldError> {
+        let reason = reason.trim();
+        let fits = (1..=MAX_DESCRIPTION_CHARS).contains(&reason.chars().count());
+        if !fits || reason.chars().any(char::is_control) {
+            return Err(FieldError::new(
+                "disabled_reason",
+                "must be 1 to 500 characters, none of them a control character",
+            ));
+        }
+        Ok(Self::Disabled {
+            reason: reason.to_owned(),
+        })
+    }
+
     /// The name in the database and the API.
     pub fn as_str(&self) -> &'static str {
         match self {

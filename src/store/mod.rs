@@ -264,6 +264,17 @@ pub struct NewSubscription {
     pub secret: SigningSecret,
 }
 
+/// A new signing secret for a subscription that has one.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    /// The id of the new secret.
+    pub secret_id: SecretId,
+    /// The new secret; kept sealed.
+    pub secret: SigningSecret,
+    /// How long the secrets of before go on signing beside it.
+    pub overlap: Duration,
+}
+
 /// A page of a list: at most `limit` items behind `after`.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRequest<Key> {
@@ -321,6 +332,16 @@ pub trait Subscriptions: Send + Sync {
         version: i64,
         spec: &SubscriptionSpec,
         status: &SubscriptionStatus,
+    ) -> Result<Option<Subscription>>;
+
+    /// Gives it a new secret, which signs from the commit on. Those of before sign for the overlap
+    /// and no longer, whatever an earlier rotation said; those that sign no more are removed. The
+    /// version grows. `None` if it does not exist.
+    async fn rotate_secret(
+        &self,
+        workspace: &WorkspaceId,
+        id: SubscriptionId,
+        rotation: &Rotation,
     ) -> Result<Option<Subscription>>;
 
     /// Deletes it, and its secrets. What waits for it is cancelled by

@@ -283,3 +283,123 @@ fn what_is_deleted_is_gone_and_what_never_was_is_code_3() {
     let told = home.fails(2, &["subscriptions", "show", "dlv_1"]);
     assert_snapshot!(told, @"error: id: `dlv_1` is no id of the form sub_…");
 }
+
+fn created(home: &Home) -> (String, String) {
+    let created = home.json(&["subscriptions", "create", "--url", URL, "--event-type", "*"]);
+    (text(&created["id"]), text(&created["secret"]))
+}
+
+#[test]
+fn a_change_leaves_what_it_does_not_name() {
+    let home = Home::new();
+    let (id, _) = created(&home);
+    let update = |more: &[&str]| home.json(&[&["subscriptions", "update", &id], more].concat());
+    let changed = update(&[
+        "--event-type",
+        "edition.*",
+        "--project",
+        "pr_1",
+        "--description",
+        "ERP",
+    ]);
+    assert_eq!(changed["event_types"][0], "edition.*");
+    assert_eq!(changed["project_ids"][0], "pr_1");
+    assert_eq!(
+        (&changed["url"], &changed["description"]),
+        (&URL.into(), &"ERP".into())
+    );
+    let disabled = update(&["--disable", "moving house"]);
+    assert_eq!(
+        (&disabled["status"], &disabled["disabled_reason"]),
+        (&"disabled".into(), &"moving house".into())
+    );
+    assert_eq!(disabled["description"], "ERP");
+    let enabled = update(&["--enable", "--all-projects"]);
+    assert_eq!(
+        (&enabled["status"], &enabled["project_ids"]),
+        (&"active".into(), &serde_json::Value::Null)
+    );
+    assert_eq!(enabled["event_types"][0], "edition.*");
+}
+
+#[test]
+fn a_wrong_change_changes_nothing_and_names_its_field() {
+    let home = Home::new();
+    let (id, _) = created(&home);
+    let before = home.ok(&["subscriptions", "show", &id, "--json"]);
+    for (more, expected) in [
+        (
+            &["--url", "https://127.0.0.1/"] as &[&str],
+            "error: url: must lead to a public address",
+        ),
+        (&["--url", "nonsense"], "error: url: is no URL"),
+        (
+            &["--event-type", "Edition"],
+            "error: event_types: `Edition`",
+        ),
+        (&["--project", ""], "error: project_ids: ``"),
+        (&["--format", "xml"], "error: format: must be"),
+        (
+            &["--disable", " "],
+            "error: disabled_reason: must be 1 to 500",
+        ),
+    ] {
+        let told = home.fails(
+            2,
+            &[
+                &["subscriptions", "update", &id, "--description", "new"],
+                more,
+            ]
+            .concat(),
+        );
+        assert!(told.starts_with(expected), "{more:?}: {told}");
+    }
+    assert_eq!(home.ok(&["subscriptions", "show", &id, "--json"]), before);
+    let told = home.fails(2, &["subscriptions", "update", &id]);
+    assert!(told.contains("required"), "nothing to change: {told}");
+    home.fails(
+        3,
+        &[
+            "subscriptions",
+            "update",
+            "sub_01h455vb4pex5vsknk084sn02q",
+            "--enable",
+        ],
+    );
+}
+
+#[test]
+fn a_new_secret_is_shown_once() {
+    let home = Home::new();
+    let (id, first) = created(&home);
+    let rotated = home.json(&["subscriptions", "rotate-secret", &id, "--overlap", "7d"]);
+    let second = text(&rotated["secret"]);
+    assert!(second.starts_with("whsec_") && second != first);
+    assert!(!home.ok(&["subscriptions", "show", &id]).contains(&second));
+    for (more, expected) in [
+        (
+            &["--overlap", "8d"] as &[&str],
+            "error: overlap: `8d` must be a duration of 0s to 7d",
+        ),
+        (&["--overlap", "soon"], "error: overlap: `soon`"),
+        (
+            &["--secret", "short-s3cret"],
+            "error: secret: must begin with `whsec_`",
+        ),
+    ] {
+        let told = home.fails(
+            2,
+            &[&["subscriptions", "rotate-secret", &id], more].concat(),
+        );
+        assert!(told.starts_with(expected), "{told}");
+        assert!(!told.contains("s3cret"), "{told}");
+    }
+    home.fails(
+        3,
+        &[
+            "subscriptions",
+            "rotate-secret",
+            "sub_01h455vb4pex5vsknk084sn02q",
+        ],
+    );
+}

@@ -1,20 +1,23 @@
 //! Registering, changing and deleting subscriptions.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::retry::RetrySchedule;
+use forge_dispatch::domain::secret::SigningSecret;
+use forge_dispatch::domain::signature::{SigningKey, webhook_signature};
 use forge_dispatch::domain::subscription::{
     BodyFormat, SubscriptionSpec, SubscriptionStatus, TargetUrl,
 };
 use forge_dispatch::entropy::Entropy;
-use forge_dispatch::store::{PageRequest, StoreError};
+use forge_dispatch::store::{PageRequest, Rotation, Store, StoreError};
 
-use super::fixture::{disable, subscribe, subscribe_in};
+use super::fixture::{HOUR, accept_leased, disable, for_long, owner, subscribe, subscribe_in};
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::{registration, spec, spec_for_projects, workspace};
+use crate::harness::events::{events, registration, spec, spec_for_projects, workspace};
 
 on_both_databases!(
     a_subscription_is_given_back_as_it_was_registered,
@@ -25,6 +28,8 @@ on_both_databases!(
     a_deleted_subscription_is_gone,
     lists_are_newest_first_and_paged,
     another_workspace_sees_and_changes_nothing,
+    a_new_secret_signs_at_once_and_the_old_one_for_the_overlap,
+    a_rotation_elsewhere_is_none,
 );
 
 /// A spec in which every field says something.
@@ -284,4 +289,73 @@ async fn another_workspace_sees_and_changes_nothing(db: &TestDatabase) {
         .await
         .unwrap();
     assert_eq!(now, Some(created));
+}
+
+fn rotation(overlap: Duration) -> Rotation {
+    let entropy = Entropy::system();
+    Rotation {
+        secret_id: entropy.id(SystemClock.now()),
+        secret: SigningSecret::generate(entropy.bytes()),
+        overlap,
+    }
+}
+
+/// What the next delivery would be signed with.
+async fn signature(store: &Arc<dyn Store>) -> String {
+    let born = accept_leased(store, &events(1), for_long(owner())).await;
+    let keys = born[0].target.signing_keys(SystemClock.now());
+    webhook_signature(&keys, "evt_1", 1, b"body")
+}
+
+fn signature_of(secrets: &[&SigningSecret]) -> String {
+    let keys: Vec<SigningKey> = secrets
+        .iter()
+        .map(|secret| SigningKey::new(secret))
+        .collect();
+    webhook_signature(&keys, "evt_1", 1, b"body")
+}
+
+async fn a_new_secret_signs_at_once_and_the_old_one_for_the_overlap(db: &TestDatabase) {
+    let here = WorkspaceId::default();
+    let new = registration(&here, spec(&["*"]));
+    let created = db.store.create_subscription(&new).await.unwrap();
+    assert_eq!(signature(&db.store).await, signature_of(&[&new.secret]));
+
+    let second = rotation(HOUR);
+    let rotated = db.replica.rotate_secret(&here, created.id, &second).await;
+    let rotated = rotated.unwrap().unwrap();
+    assert_eq!((rotated.version, &rotated.spec), (2, &created.spec));
+    assert!(rotated.updated_at >= created.updated_at);
+    let found = db.store.subscription(&here, created.id).await.unwrap();
+    assert_eq!(found, Some(rotated));
+    let both = signature_of(&[&second.secret, &new.secret]);
+    assert_eq!(signature(&db.store).await, both, "newest first");
+
+    // A shorter overlap ends what an earlier rotation promised; none ends it at once.
+    let third = rotation(Duration::ZERO);
+    let rotated = db.store.rotate_secret(&here, created.id, &third).await;
+    assert_eq!(rotated.unwrap().unwrap().version, 3);
+    assert_eq!(signature(&db.replica).await, signature_of(&[&third.secret]));
+    assert_eq!(db.count("subscription_secret").await, 1, "no longer needed");
+    assert!(!db.holds(third.secret.expose().as_bytes()).await, "sealed");
+}
+
+async fn a_rotation_elsewhere_is_none(db: &TestDatabase) {
+    let created = subscribe(&db.store, &["*"]).await;
+    let theirs = db
+        .store
+        .rotate_secret(&workspace("ws_2"), created.id, &rotation(HOUR))
+        .await
+        .unwrap();
+    assert_eq!(theirs, None);
+    let unknown: SubscriptionId = Entropy::system().id(SystemClock.now());
+    let nowhere = db
+        .store
+        .rotate_secret(&created.workspace, unknown, &rotation(HOUR))
+        .await
+        .unwrap();
+    assert_eq!(nowhere, None);
+    assert_eq!(db.count("subscription_secret").await, 1);
+    let now = db.store.subscription(&created.workspace, created.id).await;
+    assert_eq!(now.unwrap(), Some(created));
 }

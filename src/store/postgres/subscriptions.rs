@@ -6,11 +6,11 @@ use sqlx::{PgConnection, PgTransaction};
 use uuid::Uuid;
 
 use super::errors::{from_sqlx, reading, retrying};
-use super::rows::{SubscriptionRow, limit, secret_context, subscription_columns};
+use super::rows::{SubscriptionRow, interval, limit, secret_context, subscription_columns};
 use super::{PostgresStore, Result, StoreError, commit};
-use crate::domain::ids::{ProjectId, SubscriptionId, WorkspaceId};
+use crate::domain::ids::{ProjectId, SecretId, SubscriptionId, WorkspaceId};
 use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus};
-use crate::store::{NewSubscription, Page, PageRequest, Subscriptions};
+use crate::store::{NewSubscription, Page, PageRequest, Rotation, Subscriptions};
 
 /// Why a subscription is disabled whose receiver answered so.
 const GONE_REASON: &str = "the receiver answered 410 Gone";
@@ -91,6 +91,15 @@ impl Subscriptions for PostgresStore {
         retrying(|| self.update_once(workspace, id, version, spec, status)).await
     }
 
+    async fn rotate_secret(
+        &self,
+        workspace: &WorkspaceId,
+        id: SubscriptionId,
+        rotation: &Rotation,
+    ) -> Result<Option<Subscription>> {
+        retrying(|| self.rotate_once(workspace, id, rotation)).await
+    }
+
     async fn delete_subscription(
         &self,
         workspace: &WorkspaceId,
@@ -166,20 +175,65 @@ impl PostgresStore {
         .fetch_one(&mut *tx)
         .await
         .map_err(from_sqlx)?;
+        insert_secret(&mut tx, &new.workspace, new.id, new.secret_id, sealed).await?;
+        commit(tx).await?;
+        row.into_subscription()
+    }
+
+    async fn rotate_once(
+        &self,
+        workspace: &WorkspaceId,
+        id: SubscriptionId,
+        rotation: &Rotation,
+    ) -> Result<Option<Subscription>> {
+        let sealed = self.vault.seal(
+            &secret_context(rotation.secret_id),
+            rotation.secret.expose().as_bytes(),
+        )?;
+        let mut tx = self.begin().await?;
+        let generation = raise_generation(&mut tx).await?;
+        let row: Option<SubscriptionRow> = sqlx::query_as(concat!(
+            "-- postgres::subscriptions::rotate_once (subscription)
+            update subscription
+            set generation = $3, version = version + 1, updated_at = now()
+            where workspace = $1 and id = $2 and status <> 'deleted'
+            returning ",
+            subscription_columns!(),
+        ))
+        .bind(workspace.as_str())
+        .bind(id.uuid())
+        .bind(generation)
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(from_sqlx)?;
+        let Some(row) = row else {
+            return Ok(None);
+        };
         sqlx::query(
-            "-- postgres::subscriptions::create_once (secret)
-            insert into subscription_secret (id, subscription_id, workspace, sealed)
-            values ($1, $2, $3, $4)",
+            "-- postgres::subscriptions::rotate_once (overlap)
+            update subscription_secret
+            set expires_at = least(date_trunc('milliseconds', now()) + $3::interval, expires_at)
+            where workspace = $1 and subscription_id = $2",
         )
-        .bind(new.secret_id.uuid())
-        .bind(new.id.uuid())
-        .bind(new.workspace.as_str())
-        .bind(sealed)
+        .bind(workspace.as_str())
+        .bind(id.uuid())
+        .bind(interval(rotation.overlap))
         .execute(&mut *tx)
         .await
         .map_err(from_sqlx)?;
+        sqlx::query(
+            "-- postgres::subscriptions::rotate_once (over)
+            delete from subscription_secret
+            where workspace = $1 and subscription_id = $2 and expires_at <= now()",
+        )
+        .bind(workspace.as_str())
+        .bind(id.uuid())
+        .execute(&mut *tx)
+        .await
+        .map_err(from_sqlx)?;
+        insert_secret(&mut tx, workspace, id, rotation.secret_id, sealed).await?;
         commit(tx).await?;
-        row.into_subscription()
+        row.into_subscription().map(Some)
     }
 
     async fn update_once(
@@ -262,6 +316,28 @@ impl PostgresStore {
         commit(tx).await?;
         Ok(true)
     }
+}
+
+async fn insert_secret(
+    tx: &mut PgTransaction<'_>,
+    workspace: &WorkspaceId,
+    subscription: SubscriptionId,
+    id: SecretId,
+    sealed: Vec<u8>,
+) -> Result<()> {
+    sqlx::query(
+        "-- postgres::subscriptions::insert_secret
+        insert into subscription_secret (id, subscription_id, workspace, sealed)
+        values ($1, $2, $3, $4)",
+    )
+    .bind(id.uuid())
+    .bind(subscription.uuid())
+    .bind(workspace.as_str())
+    .bind(sealed)
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(())
 }
 
 /// The next generation. Its row stays locked to the end of the transaction.

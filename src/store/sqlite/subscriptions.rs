@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::SqliteConnection;
@@ -13,10 +14,12 @@ use super::SqliteStore;
 use super::error::store_error;
 use super::rows::{count, duration_millis, get, id, millis, parsed, time};
 use super::targets::{raise_generation, secret_context};
-use crate::domain::ids::{SubscriptionId, WorkspaceId};
+use crate::domain::ids::{SecretId, SubscriptionId, WorkspaceId};
 use crate::domain::retry::RetrySchedule;
 use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl};
-use crate::store::{NewSubscription, Page, PageRequest, Result, StoreError, Subscriptions};
+use crate::store::{
+    NewSubscription, Page, PageRequest, Result, Rotation, StoreError, Subscriptions,
+};
 
 #[async_trait]
 impl Subscriptions for SqliteStore {
@@ -37,19 +40,7 @@ impl Subscriptions for SqliteStore {
             updated_at: now,
         };
         insert(&mut transaction, &created).await?;
-        sqlx::query(
-            "-- sqlite::subscriptions::create_subscription
-            insert into subscription_secret (id, workspace, subscription_id, sealed, created_at)
-            values (?1, ?2, ?3, ?4, ?5)",
-        )
-        .bind(new.secret_id.uuid())
-        .bind(new.workspace.as_str())
-        .bind(new.id.uuid())
-        .bind(sealed)
-        .bind(millis(now))
-        .execute(&mut *transaction)
-        .await
-        .map_err(store_error)?;
+        insert_secret(&mut transaction, &created, new.secret_id, sealed, now).await?;
         self.commit(transaction).await?;
         Ok(created)
     }
@@ -116,6 +107,33 @@ impl Subscriptions for SqliteStore {
         update(&mut transaction, &updated).await?;
         self.commit(transaction).await?;
         Ok(Some(updated))
+    }
+
+    async fn rotate_secret(
+        &self,
+        workspace: &WorkspaceId,
+        id: SubscriptionId,
+        rotation: &Rotation,
+    ) -> Result<Option<Subscription>> {
+        let sealed = self.vault.seal(
+            &secret_context(rotation.secret_id),
+            rotation.secret.expose().as_bytes(),
+        )?;
+        let mut transaction = self.write().await?;
+        let Some(found) = find(&mut transaction, workspace, id).await? else {
+            return Ok(None);
+        };
+        let now = self.clock.now();
+        let rotated = Subscription {
+            version: found.version + 1,
+            updated_at: now,
+            ..found
+        };
+        update(&mut transaction, &rotated).await?;
+        end_secrets(&mut transaction, &rotated, now, rotation.overlap).await?;
+        insert_secret(&mut transaction, &rotated, rotation.secret_id, sealed, now).await?;
+        self.commit(transaction).await?;
+        Ok(Some(rotated))
     }
 
     async fn delete_subscription(
@@ -235,6 +253,64 @@ async fn update(transaction: &mut SqliteConnection, changed: &Subscription) -> R
             .transpose()?,
     )
     .bind(millis(changed.updated_at))
+    .execute(transaction)
+    .await
+    .map_err(store_error)?;
+    Ok(())
+}
+
+async fn insert_secret(
+    transaction: &mut SqliteConnection,
+    subscription: &Subscription,
+    id: SecretId,
+    sealed: Vec<u8>,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    sqlx::query(
+        "-- sqlite::subscriptions::insert_secret
+        insert into subscription_secret (id, workspace, subscription_id, sealed, created_at)
+        values (?1, ?2, ?3, ?4, ?5)",
+    )
+    .bind(id.uuid())
+    .bind(subscription.workspace.as_str())
+    .bind(subscription.id.uuid())
+    .bind(sealed)
+    .bind(millis(now))
+    .execute(transaction)
+    .await
+    .map_err(store_error)?;
+    Ok(())
+}
+
+/// Lets the secrets that there are sign until the end of an overlap, or of their own if that is
+/// earlier; removes those that sign no more.
+async fn end_secrets(
+    transaction: &mut SqliteConnection,
+    subscription: &Subscription,
+    now: DateTime<Utc>,
+    overlap: Duration,
+) -> Result<()> {
+    let end = millis(now).saturating_add(duration_millis(overlap));
+    sqlx::query(
+        "-- sqlite::subscriptions::end_secrets (overlap)
+        update subscription_secret
+        set expires_at = min(?3, coalesce(expires_at, ?3))
+        where workspace = ?1 and subscription_id = ?2",
+    )
+    .bind(subscription.workspace.as_str())
+    .bind(subscription.id.uuid())
+    .bind(end)
+    .execute(&mut *transaction)
+    .await
+    .map_err(store_error)?;
+    sqlx::query(
+        "-- sqlite::subscriptions::end_secrets (over)
+        delete from subscription_secret
+        where workspace = ?1 and subscription_id = ?2 and expires_at <= ?3",
+    )
+    .bind(subscription.workspace.as_str())
+    .bind(subscription.id.uuid())
+    .bind(millis(now))
     .execute(transaction)
     .await
     .map_err(store_error)?;

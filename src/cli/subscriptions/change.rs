@@ -1,0 +1,171 @@
+//! `subscriptions update` and `subscriptions rotate-secret`.
+
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+
+use super::{View, check_target, event_types, missing, print_with_secret, project_ids};
+use crate::cli::parse::{self, WorkspaceArgs};
+use crate::cli::{CliError, Context};
+use crate::domain::secret::SigningSecret;
+use crate::domain::subscription::{
+    FieldError, MAX_OVERLAP, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
+};
+use crate::store::Rotation;
+
+/// What an admin changes; something at least.
+#[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("change").required(true).multiple(true).args([
+    "url", "event_types", "projects", "all_projects", "format", "description", "enable", "disable",
+]))]
+pub struct UpdateArgs {
+    /// The subscription (`sub_…`).
+    id: String,
+
+    /// Send there from now on, what waits included.
+    #[arg(long)]
+    url: Option<String>,
+
+    /// These events instead. May be repeated.
+    #[arg(long = "event-type", value_name = "TYPE")]
+    event_types: Vec<String>,
+
+    /// Only events of this project instead. May be repeated.
+    #[arg(long = "project", value_name = "ID", conflicts_with = "all_projects")]
+    projects: Vec<String>,
+
+    /// Events of all projects.
+    #[arg(long)]
+    all_projects: bool,
+
+    /// Another body.
+    #[arg(long)]
+    format: Option<String>,
+
+    /// Another note.
+    #[arg(long)]
+    description: Option<String>,
+
+    /// Serve it again, also after its receiver answered 410.
+    #[arg(long, conflicts_with = "disable")]
+    enable: bool,
+
+    /// Serve it no more, for this reason: new events are not kept for it, what waits stays.
+    #[arg(long, value_name = "REASON")]
+    disable: Option<String>,
+
+    #[command(flatten)]
+    workspace: WorkspaceArgs,
+}
+
+/// Which subscription gets which secret.
+#[derive(Clone, Debug, Args)]
+pub struct RotateArgs {
+    /// The subscription (`sub_…`).
+    id: String,
+
+    /// How long the old secret signs beside the new one: 0s to 7d.
+    #[arg(long, value_name = "DURATION", default_value = "24h")]
+    overlap: String,
+
+    /// The new secret, if you bring one, as in `create`.
+    #[arg(long)]
+    secret: Option<String>,
+
+    #[command(flatten)]
+    workspace: WorkspaceArgs,
+}
+
+pub(super) async fn update(args: UpdateArgs, context: &Context) -> Result<(), CliError> {
+    let workspace = args.workspace.id()?;
+    let id = parse::id("id", &args.id)?;
+    let updated = context
+        .with_store(async |store| {
+            let found = store.subscription(&workspace, id).await?;
+            let found = found.ok_or_else(|| missing(&args.id, &args.workspace))?;
+            let (spec, status) = changed(&args, &found)?;
+            if spec.url != found.spec.url {
+                check_target(&spec.url, context).await?;
+            }
+            // Somebody else's change in between is not overwritten: it is an error, and a second
+            // try begins with what is there by then.
+            let updated = store
+                .update_subscription(&workspace, id, found.version, &spec, &status)
+                .await?;
+            updated.ok_or_else(|| missing(&args.id, &args.workspace))
+        })
+        .await?;
+    context.output.print(&View::new(&updated), View::describe)
+}
+
+/// What the subscription is to become.
+fn changed(
+    args: &UpdateArgs,
+    found: &Subscription,
+) -> Result<(SubscriptionSpec, SubscriptionStatus), FieldError> {
+    let mut spec = found.spec.clone();
+    if let Some(url) = &args.url {
+        spec.url = TargetUrl::new(url)?;
+    }
+    if !args.event_types.is_empty() {
+        spec.event_types = event_types(&args.event_types)?;
+    }
+    if args.all_projects {
+        spec.project_ids = None;
+    } else if let Some(projects) = project_ids(&args.projects)? {
+        spec.project_ids = Some(projects);
+    }
+    if let Some(format) = &args.format {
+        spec.format = format.parse()?;
+    }
+    if let Some(description) = &args.description {
+        spec.description.clone_from(description);
+    }
+    spec.check()?;
+    let status = match &args.disable {
+        Some(reason) => SubscriptionStatus::disabled(reason)?,
+        None if args.enable => SubscriptionStatus::Active,
+        None => found.status.clone(),
+    };
+    Ok((spec, status))
+}
+
+pub(super) async fn rotate_secret(args: RotateArgs, context: &Context) -> Result<(), CliError> {
+    let workspace = args.workspace.id()?;
+    let id = parse::id("id", &args.id)?;
+    let overlap = overlap(&args.overlap)?;
+    let (rotated, secret) = context
+        .with_store(async |store| {
+            let found = store.subscription(&workspace, id).await?;
+            let found = found.ok_or_else(|| missing(&args.id, &args.workspace))?;
+            let secret = match &args.secret {
+                Some(text) => SigningSecret::bring(text, found.spec.format)?,
+                None => SigningSecret::generate(context.entropy.bytes()),
+            };
+            let rotation = Rotation {
+                secret_id: context.entropy.id(context.clock.now()),
+                secret: secret.clone(),
+                overlap,
+            };
+            let rotated = store.rotate_secret(&workspace, id, &rotation).await?;
+            let rotated = rotated.ok_or_else(|| missing(&args.id, &args.workspace))?;
+            Ok((rotated, secret))
+        })
+        .await?;
+    print_with_secret(&rotated, &secret, context)
+}
+
+/// How long two secrets sign (product.md §4).
+fn overlap(text: &str) -> Result<Duration, FieldError> {
+    let wrong = || {
+        FieldError::new(
+            "overlap",
+            format!("`{text}` must be a duration of 0s to 7d"),
+        )
+    };
+    let overlap = humantime::parse_duration(text).map_err(|_| wrong())?;
+    if overlap > MAX_OVERLAP {
+        return Err(wrong());
+    }
+    Ok(overlap)
+}
