@@ -18,10 +18,14 @@ pub(crate) fn micros(duration: Duration) -> u64 {
 
 /// Number `number` of `run`, its `data` of about so many bytes, stamped with the time of now.
 pub(crate) fn envelope(run: u32, number: usize, data_bytes: usize) -> Vec<u8> {
+    envelope_at(now_us(), run, number, data_bytes)
+}
+
+/// The same, stamped with the microsecond at which it was to be published.
+pub(crate) fn envelope_at(at_us: u64, run: u32, number: usize, data_bytes: usize) -> Vec<u8> {
     let edition = number % 1_000;
     let data = format!(
-        r#"{STAMP}{},"edition_id":"ed_{edition}","approved_by":{{"id":"usr_1","name":"Amara Okafor"}},"timestamp":"2026-05-01T09:00:00Z","note":""#,
-        now_us()
+        r#"{STAMP}{at_us},"edition_id":"ed_{edition}","approved_by":{{"id":"usr_1","name":"Amara Okafor"}},"timestamp":"2026-05-01T09:00:00Z","note":""#
     );
     let padding = data_bytes.saturating_sub(data.len() + 3);
     let mut text = format!(

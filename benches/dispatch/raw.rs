@@ -28,7 +28,7 @@ use crate::program::egress;
 /// The word that starts this executable as the sender.
 pub(crate) const ROLE: &str = "role:raw";
 
-/// Requests in flight: as many as the program has to one receiver.
+/// Requests in flight: the limit of one subscription. (The program keeps a quarter of it for retries.)
 const SENDERS: usize = 64;
 
 /// Sends for so long, and says how many requests were answered per second.

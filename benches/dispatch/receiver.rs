@@ -54,7 +54,11 @@ pub(crate) async fn main() -> anyhow::Result<ExitCode> {
     let serving = tokio::task::LocalSet::new();
     let accepted = Rc::clone(&tallies);
     serving.spawn_local(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            // One that was gone before it was taken is no reason to stop.
+            let Ok((stream, _)) = listener.accept().await else {
+                continue;
+            };
             stream.set_nodelay(true).ok();
             let tallies = Rc::clone(&accepted);
             tokio::task::spawn_local(async move {
@@ -140,12 +144,17 @@ async fn serve(mut stream: TcpStream, tallies: &Tallies) -> std::io::Result<()> 
             let length = request.length;
             match reply {
                 Some(reply) => stream.write_all(reply).await?,
-                // The sender gives up first.
-                None => std::future::pending().await,
+                None => return hang(stream).await,
             }
             buffer.drain(..length);
         }
     }
+    Ok(())
+}
+
+/// Says nothing until the sender gives up, and keeps nothing of it then.
+async fn hang(mut stream: TcpStream) -> std::io::Result<()> {
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tempfile::TempDir;
 
 use crate::child::Child;
+use crate::machine;
 use crate::process::Usage;
 use crate::program::{Entry, Place, Program, until};
 use crate::raw;
@@ -88,10 +89,12 @@ impl Round {
 
 impl Rig {
     pub(crate) fn new(quick: bool, rounds: u32, data_bytes: Option<usize>) -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("forge-bench-").tempdir()?;
+        eprintln!("{}", machine::disk(directory.path())?);
         let mut receiver = Child::start(receiver::ROLE, &[])?;
         let receiver_port = receiver.answer()?.parse()?;
         Ok(Self {
-            directory: tempfile::Builder::new().prefix("forge-bench-").tempdir()?,
+            directory,
             postgres: None,
             receiver,
             receiver_port,

@@ -36,14 +36,19 @@ pub(super) async fn neighbour(name: &str, rig: &mut Rig) -> anyhow::Result<Vec<R
     const RATE: u32 = 500;
     let database = Database::Postgres;
     let mut alone = rig.bench(Way::Amqp, database, PATH).await?;
-    let place = rig.place(database).await?;
-    place.subscribe(&rig.url(PATH), "*").await?;
-    place.subscribe(&rig.url("/hang/neighbour"), "*").await?;
-    let mut beside = rig.start(place, Way::Amqp, database).await?;
     let (mut without, mut with, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut resident = Vec::new();
     for _ in 0..rig.rounds {
         let quiet = measure(rig, &mut alone, RATE).await?;
+        // Anew in each round: what hangs would be tried again while the others are measured alone.
+        let place = rig.place(database).await?;
+        place.subscribe(&rig.url(PATH), "*").await?;
+        place.subscribe(&rig.url("/hang/neighbour"), "*").await?;
+        let mut beside = rig.start(place, Way::Amqp, database).await?;
         let loud = measure(rig, &mut beside, RATE).await?;
+        resident.push(resident_mb(beside.program.id()).1);
+        // Not stopped in good order: what hangs would hold that up to its deadline.
+        drop(beside);
         ratios.push(loud.p99_ms / quiet.p99_ms);
         without.push(quiet);
         with.push(loud);
@@ -54,13 +59,11 @@ pub(super) async fn neighbour(name: &str, rig: &mut Rig) -> anyhow::Result<Vec<R
             ratio: Some(median(&ratios)),
             ratio_range: Some(range(&ratios)),
             compared_with: Some("the p99 without"),
-            rss_mb: Some(resident_mb(beside.program.id()).1),
+            rss_mb: Some(median(&resident)),
             ..row(format!("{name}: with, {RATE}/s"), &with)
         },
     ];
     alone.program.stop().await?;
-    // What hangs would hold a graceful stop up to its deadline.
-    drop(beside);
     Ok(rows)
 }
 
