@@ -18,6 +18,7 @@ pub mod deliveries;
 pub mod demo;
 pub mod error;
 pub mod events;
+pub mod keys;
 pub mod migrate;
 pub mod output;
 pub mod parse;
@@ -33,7 +34,7 @@ Exit codes:
   0  done
   1  failed
   2  wrong usage, wrong configuration, or a value that breaks a rule (which is named)
-  3  no such subscription or delivery";
+  3  no such subscription, delivery or key";
 
 /// Webhook dispatcher for Report Forge: events in from RabbitMQ, signed webhooks out.
 #[derive(Debug, Parser)]
@@ -77,6 +78,9 @@ pub enum Command {
     /// Register, list and delete webhook subscriptions.
     #[command(subcommand)]
     Subscriptions(subscriptions::SubscriptionsCommand),
+    /// Make, list and take back API keys.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// See what was and is delivered.
     #[command(subcommand)]
     Deliveries(deliveries::DeliveriesCommand),
@@ -126,6 +130,7 @@ async fn execute(
         Command::Migrate => migrate::run(&context).await,
         Command::Demo(args) => demo::run(args, &context).await,
         Command::Subscriptions(command) => subscriptions::run(command, &context).await,
+        Command::Keys(command) => keys::run(command, &context).await,
         Command::Deliveries(command) => deliveries::run(command, &context).await,
         Command::Events(command) => events::run(command, &context).await,
         Command::Config(command) => config::run(command, &context),

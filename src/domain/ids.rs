@@ -47,6 +47,14 @@ typed_id!(
     /// One run of one process: the owner of leases. A restarted process is another owner.
     OwnerId, OwnerTag, "own"
 );
+typed_id!(
+    /// One API key: the public part of its text.
+    ApiKeyId, ApiKeyTag, "key"
+);
+typed_id!(
+    /// One entry of the audit log.
+    AuditId, AuditTag, "aud"
+);
 
 /// A new UUIDv7 (RFC 9562) from an instant and ten random bytes, both given.
 pub fn new_id<T: StaticType>(now: DateTime<Utc>, random: [u8; 10]) -> TypeSafeId<T> {
@@ -60,6 +68,18 @@ pub fn created_at(id: Uuid) -> DateTime<Utc> {
     let bytes = id.as_u128() >> 80;
     let millis = i64::try_from(bytes).unwrap_or(0);
     DateTime::from_timestamp_millis(millis).unwrap_or_default()
+}
+
+/// A bound for ids by time: what was made before `time` has a smaller id, what was made at `time`
+/// or later a greater one. Ids know whole milliseconds.
+pub fn first_at(time: DateTime<Utc>) -> Uuid {
+    let millis = time.timestamp_millis();
+    let begun = i64::from(!time.timestamp_subsec_nanos().is_multiple_of(1_000_000));
+    match u64::try_from(millis.saturating_add(begun)) {
+        Ok(millis) if millis < 1 << 48 => Uuid::from_u128(u128::from(millis) << 80),
+        Ok(_) => Uuid::max(),
+        Err(_) => Uuid::nil(),
+    }
 }
 
 /// Why a string is no opaque id.
@@ -180,6 +200,17 @@ mod tests {
             !id.to_string().contains('.'),
             "a dot would make the signed string ambiguous"
         );
+    }
+
+    #[test]
+    fn a_bound_by_time_lies_between_what_was_made_before_and_after() {
+        let at =
+            |micros: i64| DateTime::from_timestamp_micros(1_777_000_000_000_000 + micros).unwrap();
+        let made = |micros: i64, byte| new_id::<AuditTag>(at(micros), [byte; 10]).uuid();
+        assert!(made(-1_000, 255) < first_at(at(0)) && first_at(at(0)) < made(0, 0));
+        assert!(made(0, 255) < first_at(at(1)) && first_at(at(1)) < made(1_000, 0));
+        assert!(first_at(DateTime::<Utc>::MAX_UTC) > made(0, 255));
+        assert!(first_at(DateTime::<Utc>::MIN_UTC) < made(0, 0));
     }
 
     #[test]

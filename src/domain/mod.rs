@@ -9,9 +9,13 @@
 //! - [`subscription`] and [`filter`]: who wants which events, where and how.
 //! - [`delivery`] and [`attempt`]: the states of a delivery and what one try produced.
 //! - [`retry`]: when to try again.
+//! - [`api_key`], [`reach`] and [`rate`]: who may ask for what, of which projects, and how often.
+//! - [`audit`]: who did what.
 //! - [`secret`], [`signature`] and [`payload`]: the exact bytes that go out, and their signatures.
 
+pub mod api_key;
 pub mod attempt;
+pub mod audit;
 pub mod catalogue;
 pub mod delivery;
 pub mod envelope;
@@ -19,6 +23,8 @@ pub mod event;
 pub mod filter;
 pub mod ids;
 pub mod payload;
+pub mod rate;
+pub mod reach;
 pub mod retry;
 pub mod secret;
 pub mod signature;

@@ -6,6 +6,7 @@
 //!
 //! - `identity`: what events and deliveries are known by.
 //! - [`intake`]: what a writer of events must know of the dispatcher (rooms, hand-over).
+//! - [`access`]: API keys and the audit log.
 //! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
 //! - [`vault`]: the master key, and the sealing of secrets under it.
 //! - [`open`](mod@open): the store that the configuration names, under its key.
@@ -27,6 +28,7 @@ use crate::domain::secret::SigningSecret;
 use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus};
 use crate::wake::Wake;
 
+pub mod access;
 pub mod error;
 mod identity;
 pub mod intake;
@@ -36,6 +38,7 @@ pub mod sqlite;
 pub mod targets;
 pub mod vault;
 
+pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
 pub use error::StoreError;
 use intake::{Intake, Permit};
 pub use open::open;
@@ -50,12 +53,19 @@ pub const MAX_FAN_OUT_ROWS: usize = 5_000;
 
 /// Everything that is kept.
 pub trait Store:
-    EventStore + DeliveryQueue + Subscriptions + DeliveryLog + Maintenance + Debug
+    EventStore + DeliveryQueue + Subscriptions + DeliveryLog + ApiKeys + Audit + Maintenance + Debug
 {
 }
 
-impl<T: EventStore + DeliveryQueue + Subscriptions + DeliveryLog + Maintenance + Debug> Store
-    for T
+impl<T> Store for T where
+    T: EventStore
+        + DeliveryQueue
+        + Subscriptions
+        + DeliveryLog
+        + ApiKeys
+        + Audit
+        + Maintenance
+        + Debug
 {
 }
 

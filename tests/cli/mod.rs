@@ -18,6 +18,7 @@ mod config;
 mod deliveries;
 mod demo;
 mod events;
+mod keys;
 mod postgres;
 mod starting;
 mod subscriptions;
@@ -146,7 +147,7 @@ fn stable(text: &str) -> String {
 }
 
 fn stable_word(word: &str) -> String {
-    for prefix in ["evt_", "sub_", "dlv_"] {
+    for prefix in ["evt_", "sub_", "dlv_", "key_"] {
         if word
             .strip_prefix(prefix)
             .is_some_and(|rest| rest.len() == 26)
@@ -156,6 +157,9 @@ fn stable_word(word: &str) -> String {
     }
     if word.starts_with("whsec_") {
         return "whsec_SECRET".to_owned();
+    }
+    if word.starts_with("rfk_") {
+        return "rfk_KEY".to_owned();
     }
     if DateTime::parse_from_rfc3339(word).is_ok() {
         return "TIME".to_owned();

@@ -67,6 +67,20 @@ async fn commands_wait_for_migrate_and_then_work_under_the_same_key_only() {
         "deleted sub_ID\n"
     );
 
+    let args = ["keys", "create", "--name", "ERP", "--scope", "admin"];
+    let key = home.json(&[&args as &[&str], &["--expires-in", "90d"]].concat());
+    let id = key["id"].as_str().unwrap();
+    assert_eq!(home.json(&["keys", "show", id])["status"], "active");
+    assert_eq!(
+        stable(&home.ok(&["keys", "revoke", id])),
+        "revoked key_ID\n"
+    );
+    let listed = &home.json(&["keys", "list"])["data"][0];
+    assert_eq!(
+        (&listed["id"], &listed["status"]),
+        (&key["id"], &"revoked".into())
+    );
+
     let stranger = database.home(OTHER_KEY);
     for args in [&["migrate"] as &[&str], &["subscriptions", "list"]] {
         let told = stranger.fails(2, args);

@@ -5,6 +5,8 @@
 //! are over at once, an hour never is.
 
 mod accept;
+mod api_keys;
+mod audit;
 mod claim;
 mod fixture;
 mod keys;
@@ -13,6 +15,7 @@ mod model;
 mod orphans;
 mod postgres;
 mod races;
+mod rates;
 mod schema;
 mod settle;
 mod sqlite;

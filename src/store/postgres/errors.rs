@@ -8,7 +8,7 @@ use sqlx::migrate::MigrateError;
 use super::{Result, StoreError};
 
 /// Constraints that two rows of one id break; every other one guards what this program writes.
-const IDS: [&str; 2] = ["subscription_pk", "subscription_secret_pk"];
+const IDS: [&str; 3] = ["api_key_pk", "subscription_pk", "subscription_secret_pk"];
 
 /// The constraint that an event breaks which another accept kept since this one looked: as good as a
 /// clash that the database resolved against us.

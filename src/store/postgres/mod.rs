@@ -10,6 +10,7 @@
 //! - `queue` and `depth`: due, claim, how much waits.
 //! - `settle` and `endings`: outcomes.
 //! - `subscriptions` and `targets`: registering them, and the exact copy of them in memory.
+//! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
 //! - `log`: what was and is delivered.
 //! - `notices`: telling other processes that there is work.
 //! - `errors` and `rows`: from the database's words to ours.
@@ -34,7 +35,9 @@ use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::wake::Wake;
 
+mod api_keys;
 mod arrivals;
+mod audit;
 mod depth;
 mod endings;
 mod errors;
@@ -46,6 +49,7 @@ mod rows;
 mod settle;
 mod subscriptions;
 mod targets;
+mod usage;
 
 /// The schema, carried by the program.
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");

@@ -57,7 +57,8 @@ pub(super) fn count(column: &'static str, value: i32) -> Result<u32> {
     u32::try_from(value).map_err(|_| StoreError::Corrupt(format!("{column} is {value}")))
 }
 
-fn parse<T: FromStr<Err: Display>>(column: &'static str, text: &str) -> Result<T> {
+/// What our own types make of a text.
+pub(super) fn parse<T: FromStr<Err: Display>>(column: &'static str, text: &str) -> Result<T> {
     text.parse()
         .map_err(|error| StoreError::Corrupt(format!("{column}: {error}")))
 }
@@ -128,7 +129,10 @@ impl SubscriptionRow {
                 event_types,
                 project_ids,
                 format: parse("subscription.format", &self.format)?,
-                max_concurrency: self.max_concurrency.map(concurrency).transpose()?,
+                max_concurrency: optional_nonzero(
+                    "subscription.max_concurrency",
+                    self.max_concurrency,
+                )?,
                 retry_schedule: self.retry_schedule_ms.map(schedule).transpose()?,
             },
             status,
@@ -139,11 +143,19 @@ impl SubscriptionRow {
     }
 }
 
-fn concurrency(value: i64) -> Result<NonZeroU32> {
+/// A number that is at least one, or nothing.
+pub(super) fn optional_nonzero(
+    column: &'static str,
+    value: Option<i64>,
+) -> Result<Option<NonZeroU32>> {
+    let Some(value) = value else {
+        return Ok(None);
+    };
     u32::try_from(value)
         .ok()
         .and_then(NonZeroU32::new)
-        .ok_or_else(|| StoreError::Corrupt(format!("subscription.max_concurrency is {value}")))
+        .map(Some)
+        .ok_or_else(|| StoreError::Corrupt(format!("{column} is {value}")))
 }
 
 fn schedule(delays_ms: Vec<i64>) -> Result<RetrySchedule> {

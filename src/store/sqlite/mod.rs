@@ -3,7 +3,7 @@
 //! - `connection`: how the file is opened, written and kept short. `bulk`: statements that carry
 //!   many rows.
 //! - `events`: accept, `batch` by `batch`. `queue` and `settle`: the hot queue. `subscriptions`, `log`: what clients
-//!   read and change. `maintenance`: schema, key, readiness. `targets`: the cache's rows.
+//!   read and change. `api_keys`, `usage`, `audit`: who may, how often, and who did. `maintenance`: schema, key, readiness. `targets`: the cache's rows.
 //!
 //! Statements run on a thread of their own per connection, so each costs a hand-over there and
 //! back: rows are sent in batches, and a transaction is a handful of statements however many rows
@@ -24,6 +24,8 @@ use super::targets::Targets;
 use super::vault::Vault;
 use crate::clock::Clock;
 
+mod api_keys;
+mod audit;
 mod batch;
 mod bulk;
 mod connection;
@@ -36,8 +38,10 @@ mod rows;
 mod settle;
 mod subscriptions;
 mod targets;
+mod usage;
 
 use connection::Wal;
+use usage::Usage;
 
 /// How a transaction that writes many rows begins.
 ///
@@ -60,6 +64,7 @@ pub struct SqliteStore {
     readers: SqlitePool,
     wal: Wal,
     targets: Mutex<Arc<Targets>>,
+    usage: Usage,
     vault: Vault,
     clock: Arc<dyn Clock>,
     closed: CancellationToken,
@@ -81,6 +86,7 @@ impl SqliteStore {
             readers,
             wal: Wal::of(path),
             targets: Mutex::default(),
+            usage: Usage::default(),
             vault,
             clock,
             closed: CancellationToken::new(),

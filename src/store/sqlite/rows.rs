@@ -1,8 +1,11 @@
 //! Between rows and the domain's types.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use type_safe_id::{StaticType, TypeSafeId};
@@ -83,6 +86,24 @@ where
 pub(super) fn unsigned<T: TryFrom<i64>>(row: &SqliteRow, column: &str) -> Result<T> {
     T::try_from(get::<i64>(row, column)?)
         .map_err(|_| StoreError::corrupt(format!("{column}: out of range")))
+}
+
+/// A column that holds a number that is at least one, or nothing.
+pub(super) fn optional_nonzero(row: &SqliteRow, column: &str) -> Result<Option<NonZeroU32>> {
+    get::<Option<u32>>(row, column)?
+        .map(NonZeroU32::try_from)
+        .transpose()
+        .map_err(|error| StoreError::corrupt(format!("{column}: {error}")))
+}
+
+/// A list as it is kept: JSON text, read whole and never searched.
+pub(super) fn list<T: Serialize>(items: &T) -> Result<String> {
+    serde_json::to_string(items).map_err(StoreError::corrupt)
+}
+
+/// A list out of its text.
+pub(super) fn read_list<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(StoreError::corrupt)
 }
 
 /// A lane as it is kept.

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::error::store_error;
-use super::rows::{count, duration_millis, get, id, millis, parsed, time};
+use super::rows::{
+    count, duration_millis, get, id, list, millis, optional_nonzero, parsed, read_list, time,
+};
 use super::targets::{raise_generation, secret_context};
 use crate::domain::ids::{SecretId, SubscriptionId, WorkspaceId};
 use crate::domain::retry::RetrySchedule;
@@ -348,10 +348,6 @@ pub(super) fn from_row(row: &SqliteRow) -> Result<Subscription> {
         Some(reason) => SubscriptionStatus::Disabled { reason },
         None => SubscriptionStatus::Active,
     };
-    let max_concurrency = get::<Option<u32>>(row, "max_concurrency")?
-        .map(NonZeroU32::try_from)
-        .transpose()
-        .map_err(StoreError::corrupt)?;
     Ok(Subscription {
         id: id(row, "id")?,
         workspace: parsed(row, "workspace")?,
@@ -363,7 +359,7 @@ pub(super) fn from_row(row: &SqliteRow) -> Result<Subscription> {
                 .map(read_list)
                 .transpose()?,
             format: parsed(row, "format")?,
-            max_concurrency,
+            max_concurrency: optional_nonzero(row, "max_concurrency")?,
             retry_schedule: get::<Option<&str>>(row, "retry_schedule_ms")?
                 .map(read_schedule)
                 .transpose()?,
@@ -373,15 +369,6 @@ pub(super) fn from_row(row: &SqliteRow) -> Result<Subscription> {
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
     })
-}
-
-/// A list as it is kept: JSON text, read whole and never searched.
-fn list<T: Serialize>(items: &Vec<T>) -> Result<String> {
-    serde_json::to_string(items).map_err(StoreError::corrupt)
-}
-
-fn read_list<T: DeserializeOwned>(text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(StoreError::corrupt)
 }
 
 fn schedule(schedule: &RetrySchedule) -> Result<String> {
