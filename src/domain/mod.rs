@@ -9,7 +9,8 @@
 //! - [`subscription`] and [`filter`]: who wants which events, where and how.
 //! - [`delivery`] and [`attempt`]: the states of a delivery and what one try produced.
 //! - [`retry`]: when to try again.
-//! - [`api_key`], [`reach`] and [`rate`]: who may ask for what, of which projects, and how often.
+//! - [`api_key`], [`key_text`], [`reach`] and [`rate`]: who may ask for what, how they show it, of
+//!   which projects, and how often.
 //! - [`audit`]: who did what.
 //! - [`secret`], [`signature`] and [`payload`]: the exact bytes that go out, and their signatures.
 
@@ -22,6 +23,7 @@ pub mod envelope;
 pub mod event;
 pub mod filter;
 pub mod ids;
+pub mod key_text;
 pub mod payload;
 pub mod rate;
 pub mod reach;

@@ -6,9 +6,10 @@ use async_trait::async_trait;
 use chrono::{DateTime, SubsecRound, Utc};
 
 use super::{Page, PageRequest, Result};
-use crate::domain::api_key::{ApiKey, ApiKeySpec, KeyDigest};
+use crate::domain::api_key::{ApiKey, ApiKeySpec};
 use crate::domain::audit::{Act, Action, Actor, AuditEntry};
 use crate::domain::ids::{ApiKeyId, AuditId, WorkspaceId};
+use crate::domain::key_text::KeyDigest;
 use crate::domain::rate::{RateLimits, RateUsage};
 
 /// What is needed to make a key.

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use forge_dispatch::clock::{Clock, SystemClock};
-use forge_dispatch::domain::api_key::{ApiKey, ApiKeySpec, KeyDigest, KeyLimits, KeyText, Scope};
+use forge_dispatch::domain::api_key::{ApiKey, ApiKeySpec, KeyLimits, Scope};
 use forge_dispatch::domain::audit::{Act, Action, Actor, AuditEntry};
 use forge_dispatch::domain::ids::{ApiKeyId, ProjectId, WorkspaceId};
+use forge_dispatch::domain::key_text::{KeyDigest, KeyText};
 use forge_dispatch::domain::rate::RateLimits;
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{AuditFilter, NewApiKey, PageRequest, Store, StoreError};

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use forge_dispatch::clock::{Clock, ManualClock, SystemClock};
-use forge_dispatch::domain::api_key::{ApiKey, ApiKeySpec, KeyDigest, KeyLimits};
+use forge_dispatch::domain::api_key::{ApiKey, ApiKeySpec, KeyLimits};
 use forge_dispatch::domain::ids::WorkspaceId;
+use forge_dispatch::domain::key_text::KeyDigest;
 use forge_dispatch::domain::rate::{MINUTE, RateLimits, RateUsage, Window};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{Admitted, Store};

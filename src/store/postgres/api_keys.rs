@@ -12,9 +12,10 @@ use super::audit::tell;
 use super::errors::{from_sqlx, reading, retrying};
 use super::rows::{limit, optional_nonzero, parse};
 use super::{PostgresStore, Result, commit};
-use crate::domain::api_key::{ApiKey, ApiKeySpec, KeyDigest, KeyLimits, Scope};
+use crate::domain::api_key::{ApiKey, ApiKeySpec, KeyLimits, Scope};
 use crate::domain::audit::{Act, Action};
 use crate::domain::ids::{ApiKeyId, ProjectId, WorkspaceId};
+use crate::domain::key_text::KeyDigest;
 use crate::domain::rate::RateLimits;
 use crate::store::{Admitted, ApiKeys, NewApiKey, Page, PageRequest};
 

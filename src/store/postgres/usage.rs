@@ -6,8 +6,8 @@ use sqlx::FromRow;
 use super::api_keys::{ApiKeyRow, api_key_columns};
 use super::errors::from_sqlx;
 use super::{PostgresStore, Result, StoreError};
-use crate::domain::api_key::KeyDigest;
 use crate::domain::ids::ApiKeyId;
+use crate::domain::key_text::KeyDigest;
 use crate::domain::rate::{RateLimits, RateUsage, Window};
 use crate::store::Admitted;
 

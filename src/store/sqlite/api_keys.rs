@@ -12,9 +12,10 @@ use super::error::store_error;
 use super::rows::{
     count, get, id, list, millis, optional_nonzero, optional_time, parsed, read_list, time,
 };
-use crate::domain::api_key::{ApiKey, ApiKeySpec, KeyDigest, KeyLimits, KeyStatus};
+use crate::domain::api_key::{ApiKey, ApiKeySpec, KeyLimits, KeyStatus};
 use crate::domain::audit::{Act, Action};
 use crate::domain::ids::{ApiKeyId, WorkspaceId};
+use crate::domain::key_text::KeyDigest;
 use crate::domain::rate::RateLimits;
 use crate::store::{Admitted, ApiKeys, NewApiKey, Page, PageRequest, Result, StoreError};
 
