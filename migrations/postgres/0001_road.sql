@@ -9,9 +9,9 @@
 -- rules of a language, which many databases are made with, an index that begins with one costs half
 -- as much again to write to.
 
--- What an event is known by: 4 bytes of order and 12 of sha256(source, NUL, id), in the type that
--- holds 16 bytes without a length before them. A short key of fixed length keeps the index dense, and
--- a table of its own outlives the events it guards against.
+-- What an event is known by: the first 16 bytes of sha256(source, NUL, id), in the type that holds 16
+-- bytes without a length before them. A short key of fixed length keeps the index dense, and a table
+-- of its own outlives the events it guards against.
 create table event_key (
     key uuid not null,
     event_id uuid not null,

@@ -1,4 +1,7 @@
 -- Who may ask for what, and who did what.
+--
+-- (What 0001 says of `event_key` holds no longer: a key is 4 bytes of order and 12 of the hash. A
+-- migration that was applied once is not touched, not even in its comments.)
 
 -- Keys of the API. A key is never deleted: what the audit log names can be looked up for good.
 create table api_key (

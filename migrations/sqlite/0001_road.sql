@@ -4,8 +4,8 @@
 -- of one time lie side by side; ids of the Report Forge core are its own strings. Every table that
 -- holds a tenant's data names the workspace.
 
--- What was accepted already. Its key is 4 bytes of order and 12 of sha256(source, NUL, id): 16 bytes
--- cost a third of what the two strings would, and such a row outlives its event.
+-- What was accepted already. Its key is the first half of sha256(source, NUL, id): 16 bytes cost a
+-- third of what the two strings would, and such a row outlives its event.
 create table event_key (
     key      blob    not null,
     event_id blob    not null,

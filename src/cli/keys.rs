@@ -11,7 +11,6 @@ use super::parse::{self, PageArgs, WorkspaceArgs};
 use super::{CliError, Context};
 use crate::domain::api_key::{ApiKey, ApiKeySpec, KeyLimits, Scope};
 use crate::domain::audit::{Act, Actor};
-use crate::domain::ids::ProjectId;
 use crate::domain::key_text::KeyText;
 use crate::domain::payload::timestamp;
 use crate::domain::subscription::FieldError;
@@ -139,12 +138,6 @@ fn act(context: &Context) -> Act {
 
 /// What was asked for, checked field by field.
 fn spec(args: &CreateArgs, now: DateTime<Utc>) -> Result<ApiKeySpec, FieldError> {
-    let projects: Result<Vec<ProjectId>, FieldError> = args
-        .projects
-        .iter()
-        .map(|text| parse::value("project_ids", text))
-        .collect();
-    let projects = projects?;
     let spec = ApiKeySpec {
         name: args.name.clone(),
         scopes: args
@@ -152,7 +145,7 @@ fn spec(args: &CreateArgs, now: DateTime<Utc>) -> Result<ApiKeySpec, FieldError>
             .iter()
             .map(|text| text.parse::<Scope>())
             .collect::<Result<_, _>>()?,
-        project_ids: (!projects.is_empty()).then_some(projects),
+        project_ids: parse::project_ids(&args.projects)?,
         expires_at: args
             .expires_in
             .as_deref()

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 use type_safe_id::{StaticType, TypeSafeId};
 
-use crate::domain::ids::WorkspaceId;
+use crate::domain::ids::{ProjectId, WorkspaceId};
 use crate::domain::subscription::FieldError;
 use crate::store::PageRequest;
 
@@ -14,6 +14,15 @@ use crate::store::PageRequest;
 pub fn value<T: FromStr<Err: Display>>(field: &'static str, text: &str) -> Result<T, FieldError> {
     text.parse()
         .map_err(|error: T::Err| FieldError::new(field, format!("`{text}` {error}")))
+}
+
+/// Reads the projects that something is restricted to; none named means no restriction.
+pub fn project_ids(texts: &[String]) -> Result<Option<Vec<ProjectId>>, FieldError> {
+    let projects = texts
+        .iter()
+        .map(|text| value("project_ids", text))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((!projects.is_empty()).then_some(projects))
 }
 
 /// Reads an id of ours.

@@ -10,7 +10,6 @@ use super::output::{List, fields, or_dash};
 use super::parse::{self, PageArgs, WorkspaceArgs};
 use super::{CliError, Context};
 use crate::domain::filter::EventFilter;
-use crate::domain::ids::ProjectId;
 use crate::domain::payload::timestamp;
 use crate::domain::secret::SigningSecret;
 use crate::domain::subscription::{
@@ -187,21 +186,13 @@ fn event_types(texts: &[String]) -> Result<Vec<EventFilter>, FieldError> {
         .collect()
 }
 
-fn project_ids(texts: &[String]) -> Result<Option<Vec<ProjectId>>, FieldError> {
-    let projects = texts
-        .iter()
-        .map(|text| parse::value("project_ids", text))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok((!projects.is_empty()).then_some(projects))
-}
-
 /// What was asked for, checked field by field.
 fn spec(args: &CreateArgs) -> Result<SubscriptionSpec, FieldError> {
     let spec = SubscriptionSpec {
         url: TargetUrl::new(&args.url)?,
         description: args.description.clone(),
         event_types: event_types(&args.event_types)?,
-        project_ids: project_ids(&args.projects)?,
+        project_ids: parse::project_ids(&args.projects)?,
         format: args.format.parse::<BodyFormat>()?,
         max_concurrency: None,
         retry_schedule: None,

@@ -2,6 +2,7 @@
 //! `kazinex` body.
 
 use std::fmt;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +15,9 @@ pub const PREFIX: &str = "whsec_";
 
 /// How many random bytes a generated secret holds.
 pub const GENERATED_BYTES: usize = 32;
+
+/// The longest time that an old secret signs beside a new one (product.md §4).
+pub const MAX_OVERLAP: Duration = Duration::from_hours(7 * 24);
 
 /// A signing secret as the receiver has it. It is shown once and printed nowhere.
 #[derive(Clone)]

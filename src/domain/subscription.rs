@@ -3,7 +3,6 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -22,9 +21,6 @@ pub const MAX_DESCRIPTION_CHARS: usize = 500;
 
 /// The most event types, and the most projects, that one subscription may name.
 pub const MAX_FILTERS: usize = 100;
-
-/// The longest time that an old secret signs beside a new one (product.md §4).
-pub const MAX_OVERLAP: Duration = Duration::from_hours(7 * 24);
 
 /// The body that a subscription gets (product.md §4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

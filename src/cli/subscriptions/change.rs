@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 
-use super::{View, check_target, event_types, missing, print_with_secret, project_ids};
+use super::{View, check_target, event_types, missing, print_with_secret};
 use crate::cli::parse::{self, WorkspaceArgs};
 use crate::cli::{CliError, Context};
-use crate::domain::secret::SigningSecret;
+use crate::domain::secret::{MAX_OVERLAP, SigningSecret};
 use crate::domain::subscription::{
-    FieldError, MAX_OVERLAP, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
+    FieldError, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
 };
 use crate::store::Rotation;
 
@@ -112,7 +112,7 @@ fn changed(
     }
     if args.all_projects {
         spec.project_ids = None;
-    } else if let Some(projects) = project_ids(&args.projects)? {
+    } else if let Some(projects) = parse::project_ids(&args.projects)? {
         spec.project_ids = Some(projects);
     }
     if let Some(format) = &args.format {

@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn all_rows_are_carried_in_order_in_lists_of_few_sizes_that_are_filled_up() {
         static LIST: Bulk = Bulk::new("values ", "(?, ?)", " limit ?");
-        for length in [0, 1, 3, 255, 256, 500, 5_000] {
+        for length in [0, 1, 3, 255, 256, 500, 512, 513, 5_000] {
             let rows: Vec<i64> = (0..length).collect();
             let bound = RefCell::new(Vec::new());
             let bind_row = |statement: Statement, row: &i64| {

@@ -2,8 +2,10 @@
 //!
 //! - `connection`: how the file is opened, written and kept short. `bulk`: statements that carry
 //!   many rows.
-//! - `events`: accept, `batch` by `batch`. `queue` and `settle`: the hot queue. `subscriptions`, `log`: what clients
-//!   read and change. `api_keys`, `usage`, `audit`: who may, how often, and who did. `maintenance`: schema, key, readiness. `targets`: the cache's rows.
+//! - `events`: accept, `batch` by `batch`. `queue` and `settle`: the hot queue.
+//! - `subscriptions`, `log`: what clients read and change. `targets`: the cache's rows.
+//! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
+//! - `maintenance`: schema, key, readiness.
 //!
 //! Statements run on a thread of their own per connection, so each costs a hand-over there and
 //! back: rows are sent in batches, and a transaction is a handful of statements however many rows
