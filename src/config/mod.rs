@@ -121,12 +121,28 @@ impl Default for Amqp {
 pub struct Api {
     /// Where the API listens.
     pub listen: SocketAddr,
+    /// Requests that a key may make in 60 s, where it has no limit of its own.
+    pub requests_per_minute: u32,
+    /// Requests that a key may make in 3,600 s, where it has no limit of its own.
+    pub requests_per_hour: u32,
+    /// Requests of a key under way at once, in each replica, where it has no limit of its own.
+    pub concurrent_requests: u32,
+    /// Wrong keys that an address may show in 60 s, to each replica.
+    pub failed_authentications_per_minute: u32,
+    /// For one request, from its head to the beginning of the answer.
+    #[serde(with = "duration")]
+    pub request_timeout: Duration,
 }
 
 impl Default for Api {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            requests_per_minute: 60,
+            requests_per_hour: 1_000,
+            concurrent_requests: 5,
+            failed_authentications_per_minute: 20,
+            request_timeout: Duration::from_mins(1),
         }
     }
 }

@@ -55,6 +55,10 @@ typed_id!(
     /// One entry of the audit log.
     AuditId, AuditTag, "aud"
 );
+typed_id!(
+    /// One request to the API, in its answer and in the logs.
+    RequestId, RequestTag, "req"
+);
 
 /// A new UUIDv7 (RFC 9562) from an instant and ten random bytes, both given.
 pub fn new_id<T: StaticType>(now: DateTime<Utc>, random: [u8; 10]) -> TypeSafeId<T> {

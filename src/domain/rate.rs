@@ -98,6 +98,19 @@ impl RateUsage {
         (usage, allowed)
     }
 
+    /// The usage without one request that was counted and then not let through after all.
+    #[must_use]
+    pub fn less_one(self) -> Self {
+        let less = |window: Window| Window {
+            count: window.count.saturating_sub(1),
+            ..window
+        };
+        Self {
+            minute: less(self.minute),
+            hour: less(self.hour),
+        }
+    }
+
     /// The window with the fewest requests left; of two alike, the one that ends later.
     pub fn tightest(self, limits: RateLimits) -> Tightest {
         let of = |window: Window, limit: u32, length| Tightest {

@@ -42,6 +42,8 @@ pub struct Admitted {
     pub usage: RateUsage,
     /// Whether this request is within the limits.
     pub allowed: bool,
+    /// When it was judged, by the clock that the windows are told by.
+    pub at: DateTime<Utc>,
 }
 
 /// API keys. Every method but [`ApiKeys::admit`] sees one workspace only.
@@ -83,6 +85,10 @@ pub trait ApiKeys: Send + Sync {
         digest: &KeyDigest,
         defaults: RateLimits,
     ) -> Result<Option<Admitted>>;
+
+    /// Takes back what [`ApiKeys::admit`] counted for a request that was then refused for another
+    /// reason. `usage` is what that said: a window that has ended since is left alone.
+    async fn give_back(&self, id: ApiKeyId, usage: RateUsage) -> Result<()>;
 }
 
 /// Which entries a list shows.

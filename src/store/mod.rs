@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use secrecy::SecretBox;
 
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{DeliveryState, Lane, Verdict};
@@ -30,6 +31,7 @@ use crate::wake::Wake;
 
 pub mod access;
 pub mod error;
+pub mod idempotency;
 mod identity;
 pub mod intake;
 pub mod open;
@@ -40,6 +42,7 @@ pub mod vault;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
 pub use error::StoreError;
+pub use idempotency::{Creation, Idempotency};
 use intake::{Intake, Permit};
 pub use open::open;
 use targets::Target;
@@ -441,6 +444,9 @@ pub trait Maintenance: Send + Sync {
     /// the master key is the one that this database's secrets are sealed under
     /// ([`StoreError::MasterKey`] if it is another). Doing it again does nothing.
     async fn migrate(&self) -> Result<()>;
+
+    /// 32 bytes for one purpose, derived from the master key (HMAC-SHA256): the same in every replica.
+    fn derive_key(&self, purpose: &str) -> SecretBox<[u8; 32]>;
 
     /// Whether the database answers and its schema is the one this program knows.
     async fn ready(&self) -> Result<()>;

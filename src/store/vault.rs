@@ -14,7 +14,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac as _};
 use secrecy::{ExposeSecret, SecretBox};
+use sha2::Sha256;
 
 use super::{Result, StoreError};
 use crate::entropy::Entropy;
@@ -25,6 +27,8 @@ const NONCE_BYTES: usize = 24;
 const SCHEME: u8 = 1;
 /// What the check value holds once it is opened.
 const CHECK_PLAINTEXT: &[u8] = b"forge-dispatch master key check";
+/// What every derivation begins with.
+const DERIVED: &str = "forge-dispatch derived key: ";
 const CHECK_CONTEXT: &str = "master-key-check";
 
 /// 32 bytes that all secrets at rest are sealed under.
@@ -96,6 +100,8 @@ impl fmt::Debug for MasterKey {
 pub struct Vault {
     cipher: XChaCha20Poly1305,
     entropy: Entropy,
+    /// What other keys derive from; the master key itself stays where it was read.
+    root: Hmac<Sha256>,
 }
 
 impl Vault {
@@ -104,6 +110,7 @@ impl Vault {
         Self {
             cipher: XChaCha20Poly1305::new(key.0.expose_secret().into()),
             entropy,
+            root: keyed(key.0.expose_secret()),
         }
     }
 
@@ -147,6 +154,17 @@ impl Vault {
             .map_err(|_| WRONG)
     }
 
+    /// A key for one purpose (a PRF in the sense of NIST SP 800-108): it says nothing of the master
+    /// key, nor of the keys for other purposes.
+    pub fn derive(&self, purpose: &str) -> SecretBox<[u8; 32]> {
+        let derived = self
+            .root
+            .clone()
+            .chain_update(DERIVED)
+            .chain_update(purpose);
+        SecretBox::new(Box::new(derived.finalize().into_bytes().into()))
+    }
+
     /// A value to keep in the database, by which a later start tells whether its key is this one.
     pub fn check_value(&self) -> Result<Vec<u8>> {
         self.seal(CHECK_CONTEXT, CHECK_PLAINTEXT)
@@ -161,6 +179,14 @@ impl Vault {
             _ => Err(OTHER),
         }
     }
+}
+
+/// HMAC-SHA256 under a key of ours. A key shorter than the hash's block is filled up with zeros (RFC
+/// 2104), as is done here so that no length can be wrong.
+pub fn keyed(key: &[u8; KEY_BYTES]) -> Hmac<Sha256> {
+    let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
+    block[..KEY_BYTES].copy_from_slice(key);
+    <Hmac<Sha256> as hmac::KeyInit>::new(&block)
 }
 
 impl fmt::Debug for Vault {
@@ -206,6 +232,14 @@ mod tests {
             vault.seal("a", b"x").unwrap(),
             vault.seal("a", b"x").unwrap()
         );
+    }
+
+    #[test]
+    fn a_derived_key_is_one_of_its_purpose_and_its_master_key() {
+        let derived = |byte, purpose| *vault(byte).derive(purpose).expose_secret();
+        assert_eq!(derived(1, "cursors"), derived(1, "cursors"));
+        assert_ne!(derived(1, "cursors"), derived(1, "other"));
+        assert_ne!(derived(1, "cursors"), derived(2, "cursors"));
     }
 
     #[test]

@@ -26,6 +26,7 @@ on_both_databases!(
     keys_are_counted_apart,
     many_at_once_are_never_more_than_the_limit,
     two_replicas_share_a_limit_where_they_can,
+    what_is_given_back_can_be_asked_for_again,
 );
 
 const SIXTY: RateLimits = RateLimits {
@@ -313,4 +314,26 @@ async fn windows_open_and_close_as_the_domain_says_on_postgres() {
         }
     }
     db.remove().await;
+}
+
+async fn what_is_given_back_can_be_asked_for_again(db: &TestDatabase) {
+    let (key, digest) = make(&db.store, key_spec()).await;
+    for _ in 0..2 {
+        admit(&db.store, &key, &digest, THREE).await;
+    }
+    let last = admit(&db.store, &key, &digest, THREE).await;
+    db.store.give_back(key.id, last.usage).await.unwrap();
+    let again = admit(&db.store, &key, &digest, THREE).await;
+    assert!(again.allowed);
+    assert_eq!(again.usage.minute.count, 3);
+    assert_eq!(again.usage.hour.count, 3);
+
+    let mut ended = again.usage;
+    ended.minute.opened_at -= MINUTE;
+    ended.hour.opened_at -= MINUTE;
+    db.store.give_back(key.id, ended).await.unwrap();
+    let refused = admit(&db.store, &key, &digest, THREE).await;
+    assert!(!refused.allowed, "windows that have ended were left alone");
+    let stranger = Entropy::system().id(SystemClock.now());
+    db.store.give_back(stranger, ended).await.unwrap();
 }

@@ -16,7 +16,7 @@ use crate::domain::api_key::{ApiKey, ApiKeySpec, KeyLimits, Scope};
 use crate::domain::audit::{Act, Action};
 use crate::domain::ids::{ApiKeyId, ProjectId, WorkspaceId};
 use crate::domain::key_text::KeyDigest;
-use crate::domain::rate::RateLimits;
+use crate::domain::rate::{RateLimits, RateUsage};
 use crate::store::{Admitted, ApiKeys, NewApiKey, Page, PageRequest};
 
 /// The columns of [`ApiKeyRow`].
@@ -101,6 +101,11 @@ impl ApiKeys for PostgresStore {
         defaults: RateLimits,
     ) -> Result<Option<Admitted>> {
         retrying(|| self.admit_once(id, digest, defaults)).await
+    }
+
+    async fn give_back(&self, id: ApiKeyId, usage: RateUsage) -> Result<()> {
+        // Once: a second try after an ambiguous failure could give back twice.
+        self.give_back_once(id, usage).await
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretBox, SecretString};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, PgTransaction};
@@ -173,6 +173,10 @@ impl fmt::Debug for PostgresStore {
 impl Maintenance for PostgresStore {
     fn kind(&self) -> &'static str {
         "postgres"
+    }
+
+    fn derive_key(&self, purpose: &str) -> SecretBox<[u8; 32]> {
+        self.vault.derive(purpose)
     }
 
     async fn migrate(&self) -> Result<()> {

@@ -80,7 +80,7 @@ impl PostgresStore {
                 )
                 returning minute_opened_at, minute_count, hour_opened_at, hour_count, allowed
             )
-            select key.*, counted.*
+            select key.*, counted.*, now() as asked_at
             from key
             left join counted on true",
         ))
@@ -97,6 +97,24 @@ impl PostgresStore {
             None => Ok(None),
         }
     }
+
+    pub(super) async fn give_back_once(&self, id: ApiKeyId, usage: RateUsage) -> Result<()> {
+        sqlx::query(
+            "-- postgres::usage::give_back_once
+            update api_key_usage
+            set minute_count = minute_count
+                    - (minute_opened_at = $2 and minute_count > 0)::integer,
+                hour_count = hour_count - (hour_opened_at = $3 and hour_count > 0)::integer
+            where key_id = $1",
+        )
+        .bind(id.uuid())
+        .bind(usage.minute.opened_at)
+        .bind(usage.hour.opened_at)
+        .execute(&self.pool)
+        .await
+        .map_err(from_sqlx)?;
+        Ok(())
+    }
 }
 
 #[derive(FromRow)]
@@ -110,6 +128,7 @@ struct AdmitRow {
     hour_opened_at: Option<DateTime<Utc>>,
     hour_count: Option<i64>,
     allowed: Option<bool>,
+    asked_at: DateTime<Utc>,
 }
 
 impl AdmitRow {
@@ -132,6 +151,7 @@ impl AdmitRow {
             key: self.key.into_key()?,
             usage: RateUsage { minute, hour },
             allowed,
+            at: self.asked_at,
         }))
     }
 }

@@ -16,7 +16,7 @@ use crate::domain::api_key::{ApiKey, ApiKeySpec, KeyLimits, KeyStatus};
 use crate::domain::audit::{Act, Action};
 use crate::domain::ids::{ApiKeyId, WorkspaceId};
 use crate::domain::key_text::KeyDigest;
-use crate::domain::rate::RateLimits;
+use crate::domain::rate::{RateLimits, RateUsage};
 use crate::store::{Admitted, ApiKeys, NewApiKey, Page, PageRequest, Result, StoreError};
 
 #[async_trait]
@@ -132,7 +132,13 @@ impl ApiKeys for SqliteStore {
             key,
             usage,
             allowed,
+            at: now,
         }))
+    }
+
+    async fn give_back(&self, id: ApiKeyId, usage: RateUsage) -> Result<()> {
+        self.usage.give_back(id, usage);
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use secrecy::SecretBox;
 use sqlx::migrate::Migrator;
 
 use super::SqliteStore;
@@ -17,6 +18,10 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 impl Maintenance for SqliteStore {
     fn kind(&self) -> &'static str {
         "sqlite"
+    }
+
+    fn derive_key(&self, purpose: &str) -> SecretBox<[u8; 32]> {
+        self.vault.derive(purpose)
     }
 
     async fn migrate(&self) -> Result<()> {

@@ -40,6 +40,20 @@ impl Usage {
         counters.forget(now);
         (counted, allowed)
     }
+
+    /// Takes one request off the windows that `seen` tells of, where they have not ended.
+    pub(super) fn give_back(&self, key: ApiKeyId, seen: RateUsage) {
+        let mut counters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(usage) = counters.by_key.get_mut(&key) {
+            let less = usage.less_one();
+            if usage.minute.opened_at == seen.minute.opened_at {
+                usage.minute = less.minute;
+            }
+            if usage.hour.opened_at == seen.hour.opened_at {
+                usage.hour = less.hour;
+            }
+        }
+    }
 }
 
 impl Counters {

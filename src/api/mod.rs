@@ -1,0 +1,110 @@
+//! The Report Forge API (product.md §5): HTTP over TLS, for admins, polling clients and operators.
+//!
+//! A request comes in through the listener, gets a request id and its line in the access log
+//! ([`trace`]), shows its key and is counted ([`auth`]), and reaches a handler whose signature says
+//! which scope it needs ([`auth::Caller`]). One file a resource under [`resources`]; everything that
+//! goes wrong is one of the problems of [`problem_type`].
+//!
+//! - [`router`](mod@router): the routes, and what lies around them.
+//! - [`body`], [`query`], [`path`], [`page`], [`etag`], [`idempotency`]: what all resources read and
+//!   write alike.
+//! - [`recorder`]: the uses of keys, on their way to the audit log.
+//! - [`openapi`], [`docs`]: the description of all this, made from the code.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::config;
+use crate::domain::rate::RateLimits;
+use crate::egress::WebhookClient;
+use crate::entropy::Entropy;
+use crate::store::Store;
+
+pub mod auth;
+pub mod body;
+pub mod docs;
+pub mod etag;
+pub mod idempotency;
+pub mod listener;
+pub mod openapi;
+pub mod page;
+pub mod path;
+pub mod problem;
+pub mod problem_docs;
+pub mod problem_type;
+pub mod query;
+pub mod recorder;
+pub mod resources;
+pub mod router;
+pub mod trace;
+
+use page::Cursors;
+pub use problem::{Problem, Result};
+pub use recorder::Recorder;
+pub use router::router;
+
+/// What the handlers work with; clones share it.
+#[derive(Clone)]
+pub struct Api(Arc<Parts>);
+
+/// What an [`Api`] is made of.
+pub struct Parts {
+    /// What is kept.
+    pub store: Arc<dyn Store>,
+    /// Judges where a subscription may send to.
+    pub client: Arc<WebhookClient>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Entropy,
+    /// `[api]`.
+    pub settings: config::Api,
+}
+
+impl Api {
+    /// The handlers' parts.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// What is kept.
+    pub fn store(&self) -> &dyn Store {
+        &*self.0.store
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.0.clock
+    }
+
+    fn entropy(&self) -> &Entropy {
+        &self.0.entropy
+    }
+
+    fn client(&self) -> &WebhookClient {
+        &self.0.client
+    }
+
+    fn settings(&self) -> &config::Api {
+        &self.0.settings
+    }
+
+    /// Writes and reads cursors.
+    fn cursors(&self) -> Cursors {
+        Cursors::new(&self.0.store.derive_key("api cursors"))
+    }
+
+    /// What a key may ask for that has no limits of its own.
+    fn rate_limits(&self) -> RateLimits {
+        RateLimits {
+            per_minute: self.settings().requests_per_minute,
+            per_hour: self.settings().requests_per_hour,
+        }
+    }
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Api")
+    }
+}

@@ -1,0 +1,285 @@
+//! Lists: `{"data":[…],"next_cursor":…}` and `Link: rel="next"` (product.md §5).
+//!
+//! A cursor is the place behind the last item, and 16 bytes of an HMAC-SHA256 over that place and
+//! what the list is of: its route, its workspace and its filters. One that was made up, changed, or
+//! taken from another list is refused; it says nothing that its holder did not know.
+
+use std::fmt::{self, Display};
+use std::str::FromStr;
+
+use axum::extract::{FromRequestParts, OriginalUri};
+use axum::http::header::{CONTENT_TYPE, LINK};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Uri};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac};
+use secrecy::{ExposeSecret, SecretBox};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+use super::problem_type::ProblemType;
+use super::{Api, Problem, Result};
+use crate::domain::ids::WorkspaceId;
+use crate::store::vault::keyed;
+use crate::store::{Page, PageRequest};
+
+/// Items on a page, where nothing else is asked for.
+const DEFAULT_LIMIT: usize = 50;
+
+/// The most items on a page.
+const MAX_LIMIT: usize = 500;
+
+/// Where a page ends before its last item, so that the answer stays below 10 MB.
+const MAX_PAGE_BYTES: usize = 9_900_000;
+
+const TAG_BYTES: usize = 16;
+
+/// Writes and reads cursors.
+#[derive(Clone)]
+pub struct Cursors(Hmac<Sha256>);
+
+impl fmt::Debug for Cursors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cursors(hidden)")
+    }
+}
+
+impl Cursors {
+    /// Under this key.
+    pub fn new(key: &SecretBox<[u8; 32]>) -> Self {
+        Self(keyed(key.expose_secret()))
+    }
+
+    fn tag(&self, of: &str, place: &str) -> Hmac<Sha256> {
+        let length = u64::try_from(of.len()).unwrap_or(u64::MAX);
+        self.0
+            .clone()
+            .chain_update(length.to_be_bytes())
+            .chain_update(of)
+            .chain_update(place)
+    }
+
+    fn write(&self, of: &str, place: &str) -> String {
+        let tag = self.tag(of, place).finalize().into_bytes();
+        URL_SAFE_NO_PAD.encode([&tag[..TAG_BYTES], place.as_bytes()].concat())
+    }
+
+    fn read(&self, of: &str, cursor: &str) -> Option<String> {
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+        let (tag, place) = bytes.split_at_checked(TAG_BYTES)?;
+        let place = std::str::from_utf8(place).ok()?;
+        self.tag(of, place).verify_truncated_left(tag).ok()?;
+        Some(place.to_owned())
+    }
+}
+
+/// A list that is asked for: which, and which part of it.
+#[derive(Debug)]
+pub struct Listing {
+    cursors: Cursors,
+    /// What cursors are bound to.
+    of: String,
+    uri: Uri,
+    limit: usize,
+    after: Option<String>,
+}
+
+/// The parameters that all lists take.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    /// At most so many items: 1 to 500.
+    pub limit: Option<String>,
+    /// Behind this cursor.
+    pub after: Option<String>,
+}
+
+/// The address of a request, as it was asked for.
+#[derive(Clone, Debug)]
+pub struct Asked(Uri);
+
+impl<S: Send + Sync> FromRequestParts<S> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        match OriginalUri::from_request_parts(parts, state).await {
+            Ok(OriginalUri(uri)) => Ok(Self(uri)),
+            Err(never) => match never {},
+        }
+    }
+}
+
+impl Asked {
+    /// The address of a member of the list that was asked for.
+    pub fn below(&self, id: &str) -> HeaderValue {
+        let path = self.0.path().trim_end_matches('/');
+        // Ids of ours are letters, digits and `_`: always a header's text.
+        HeaderValue::try_from(format!("{path}/{id}")).unwrap_or(HeaderValue::from_static("/"))
+    }
+}
+
+/// A page as it is sent.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    data: &'a [Box<serde_json::value::RawValue>],
+    next_cursor: Option<&'a str>,
+}
+
+/// A page as it is documented.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PageOf<T> {
+    /// The items, in the list's order. A page may hold fewer than `limit` while there are more.
+    pub data: Vec<T>,
+    /// Send as `after` for the next page; null on the last.
+    pub next_cursor: Option<String>,
+}
+
+impl Listing {
+    /// The list at this address, of this workspace, with these filters (names and values, as they
+    /// were given).
+    pub fn new(
+        api: &Api,
+        asked: Asked,
+        workspace: &WorkspaceId,
+        part: Part,
+        filters: &[(&str, Option<&str>)],
+    ) -> Result<Self> {
+        let limit = limit(part.limit.as_deref())?;
+        let path = asked.0.path();
+        let path = path.strip_prefix("/report-forge").unwrap_or(path);
+        let mut of = format!("{path}\0{workspace}");
+        for (name, value) in filters {
+            if let Some(value) = value {
+                // Values hold no NUL: they come out of a query as text that was read already.
+                of.extend(["\0", name, "=", value]);
+            }
+        }
+        Ok(Self {
+            cursors: api.cursors(),
+            of,
+            uri: asked.0,
+            limit,
+            after: part.after,
+        })
+    }
+
+    /// What to ask the store for.
+    pub fn request<Key: FromStr>(&self) -> Result<PageRequest<Key>> {
+        let invalid = || Problem::new(ProblemType::InvalidCursor);
+        let after = self
+            .after
+            .as_deref()
+            .map(|cursor| {
+                let place = self.cursors.read(&self.of, cursor).ok_or_else(invalid)?;
+                place.parse().map_err(|_| invalid())
+            })
+            .transpose()?;
+        Ok(PageRequest {
+            limit: self.limit,
+            after,
+        })
+    }
+
+    /// The answer: as many items of the page as fit into one.
+    pub fn answer<Item, Key: Display, View: Serialize>(
+        &self,
+        page: &Page<Item, Key>,
+        key: impl Fn(&Item) -> Key,
+        view: impl Fn(&Item) -> View,
+    ) -> Result<Response> {
+        let mut bytes = 0;
+        let mut data = Vec::with_capacity(page.items.len());
+        let mut next = page.next.as_ref().map(ToString::to_string);
+        for (index, item) in page.items.iter().enumerate() {
+            let text =
+                serde_json::value::to_raw_value(&view(item)).map_err(|error| unwritable(&error))?;
+            bytes += text.get().len() + 1;
+            if bytes > MAX_PAGE_BYTES && index > 0 {
+                next = Some(key(&page.items[index - 1]).to_string());
+                break;
+            }
+            data.push(text);
+        }
+        let cursor = next.map(|place| self.cursors.write(&self.of, &place));
+        let body = serde_json::to_vec(&Envelope {
+            data: &data,
+            next_cursor: cursor.as_deref(),
+        })
+        .map_err(|error| unwritable(&error))?;
+        let mut response = body.into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(link) = cursor.and_then(|cursor| self.link(&cursor)) {
+            headers.insert(LINK, link);
+        }
+        Ok(response)
+    }
+
+    /// RFC 8288: the same list, behind this cursor.
+    fn link(&self, cursor: &str) -> Option<HeaderValue> {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        for (name, value) in url::form_urlencoded::parse(self.uri.query()?.as_bytes())
+            .filter(|(name, _)| name != "after")
+        {
+            query.append_pair(&name, &value);
+        }
+        query.append_pair("after", cursor);
+        let target = format!("<{}?{}>; rel=\"next\"", self.uri.path(), query.finish());
+        HeaderValue::try_from(target).ok()
+    }
+}
+
+fn limit(text: Option<&str>) -> Result<usize> {
+    let Some(text) = text else {
+        return Ok(DEFAULT_LIMIT);
+    };
+    match text.parse() {
+        Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
+        _ => Err(Problem::parameter(
+            "limit",
+            "must be a whole number from 1 to 500",
+        )),
+    }
+}
+
+/// Our views are texts, numbers and lists: writing one does not fail.
+fn unwritable(error: &serde_json::Error) -> Problem {
+    tracing::error!(%error, "an answer cannot be written");
+    Problem::new(ProblemType::Internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cursors(byte: u8) -> Cursors {
+        Cursors::new(&SecretBox::new(Box::new([byte; 32])))
+    }
+
+    #[test]
+    fn a_cursor_is_read_by_the_list_that_wrote_it_and_by_no_other() {
+        let cursor = cursors(1).write("/v1/deliveries\0ws", "dlv_1");
+        let read = |byte, of: &str, cursor: &str| cursors(byte).read(of, cursor);
+        assert_eq!(
+            read(1, "/v1/deliveries\0ws", &cursor),
+            Some("dlv_1".to_owned())
+        );
+        assert_eq!(read(2, "/v1/deliveries\0ws", &cursor), None);
+        assert_eq!(read(1, "/v1/deliveries\0ws2", &cursor), None);
+        for at in 0..cursor.len() {
+            let mut changed = cursor.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).unwrap();
+            assert_eq!(read(1, "/v1/deliveries\0ws", &changed), None, "{at}");
+            assert_eq!(read(1, "/v1/deliveries\0ws", &cursor[..at]), None, "{at}");
+        }
+    }
+
+    #[test]
+    fn what_is_bound_and_the_place_are_not_run_together() {
+        let cursor = cursors(1).write("ab", "c");
+        assert_eq!(cursors(1).read("a", &cursor), None);
+        assert_ne!(cursor, cursors(1).write("a", "bc"));
+    }
+}

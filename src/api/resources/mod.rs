@@ -1,0 +1,4 @@
+//! One file a resource: what it looks like outside, and what can be done with it.
+
+pub mod api_keys;
+pub mod fields;

@@ -1,0 +1,10 @@
+//! The API, asked over the network as its clients do.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it should be"
+)]
+
+mod admission;
+mod api_keys;
+pub(crate) mod rig;
