@@ -9,7 +9,7 @@
 //! - [`body`], [`query`], [`path`], [`page`], [`etag`], [`idempotency`]: what all resources read and
 //!   write alike.
 //! - [`recorder`]: the uses of keys, on their way to the audit log.
-//! - [`openapi`], [`docs`]: the description of all this, made from the code.
+//! - [`openapi`], [`webhooks`], [`docs`]: the description of all this, made from the code.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,6 +38,7 @@ pub mod recorder;
 pub mod resources;
 pub mod router;
 pub mod trace;
+pub mod webhooks;
 
 use page::Cursors;
 pub use problem::{Problem, Result};

@@ -119,13 +119,6 @@ impl Asked {
     }
 }
 
-/// A page as it is sent.
-#[derive(Serialize)]
-struct Envelope<'a> {
-    data: &'a [Box<serde_json::value::RawValue>],
-    next_cursor: Option<&'a str>,
-}
-
 /// A page as it is documented.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PageOf<T> {
@@ -181,46 +174,66 @@ impl Listing {
         })
     }
 
-    /// The answer: as many items of the page as fit into one.
+    /// The answer as JSON: as many items of the page as fit into one.
     pub fn answer<Item, Key: Display, View: Serialize>(
         &self,
         page: &Page<Item, Key>,
         key: impl Fn(&Item) -> Key,
         view: impl Fn(&Item) -> View,
     ) -> Result<Response> {
+        let write = |item: &Item| serde_json::to_string(&view(item)).map_err(|e| unwritable(&e));
+        let (items, cursor) = self.fit(page, key, write)?;
+        let next = serde_json::to_string(&cursor).map_err(|error| unwritable(&error))?;
+        let body = format!("{{\"data\":[{}],\"next_cursor\":{next}}}", items.join(","));
+        Ok(self.respond("application/json", body, cursor.as_deref()))
+    }
+
+    /// As many items of the page as fit into an answer, written, and the cursor behind them where
+    /// there are more.
+    pub fn fit<Item, Key: Display>(
+        &self,
+        page: &Page<Item, Key>,
+        key: impl Fn(&Item) -> Key,
+        write: impl Fn(&Item) -> Result<String>,
+    ) -> Result<(Vec<String>, Option<String>)> {
         let mut bytes = 0;
-        let mut data = Vec::with_capacity(page.items.len());
+        let mut items: Vec<String> = Vec::with_capacity(page.items.len());
         let mut next = page.next.as_ref().map(ToString::to_string);
         for (index, item) in page.items.iter().enumerate() {
-            let text =
-                serde_json::value::to_raw_value(&view(item)).map_err(|error| unwritable(&error))?;
-            bytes += text.get().len() + 1;
+            let text = write(item)?;
+            bytes += text.len() + 1;
             if bytes > MAX_PAGE_BYTES && index > 0 {
                 next = Some(key(&page.items[index - 1]).to_string());
                 break;
             }
-            data.push(text);
+            items.push(text);
         }
         let cursor = next.map(|place| self.cursors.write(&self.of, &place));
-        let body = serde_json::to_vec(&Envelope {
-            data: &data,
-            next_cursor: cursor.as_deref(),
-        })
-        .map_err(|error| unwritable(&error))?;
+        Ok((items, cursor))
+    }
+
+    /// An answer of this type that leads on to what is behind the cursor.
+    pub fn respond(
+        &self,
+        media_type: &'static str,
+        body: String,
+        cursor: Option<&str>,
+    ) -> Response {
         let mut response = body.into_response();
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(link) = cursor.and_then(|cursor| self.link(&cursor)) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        if let Some(link) = cursor.and_then(|cursor| self.link(cursor)) {
             headers.insert(LINK, link);
         }
-        Ok(response)
+        response
     }
 
     /// RFC 8288: the same list, behind this cursor.
     fn link(&self, cursor: &str) -> Option<HeaderValue> {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        for (name, value) in url::form_urlencoded::parse(self.uri.query()?.as_bytes())
-            .filter(|(name, _)| name != "after")
+        let asked = self.uri.query().unwrap_or_default();
+        for (name, value) in
+            url::form_urlencoded::parse(asked.as_bytes()).filter(|(name, _)| name != "after")
         {
             query.append_pair(&name, &value);
         }

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{Problem, Result};
+use crate::domain::subscription::FieldError;
 
 /// The query, as a struct of optional texts that says which parameters there are.
 #[derive(Clone, Debug)]
@@ -45,6 +46,15 @@ where
 {
     let read = text.map(str::parse).transpose();
     read.map_err(|error: T::Err| Problem::parameter(name, error.to_string()))
+}
+
+/// Reads a parameter that the domain knows as a field.
+pub fn field<T>(name: &str, text: Option<&str>) -> Result<Option<T>>
+where
+    T: FromStr<Err = FieldError>,
+{
+    let read = text.map(str::parse).transpose();
+    read.map_err(|error: FieldError| Problem::parameter(name, error.reason))
 }
 
 /// Reads an id of ours that was given.

@@ -22,7 +22,8 @@ use super::{Api, Problem, Recorder, docs, openapi, problem_docs, trace};
 pub fn router(api: Api, recorder: Recorder) -> Router {
     let timeout = api.settings().request_timeout;
     let door = Door::new(api.clone(), recorder);
-    let (routes, document) = openapi::routes().split_for_parts();
+    let (routes, resources) = openapi::routes().split_for_parts();
+    let document = openapi::describe(resources);
     let v1 = routes
         .fallback(nothing_here)
         .method_not_allowed_fallback(no_such_method)

@@ -1,4 +1,5 @@
 //! One file a resource: what it looks like outside, and what can be done with it.
 
 pub mod api_keys;
+pub mod audit_log;
 pub mod fields;
