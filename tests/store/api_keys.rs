@@ -16,7 +16,7 @@ use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{AuditFilter, NewApiKey, PageRequest, Store, StoreError};
 
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::workspace;
+use crate::harness::events::{act, workspace};
 
 on_both_databases!(
     a_key_is_given_back_as_it_was_made,
@@ -35,15 +35,6 @@ pub(super) const PLENTY: RateLimits = RateLimits {
     per_minute: 1_000_000,
     per_hour: 1_000_000,
 };
-
-pub(super) fn act() -> Act {
-    Act {
-        id: Entropy::system().id(SystemClock.now()),
-        actor: Actor::CommandLine,
-        address: None,
-        request_id: None,
-    }
-}
 
 pub(super) fn key_spec() -> ApiKeySpec {
     ApiKeySpec {

@@ -16,6 +16,7 @@ mod orphans;
 mod postgres;
 mod races;
 mod rates;
+mod reach;
 mod schema;
 mod settle;
 mod sqlite;

@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use super::audit::tell;
 use super::errors::{from_sqlx, reading, retrying};
-use super::rows::{limit, optional_nonzero, parse};
+use super::rows::{limit, optional_nonzero, parse, project_names};
 use super::{PostgresStore, Result, commit};
 use crate::domain::api_key::{ApiKey, ApiKeySpec, KeyLimits, Scope};
 use crate::domain::audit::{Act, Action};
-use crate::domain::ids::{ApiKeyId, ProjectId, WorkspaceId};
+use crate::domain::ids::{ApiKeyId, WorkspaceId};
 use crate::domain::key_text::KeyDigest;
 use crate::domain::rate::RateLimits;
 use crate::store::{Admitted, ApiKeys, NewApiKey, Page, PageRequest};
@@ -187,10 +187,6 @@ impl PostgresStore {
 
 fn scope_names(scopes: &BTreeSet<Scope>) -> Vec<&'static str> {
     scopes.iter().map(|scope| scope.as_str()).collect()
-}
-
-fn project_names(projects: &[ProjectId]) -> Vec<&str> {
-    projects.iter().map(ProjectId::as_str).collect()
 }
 
 #[derive(FromRow)]

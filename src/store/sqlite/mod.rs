@@ -3,7 +3,7 @@
 //! - `connection`: how the file is opened, written and kept short. `bulk`: statements that carry
 //!   many rows.
 //! - `events`: accept, `batch` by `batch`. `queue` and `settle`: the hot queue.
-//! - `subscriptions`, `log`: what clients read and change. `targets`: the cache's rows.
+//! - `subscriptions`, `changes`, `log`: what clients read and change. `targets`: the cache's rows.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
 //! - `maintenance`: schema, key, readiness.
 //!
@@ -30,6 +30,7 @@ mod api_keys;
 mod audit;
 mod batch;
 mod bulk;
+mod changes;
 mod connection;
 mod error;
 mod events;
