@@ -125,7 +125,7 @@ impl Place {
             secret: SigningSecret::generate(entropy.bytes()),
         };
         let act = Act::on_command_line(entropy.id(now));
-        self.store.create_subscription(&new, &act).await?;
+        self.store.create_subscription(&new, &act, None).await?;
         Ok(())
     }
 

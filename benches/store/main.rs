@@ -73,8 +73,9 @@ async fn main() -> anyhow::Result<()> {
     store.migrate().await?;
     let act = Act::on_command_line(entropy.id(SystemClock.now()));
     let subscription = store
-        .create_subscription(&registration(&entropy)?, &act)
+        .create_subscription(&registration(&entropy)?, &act, None)
         .await?
+        .created()?
         .id;
     let bench = Bench {
         subscription,

@@ -113,7 +113,7 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), CliError> {
     };
     let act = context.act();
     let created = context
-        .with_store(async |store| Ok(store.create_api_key(&new, &act).await?))
+        .with_store(async |store| Ok(store.create_api_key(&new, &act, None).await?.created()?))
         .await?;
     let mut view = View::new(&created, now);
     view.key = Some(text.expose().to_owned());

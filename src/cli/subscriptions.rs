@@ -150,7 +150,12 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), CliError> {
     };
     let act = context.act();
     let created = context
-        .with_store(async |store| Ok(store.create_subscription(&new, &act).await?))
+        .with_store(async |store| {
+            Ok(store
+                .create_subscription(&new, &act, None)
+                .await?
+                .created()?)
+        })
         .await?;
     print_with_secret(&created, &new.secret, context)
 }

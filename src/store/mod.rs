@@ -8,6 +8,7 @@
 //! - [`intake`]: what a writer of events must know of the dispatcher (rooms, hand-over).
 //! - [`access`]: API keys and the audit log.
 //! - [`subscriptions`]: registering and changing subscriptions.
+//! - [`idempotency`]: creating calls that may be repeated.
 //! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
 //! - [`vault`]: the master key, and the sealing of secrets under it.
 //! - [`open`](mod@open): the store that the configuration names, under its key.
@@ -29,6 +30,7 @@ use crate::wake::Wake;
 
 pub mod access;
 pub mod error;
+pub mod idempotency;
 mod identity;
 pub mod intake;
 pub mod open;
@@ -40,6 +42,7 @@ pub mod vault;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
 pub use error::StoreError;
+pub use idempotency::{Creation, Idempotency};
 use intake::{Intake, Permit};
 pub use open::open;
 pub use subscriptions::{NewSubscription, Rotation, Subscriptions};

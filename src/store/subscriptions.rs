@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::targets::Target;
-use super::{Page, PageRequest, Result, StoreError};
+use super::{Creation, Idempotency, Page, PageRequest, Result, StoreError};
 use crate::domain::audit::Act;
 use crate::domain::ids::{SecretId, SubscriptionId, WorkspaceId};
 use crate::domain::reach::Reach;
@@ -46,8 +46,13 @@ pub struct Rotation {
 /// for the caller to check ([`Reach::covers`]).
 #[async_trait]
 pub trait Subscriptions: Send + Sync {
-    /// Registers a subscription, active from the commit on.
-    async fn create_subscription(&self, new: &NewSubscription, act: &Act) -> Result<Subscription>;
+    /// Registers a subscription, active from the commit on; with `once`, unless an earlier call did.
+    async fn create_subscription(
+        &self,
+        new: &NewSubscription,
+        act: &Act,
+        once: Option<&Idempotency>,
+    ) -> Result<Creation<Subscription>>;
 
     /// One subscription; `None` if there is none of that id in reach, or it was deleted.
     async fn subscription(&self, reach: &Reach, id: SubscriptionId)

@@ -141,7 +141,16 @@ pub(crate) fn registration(workspace: &WorkspaceId, spec: SubscriptionSpec) -> N
 
 /// Registers a subscription.
 pub(crate) async fn register(store: &dyn Store, new: &NewSubscription) -> Result<Subscription> {
-    store.create_subscription(new, &act()).await
+    register_as(store, new, &act()).await
+}
+
+/// Registers a subscription under these circumstances.
+pub(crate) async fn register_as(
+    store: &dyn Store,
+    new: &NewSubscription,
+    act: &Act,
+) -> Result<Subscription> {
+    store.create_subscription(new, act, None).await?.created()
 }
 
 /// The circumstances of a change by somebody at the command line.

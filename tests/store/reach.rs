@@ -15,7 +15,9 @@ use serde_json::Value;
 use super::api_keys::entries;
 use super::fixture::{HOUR, disable, rotation, subscribe, subscribe_in};
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::{act, register, registration, spec, spec_for_projects, workspace};
+use crate::harness::events::{
+    act, register, register_as, registration, spec, spec_for_projects, workspace,
+};
 
 on_both_databases!(
     a_restricted_reach_holds_what_names_its_projects_only,
@@ -278,7 +280,7 @@ async fn every_change_is_told_with_what_changed(db: &TestDatabase) {
     };
     let acts = [by_key(), by_key(), by_key(), by_key()];
     let new = registration(&WorkspaceId::default(), spec(&["*"]));
-    let created = db.store.create_subscription(&new, &acts[0]).await.unwrap();
+    let created = register_as(&*db.store, &new, &acts[0]).await.unwrap();
     let narrow = spec_for_projects(&["edition.*"], &["pr_1"]);
     let updated = db
         .store
@@ -324,7 +326,7 @@ async fn every_change_is_told_with_what_changed(db: &TestDatabase) {
 async fn a_change_whose_entry_cannot_be_written_does_not_happen(db: &TestDatabase) {
     let taken = act();
     let new = registration(&WorkspaceId::default(), spec(&["*"]));
-    let created = db.store.create_subscription(&new, &taken).await.unwrap();
+    let created = register_as(&*db.store, &new, &taken).await.unwrap();
     let another = registration(&WorkspaceId::default(), spec(&["*"]));
     let refused = |outcome: Result<Option<Subscription>, StoreError>| {
         assert!(
@@ -332,12 +334,7 @@ async fn a_change_whose_entry_cannot_be_written_does_not_happen(db: &TestDatabas
             "{outcome:?}"
         );
     };
-    refused(
-        db.store
-            .create_subscription(&another, &taken)
-            .await
-            .map(Some),
-    );
+    refused(register_as(&*db.store, &another, &taken).await.map(Some));
     let asked = spec(&["x"]);
     let changed = db
         .store

@@ -206,8 +206,11 @@ impl Stage {
                 secret_id: entropy.id(now),
                 secret,
             };
-            let created = self.store.create_subscription(&new, &self.act()).await?;
-            ids.push(created.id);
+            let created = self
+                .store
+                .create_subscription(&new, &self.act(), None)
+                .await?;
+            ids.push(created.created()?.id);
         }
         Ok(ids)
     }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::audit::tell;
 use super::errors::from_sqlx;
+use super::idempotency::remember;
 use super::rows::{SubscriptionRow, interval, project_names, secret_context, subscription_columns};
 use super::{PostgresStore, Result, commit};
 use crate::domain::audit::{Act, Action};
@@ -13,7 +14,7 @@ use crate::domain::ids::{SecretId, SubscriptionId, WorkspaceId};
 use crate::domain::reach::Reach;
 use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus};
 use crate::store::subscriptions::check_version;
-use crate::store::{NewSubscription, Rotation};
+use crate::store::{Creation, Idempotency, NewSubscription, Rotation};
 
 /// Why a subscription is disabled whose receiver answered so.
 const GONE_REASON: &str = "the receiver answered 410 Gone";
@@ -54,13 +55,18 @@ impl PostgresStore {
         &self,
         new: &NewSubscription,
         act: &Act,
-    ) -> Result<Subscription> {
+        once: Option<&Idempotency>,
+    ) -> Result<Creation<Subscription>> {
         let columns = SpecColumns::of(&new.spec);
         let sealed = self.vault.seal(
             &secret_context(new.secret_id),
             new.secret.expose().as_bytes(),
         )?;
         let mut tx = self.begin().await?;
+        let object = new.id.to_string();
+        if let Some(known) = remember(&mut tx, &new.workspace, once, &object).await? {
+            return Ok(known);
+        }
         let generation = raise_generation(&mut tx).await?;
         let row: SubscriptionRow = sqlx::query_as(concat!(
             "-- postgres::changes::create_once
@@ -90,7 +96,7 @@ impl PostgresStore {
         let entry = act.made(Action::SubscriptionCreated, &created);
         tell(&mut tx, entry).await?;
         commit(tx).await?;
-        Ok(created)
+        Ok(Creation::Created(created))
     }
 
     pub(super) async fn update_once(

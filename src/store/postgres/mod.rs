@@ -12,6 +12,7 @@
 //! - `subscriptions`, `changes` and `targets`: reading them, registering and changing them, and the
 //!   exact copy of them in memory.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
+//! - `idempotency`: creating calls that may be repeated.
 //! - `log`: what was and is delivered.
 //! - `notices`: telling other processes that there is work.
 //! - `errors` and `rows`: from the database's words to ours.
@@ -44,6 +45,7 @@ mod depth;
 mod endings;
 mod errors;
 mod events;
+mod idempotency;
 mod log;
 mod notices;
 mod queue;

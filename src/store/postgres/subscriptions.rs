@@ -10,12 +10,19 @@ use crate::domain::ids::SubscriptionId;
 use crate::domain::reach::Reach;
 use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus};
 use crate::store::targets::Target;
-use crate::store::{NewSubscription, Page, PageRequest, Rotation, Subscriptions};
+use crate::store::{
+    Creation, Idempotency, NewSubscription, Page, PageRequest, Rotation, Subscriptions,
+};
 
 #[async_trait]
 impl Subscriptions for PostgresStore {
-    async fn create_subscription(&self, new: &NewSubscription, act: &Act) -> Result<Subscription> {
-        retrying(|| self.create_once(new, act)).await
+    async fn create_subscription(
+        &self,
+        new: &NewSubscription,
+        act: &Act,
+        once: Option<&Idempotency>,
+    ) -> Result<Creation<Subscription>> {
+        retrying(|| self.create_once(new, act, once)).await
     }
 
     async fn subscription(

@@ -5,6 +5,7 @@
 //! - `events`: accept, `batch` by `batch`. `queue` and `settle`: the hot queue.
 //! - `subscriptions`, `changes`, `log`: what clients read and change. `targets`: the cache's rows.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
+//! - `idempotency`: creating calls that may be repeated.
 //! - `maintenance`: schema, key, readiness.
 //!
 //! Statements run on a thread of their own per connection, so each costs a hand-over there and
@@ -34,6 +35,7 @@ mod changes;
 mod connection;
 mod error;
 mod events;
+mod idempotency;
 mod log;
 mod maintenance;
 mod queue;

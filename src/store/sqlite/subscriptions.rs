@@ -10,6 +10,7 @@ use super::SqliteStore;
 use super::audit::tell;
 use super::changes::{delete, end_secrets, insert, insert_secret, update};
 use super::error::store_error;
+use super::idempotency::remember;
 use super::rows::{count, get, id, list, optional_nonzero, parsed, read_list, time};
 use super::targets::{live_keys, secret_context};
 use crate::domain::audit::{Act, Action};
@@ -20,18 +21,29 @@ use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionSt
 use crate::store::subscriptions::check_version;
 use crate::store::targets::Target;
 use crate::store::{
-    NewSubscription, Page, PageRequest, Result, Rotation, StoreError, Subscriptions,
+    Creation, Idempotency, NewSubscription, Page, PageRequest, Result, Rotation, StoreError,
+    Subscriptions,
 };
 
 #[async_trait]
 impl Subscriptions for SqliteStore {
-    async fn create_subscription(&self, new: &NewSubscription, act: &Act) -> Result<Subscription> {
+    async fn create_subscription(
+        &self,
+        new: &NewSubscription,
+        act: &Act,
+        once: Option<&Idempotency>,
+    ) -> Result<Creation<Subscription>> {
         let sealed = self.vault.seal(
             &secret_context(new.secret_id),
             new.secret.expose().as_bytes(),
         )?;
         let mut transaction = self.write().await?;
         let now = self.clock.now();
+        let object = new.id.to_string();
+        let known = remember(&mut transaction, &new.workspace, once, &object, now).await?;
+        if let Some(known) = known {
+            return Ok(known);
+        }
         let created = Subscription {
             id: new.id,
             workspace: new.workspace.clone(),
@@ -46,7 +58,7 @@ impl Subscriptions for SqliteStore {
         let entry = act.made(Action::SubscriptionCreated, &created);
         tell(&mut transaction, entry).await?;
         self.commit(transaction).await?;
-        Ok(created)
+        Ok(Creation::Created(created))
     }
 
     async fn subscription(
