@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use forge_dispatch::clock::{Clock, SystemClock, pause};
 use forge_dispatch::config::{self, Config};
+use forge_dispatch::domain::audit::Act;
 use forge_dispatch::domain::ids::WorkspaceId;
 use forge_dispatch::domain::secret::SigningSecret;
 use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
@@ -123,7 +124,8 @@ impl Place {
             secret_id: entropy.id(now),
             secret: SigningSecret::generate(entropy.bytes()),
         };
-        self.store.create_subscription(&new).await?;
+        let act = Act::on_command_line(entropy.id(now));
+        self.store.create_subscription(&new, &act, None).await?;
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use forge_dispatch::clock::{Clock, SystemClock};
+use forge_dispatch::domain::audit::Act;
 use forge_dispatch::domain::delivery::{Lane, Verdict};
 use forge_dispatch::domain::ids::SubscriptionId;
 use forge_dispatch::entropy::Entropy;
@@ -70,9 +71,11 @@ async fn main() -> anyhow::Result<()> {
         None => Arc::new(SqliteStore::open(&place.path().join("bench.db"), 4, vault, clock).await?),
     };
     store.migrate().await?;
+    let act = Act::on_command_line(entropy.id(SystemClock.now()));
     let subscription = store
-        .create_subscription(&registration(&entropy)?)
+        .create_subscription(&registration(&entropy)?, &act, None)
         .await?
+        .created()?
         .id;
     let bench = Bench {
         subscription,

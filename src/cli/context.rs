@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{CliError, output::Output};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::domain::audit::Act;
 use crate::entropy::Entropy;
 use crate::store::{self, Store};
 
@@ -30,6 +31,11 @@ impl Context {
             clock: Arc::new(SystemClock),
             entropy: Entropy::system(),
         }
+    }
+
+    /// The circumstances of what this command changes.
+    pub fn act(&self) -> Act {
+        Act::on_command_line(self.entropy.id(self.clock.now()))
     }
 
     /// The store, before its schema is looked at.

@@ -10,7 +10,6 @@ use super::output::{List, fields, or_dash};
 use super::parse::{self, PageArgs, WorkspaceArgs};
 use super::{CliError, Context};
 use crate::domain::api_key::{ApiKey, ApiKeySpec, KeyLimits, Scope};
-use crate::domain::audit::{Act, Actor};
 use crate::domain::key_text::KeyText;
 use crate::domain::payload::timestamp;
 use crate::domain::subscription::FieldError;
@@ -112,9 +111,9 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), CliError> {
         spec: spec(&args, now)?,
         digest: text.digest(),
     };
-    let act = act(context);
+    let act = context.act();
     let created = context
-        .with_store(async |store| Ok(store.create_api_key(&new, &act).await?))
+        .with_store(async |store| Ok(store.create_api_key(&new, &act, None).await?.created()?))
         .await?;
     let mut view = View::new(&created, now);
     view.key = Some(text.expose().to_owned());
@@ -124,16 +123,6 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), CliError> {
             view.describe()
         )
     })
-}
-
-/// The circumstances of what this command does.
-fn act(context: &Context) -> Act {
-    Act {
-        id: context.entropy.id(context.clock.now()),
-        actor: Actor::CommandLine,
-        address: None,
-        request_id: None,
-    }
 }
 
 /// What was asked for, checked field by field.
@@ -197,7 +186,7 @@ async fn show(args: OneArgs, context: &Context) -> Result<(), CliError> {
 async fn revoke(args: OneArgs, context: &Context) -> Result<(), CliError> {
     let workspace = args.workspace.id()?;
     let id = parse::id("id", &args.id)?;
-    let act = act(context);
+    let act = context.act();
     let revoked = context
         .with_store(async |store| Ok(store.revoke_api_key(&workspace, id, &act).await?))
         .await?;

@@ -7,6 +7,7 @@ use clap::Args;
 use type_safe_id::{StaticType, TypeSafeId};
 
 use crate::domain::ids::{ProjectId, WorkspaceId};
+use crate::domain::reach::Reach;
 use crate::domain::subscription::FieldError;
 use crate::store::PageRequest;
 
@@ -47,6 +48,11 @@ impl WorkspaceArgs {
     /// Its id.
     pub fn id(&self) -> Result<WorkspaceId, FieldError> {
         value("workspace", &self.workspace)
+    }
+
+    /// All of it.
+    pub fn reach(&self) -> Result<Reach, FieldError> {
+        Ok(Reach::all(&self.id()?))
     }
 }
 

@@ -148,8 +148,14 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), CliError> {
         secret_id: context.entropy.id(now),
         secret,
     };
+    let act = context.act();
     let created = context
-        .with_store(async |store| Ok(store.create_subscription(&new).await?))
+        .with_store(async |store| {
+            Ok(store
+                .create_subscription(&new, &act, None)
+                .await?
+                .created()?)
+        })
         .await?;
     print_with_secret(&created, &new.secret, context)
 }
@@ -202,10 +208,10 @@ fn spec(args: &CreateArgs) -> Result<SubscriptionSpec, FieldError> {
 }
 
 async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
-    let workspace = args.workspace.id()?;
+    let reach = args.workspace.reach()?;
     let request = args.page.request()?;
     let page = context
-        .with_store(async |store| Ok(store.subscriptions(&workspace, request).await?))
+        .with_store(async |store| Ok(store.subscriptions(&reach, request).await?))
         .await?;
     let list = List::new(&page, View::new);
     context.output.print(&list, |list| {
@@ -215,10 +221,10 @@ async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
 }
 
 async fn show(args: OneArgs, context: &Context) -> Result<(), CliError> {
-    let workspace = args.workspace.id()?;
+    let reach = args.workspace.reach()?;
     let id = parse::id("id", &args.id)?;
     let found = context
-        .with_store(async |store| Ok(store.subscription(&workspace, id).await?))
+        .with_store(async |store| Ok(store.subscription(&reach, id).await?))
         .await?;
     let subscription = found.ok_or_else(|| missing(&args.id, &args.workspace))?;
     context
@@ -227,10 +233,11 @@ async fn show(args: OneArgs, context: &Context) -> Result<(), CliError> {
 }
 
 async fn delete(args: OneArgs, context: &Context) -> Result<(), CliError> {
-    let workspace = args.workspace.id()?;
+    let reach = args.workspace.reach()?;
     let id = parse::id("id", &args.id)?;
+    let act = context.act();
     let deleted = context
-        .with_store(async |store| Ok(store.delete_subscription(&workspace, id).await?))
+        .with_store(async |store| Ok(store.delete_subscription(&reach, id, None, &act).await?))
         .await?;
     if !deleted {
         return Err(missing(&args.id, &args.workspace));

@@ -62,6 +62,16 @@ pub struct Act {
 }
 
 impl Act {
+    /// What an operator does with the program itself.
+    pub fn on_command_line(id: AuditId) -> Self {
+        Self {
+            id,
+            actor: Actor::CommandLine,
+            address: None,
+            request_id: None,
+        }
+    }
+
     /// The entry about something that was made.
     pub fn made(&self, action: Action, thing: &impl Audited) -> AuditEntry {
         AuditEntry {
@@ -76,6 +86,14 @@ impl Act {
             before: Some(before.state()),
             after: Some(after.state()),
             ..self.on(action, after)
+        }
+    }
+
+    /// The entry about something that is no more.
+    pub fn ended(&self, action: Action, thing: &impl Audited) -> AuditEntry {
+        AuditEntry {
+            before: Some(thing.state()),
+            ..self.on(action, thing)
         }
     }
 
@@ -106,6 +124,8 @@ pub enum Action {
     SubscriptionCreated,
     /// A subscription was changed.
     SubscriptionUpdated,
+    /// A subscription was given a new secret.
+    SecretRotated,
     /// A subscription was deleted.
     SubscriptionDeleted,
     /// A key was used.
@@ -114,11 +134,12 @@ pub enum Action {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::KeyCreated,
         Self::KeyRevoked,
         Self::SubscriptionCreated,
         Self::SubscriptionUpdated,
+        Self::SecretRotated,
         Self::SubscriptionDeleted,
         Self::Request,
     ];
@@ -130,6 +151,7 @@ impl Action {
             Self::KeyRevoked => "api_key.revoked",
             Self::SubscriptionCreated => "subscription.created",
             Self::SubscriptionUpdated => "subscription.updated",
+            Self::SecretRotated => "subscription.secret_rotated",
             Self::SubscriptionDeleted => "subscription.deleted",
             Self::Request => "request",
         }
@@ -234,6 +256,7 @@ impl Audited for Subscription {
             }),
             "status": self.status.as_str(),
             "disabled_reason": self.status.reason(),
+            "version": self.version,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use async_trait::async_trait;
 use chrono::{DateTime, SubsecRound, Utc};
 
-use super::{Page, PageRequest, Result};
+use super::{Creation, Idempotency, Page, PageRequest, Result};
 use crate::domain::api_key::{ApiKey, ApiKeySpec};
 use crate::domain::audit::{Act, Action, Actor, AuditEntry};
 use crate::domain::ids::{ApiKeyId, AuditId, WorkspaceId};
@@ -49,8 +49,14 @@ pub struct Admitted {
 /// API keys. Every method but [`ApiKeys::admit`] sees one workspace only.
 #[async_trait]
 pub trait ApiKeys: Send + Sync {
-    /// Makes a key, valid from the commit on, and tells the audit log.
-    async fn create_api_key(&self, new: &NewApiKey, act: &Act) -> Result<ApiKey>;
+    /// Makes a key, valid from the commit on, and tells the audit log; with `once`, unless an earlier
+    /// call did.
+    async fn create_api_key(
+        &self,
+        new: &NewApiKey,
+        act: &Act,
+        once: Option<&Idempotency>,
+    ) -> Result<Creation<ApiKey>>;
 
     /// All of them, newest first, those too that ended or were taken back.
     async fn api_keys(

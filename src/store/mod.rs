@@ -7,6 +7,8 @@
 //! - `identity`: what events and deliveries are known by.
 //! - [`intake`]: what a writer of events must know of the dispatcher (rooms, hand-over).
 //! - [`access`]: API keys and the audit log.
+//! - [`subscriptions`]: registering and changing subscriptions.
+//! - [`idempotency`]: creating calls that may be repeated.
 //! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
 //! - [`vault`]: the master key, and the sealing of secrets under it.
 //! - [`open`](mod@open): the store that the configuration names, under its key.
@@ -23,10 +25,8 @@ use secrecy::SecretBox;
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{DeliveryState, Lane, Verdict};
 use crate::domain::filter::EventType;
-use crate::domain::ids::{DeliveryId, EventId, OwnerId, SecretId, SubscriptionId, WorkspaceId};
+use crate::domain::ids::{DeliveryId, EventId, OwnerId, SubscriptionId, WorkspaceId};
 use crate::domain::payload::Payload;
-use crate::domain::secret::SigningSecret;
-use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus};
 use crate::wake::Wake;
 
 pub mod access;
@@ -37,6 +37,7 @@ pub mod intake;
 pub mod open;
 pub mod postgres;
 pub mod sqlite;
+pub mod subscriptions;
 pub mod targets;
 pub mod vault;
 
@@ -45,6 +46,7 @@ pub use error::StoreError;
 pub use idempotency::{Creation, Idempotency};
 use intake::{Intake, Permit};
 pub use open::open;
+pub use subscriptions::{NewSubscription, Rotation, Subscriptions};
 use targets::Target;
 
 /// What every method answers.
@@ -262,32 +264,6 @@ pub trait DeliveryQueue: Send + Sync {
     async fn queue_depth(&self) -> Result<QueueDepth>;
 }
 
-/// What is needed to register a subscription.
-#[derive(Clone, Debug)]
-pub struct NewSubscription {
-    /// Its id, made by the caller.
-    pub id: SubscriptionId,
-    /// The tenant.
-    pub workspace: WorkspaceId,
-    /// What is asked for, checked by the caller.
-    pub spec: SubscriptionSpec,
-    /// The id of its first secret.
-    pub secret_id: SecretId,
-    /// Its first secret; kept sealed.
-    pub secret: SigningSecret,
-}
-
-/// A new signing secret for a subscription that has one.
-#[derive(Clone, Debug)]
-pub struct Rotation {
-    /// The id of the new secret.
-    pub secret_id: SecretId,
-    /// The new secret; kept sealed.
-    pub secret: SigningSecret,
-    /// How long the secrets of before go on signing beside it.
-    pub overlap: Duration,
-}
-
 /// A page of a list: at most `limit` items behind `after`.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRequest<Key> {
@@ -314,56 +290,6 @@ impl<Item, Key> Page<Item, Key> {
         let next = if more { items.last().map(key) } else { None };
         Self { items, next }
     }
-}
-
-/// Subscriptions and their secrets. Every method sees one workspace only.
-#[async_trait]
-pub trait Subscriptions: Send + Sync {
-    /// Registers a subscription, active from the commit on.
-    async fn create_subscription(&self, new: &NewSubscription) -> Result<Subscription>;
-
-    /// One subscription; `None` if there is none of that id in the workspace, or it was deleted.
-    async fn subscription(
-        &self,
-        workspace: &WorkspaceId,
-        id: SubscriptionId,
-    ) -> Result<Option<Subscription>>;
-
-    /// All that are not deleted, newest first.
-    async fn subscriptions(
-        &self,
-        workspace: &WorkspaceId,
-        page: PageRequest<SubscriptionId>,
-    ) -> Result<Page<Subscription, SubscriptionId>>;
-
-    /// Replaces what was asked for and the status, if the subscription is still at `version`;
-    /// otherwise [`StoreError::Stale`]. `None` if it does not exist.
-    async fn update_subscription(
-        &self,
-        workspace: &WorkspaceId,
-        id: SubscriptionId,
-        version: i64,
-        spec: &SubscriptionSpec,
-        status: &SubscriptionStatus,
-    ) -> Result<Option<Subscription>>;
-
-    /// Gives it a new secret, which signs from the commit on. Those of before sign for the overlap
-    /// and no longer, whatever an earlier rotation said; those that sign no more are removed. The
-    /// version grows. `None` if it does not exist.
-    async fn rotate_secret(
-        &self,
-        workspace: &WorkspaceId,
-        id: SubscriptionId,
-        rotation: &Rotation,
-    ) -> Result<Option<Subscription>>;
-
-    /// Deletes it, and its secrets. What waits for it is cancelled by
-    /// [`DeliveryQueue::cancel_orphans`]. `false` if there is none.
-    async fn delete_subscription(
-        &self,
-        workspace: &WorkspaceId,
-        id: SubscriptionId,
-    ) -> Result<bool>;
 }
 
 /// A delivery as clients see it: the union of the queue and the history.

@@ -157,7 +157,7 @@ impl Rig {
             address: None,
             request_id: None,
         };
-        self.store.create_api_key(&new, &act).await.unwrap();
+        self.store.create_api_key(&new, &act, None).await.unwrap();
         text
     }
 

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use forge_dispatch::domain::delivery::DeliveryState;
 use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::subscription::SubscriptionStatus;
 use forge_dispatch::store::Store;
 
 use crate::harness::databases::TestDatabase;
+use crate::harness::events::act;
 use crate::harness::eventually;
 use crate::harness::program::{InProcess, settings};
 use crate::harness::receiver::{Receiver, Reply};
@@ -20,9 +22,20 @@ on_both_databases!(
 
 async fn set_status(store: &dyn Store, id: SubscriptionId, status: SubscriptionStatus) {
     let workspace = WorkspaceId::default();
-    let kept = store.subscription(&workspace, id).await.unwrap().unwrap();
+    let kept = store
+        .subscription(&Reach::all(&workspace), id)
+        .await
+        .unwrap()
+        .unwrap();
     store
-        .update_subscription(&workspace, id, kept.version, &kept.spec, &status)
+        .update_subscription(
+            &Reach::all(&workspace),
+            id,
+            kept.version,
+            &kept.spec,
+            &status,
+            &act(),
+        )
         .await
         .unwrap()
         .unwrap();
@@ -92,7 +105,12 @@ async fn deleting_cancels_what_waits(database: &TestDatabase) {
     let subscription = failing(&program, &receiver).await;
     let deleted = program
         .store
-        .delete_subscription(&WorkspaceId::default(), subscription)
+        .delete_subscription(
+            &Reach::all(&WorkspaceId::default()),
+            subscription,
+            None,
+            &act(),
+        )
         .await
         .unwrap();
     assert!(deleted);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use forge_dispatch::domain::attempt::ErrorClass;
 use forge_dispatch::domain::delivery::DeliveryState;
 use forge_dispatch::domain::ids::WorkspaceId;
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::subscription::SubscriptionStatus;
 
 use crate::harness::databases::TestDatabase;
@@ -113,7 +114,7 @@ async fn gone_fails_the_delivery_and_disables_the_subscription(database: &TestDa
     all_become(&*program.store, subscription, 1, DeliveryState::Failed).await;
     let kept = program
         .store
-        .subscription(&WorkspaceId::default(), subscription)
+        .subscription(&Reach::all(&WorkspaceId::default()), subscription)
         .await
         .unwrap()
         .unwrap();

@@ -5,13 +5,14 @@
 use std::sync::Arc;
 
 use forge_dispatch::clock::{Clock, SystemClock};
+use forge_dispatch::domain::audit::Act;
 use forge_dispatch::domain::event::Event;
 use forge_dispatch::domain::ids::{ProjectId, WorkspaceId};
 use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::domain::secret::SigningSecret;
-use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
+use forge_dispatch::domain::subscription::{BodyFormat, Subscription, SubscriptionSpec, TargetUrl};
 use forge_dispatch::entropy::Entropy;
-use forge_dispatch::store::NewSubscription;
+use forge_dispatch::store::{NewSubscription, Result, Store};
 
 /// An envelope to be: what is not said is something plain, and its identity is its own.
 pub(crate) struct EventBuilder {
@@ -136,6 +137,25 @@ pub(crate) fn registration(workspace: &WorkspaceId, spec: SubscriptionSpec) -> N
         secret_id: entropy.id(now),
         secret: SigningSecret::generate(entropy.bytes()),
     }
+}
+
+/// Registers a subscription.
+pub(crate) async fn register(store: &dyn Store, new: &NewSubscription) -> Result<Subscription> {
+    register_as(store, new, &act()).await
+}
+
+/// Registers a subscription under these circumstances.
+pub(crate) async fn register_as(
+    store: &dyn Store,
+    new: &NewSubscription,
+    act: &Act,
+) -> Result<Subscription> {
+    store.create_subscription(new, act, None).await?.created()
+}
+
+/// The circumstances of a change by somebody at the command line.
+pub(crate) fn act() -> Act {
+    Act::on_command_line(Entropy::system().id(SystemClock.now()))
 }
 
 /// A workspace by name.

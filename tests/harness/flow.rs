@@ -13,6 +13,7 @@ use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetU
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{DeliveryFilter, NewSubscription, PageRequest, Store};
 
+use super::events::register;
 use super::receiver::{Received, Receiver, Reply};
 
 const TYPES: [&str; 5] = [
@@ -163,7 +164,7 @@ impl Flow {
                 secret_id: entropy.id(now),
                 secret: self.secrets[hook.path].clone(),
             };
-            let created = store.create_subscription(&new).await;
+            let created = register(store, &new).await;
             ids.push(created.expect("the subscription is made").id);
         }
         ids

@@ -16,6 +16,7 @@ use forge_dispatch::store::{
     AttemptRecord, DeliveryFilter, DeliveryRecord, Leasing, NewSubscription, PageRequest, Store,
 };
 
+use super::events::register;
 use super::eventually;
 
 /// How long anything here may take.
@@ -49,8 +50,7 @@ pub(crate) async fn subscribe_as(
         secret_id: entropy.id(now),
         secret: SigningSecret::generate(entropy.bytes()),
     };
-    store
-        .create_subscription(&new)
+    register(store, &new)
         .await
         .expect("the subscription is made")
         .id

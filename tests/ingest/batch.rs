@@ -13,7 +13,7 @@ use sqlx::{Connection, SqliteConnection};
 
 use super::rig::acceptor;
 use crate::harness::databases::{Kind, TestDatabase};
-use crate::harness::events::{event, events, registration, spec};
+use crate::harness::events::{event, events, register, registration, spec};
 
 const KINDS: [Kind; 2] = [Kind::Sqlite, Kind::Postgres];
 
@@ -124,7 +124,7 @@ async fn a_batch_that_would_make_too_many_deliveries_is_taken_in_several_steps()
         let workspace = WorkspaceId::default();
         for _ in 0..30 {
             let new = registration(&workspace, spec(&["*"]));
-            db.store.create_subscription(&new).await.unwrap();
+            register(&*db.store, &new).await.unwrap();
         }
         let told = Arc::new(Told::default());
         let mut acceptor = acceptor(Arc::clone(&db.store));

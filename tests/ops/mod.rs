@@ -26,7 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::events::{events, registration, spec};
+use crate::harness::events::{events, register, registration, spec};
 
 /// A database that is away: nothing listens on port 1.
 const AWAY: [&str; 2] = [
@@ -177,7 +177,7 @@ async fn a_client_that_stays_does_not_hold_up_the_end() {
 /// One event for one subscription, and nobody to send it.
 async fn leave_one_waiting(store: &dyn Store) {
     let new = registration(&WorkspaceId::default(), spec(&["*"]));
-    store.create_subscription(&new).await.unwrap();
+    register(store, &new).await.unwrap();
     let leasing = Leasing {
         owner: Entropy::system().id(DateTime::UNIX_EPOCH),
         lease: Duration::from_mins(1),

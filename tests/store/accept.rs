@@ -8,6 +8,7 @@ use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::delivery::{DeliveryState, Lane, Verdict};
 use forge_dispatch::domain::ids::{EventId, WorkspaceId};
 use forge_dispatch::domain::payload::Payload;
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::subscription::SubscriptionStatus;
 use forge_dispatch::store::intake::NoDispatch;
 use forge_dispatch::store::{AcceptOutcome, MAX_FAN_OUT_ROWS};
@@ -17,7 +18,7 @@ use super::fixture::{
     set_status, settle, subscribe, subscribe_in,
 };
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::{event, events, spec, spec_for_projects, workspace};
+use crate::harness::events::{act, event, events, spec, spec_for_projects, workspace};
 
 on_both_databases!(
     an_event_goes_to_each_active_subscription_that_wants_it,
@@ -55,7 +56,7 @@ async fn an_event_goes_to_each_active_subscription_that_wants_it(db: &TestDataba
     let deleted = subscribe(&db.store, &["*"]).await;
     assert!(
         db.store
-            .delete_subscription(&ours, deleted.id)
+            .delete_subscription(&Reach::all(&ours), deleted.id, None, &act())
             .await
             .unwrap()
     );
@@ -123,11 +124,12 @@ async fn a_change_of_a_subscription_is_seen_by_the_next_accept_whoever_made_it(d
     let there = db
         .replica
         .update_subscription(
-            &here,
+            &Reach::all(&here),
             there.id,
             there.version,
             &spec(&["output.*"]),
             &there.status,
+            &act(),
         )
         .await
         .unwrap()
@@ -135,7 +137,14 @@ async fn a_change_of_a_subscription_is_seen_by_the_next_accept_whoever_made_it(d
     assert_eq!(fan_out().await, 1, "it no longer wants such events");
     let there = db
         .replica
-        .update_subscription(&here, there.id, there.version, &spec(&["*"]), &there.status)
+        .update_subscription(
+            &Reach::all(&here),
+            there.id,
+            there.version,
+            &spec(&["*"]),
+            &there.status,
+            &act(),
+        )
         .await
         .unwrap()
         .unwrap();
@@ -146,7 +155,7 @@ async fn a_change_of_a_subscription_is_seen_by_the_next_accept_whoever_made_it(d
     assert_eq!(fan_out().await, 2, "active again");
     assert!(
         db.replica
-            .delete_subscription(&here, there.id)
+            .delete_subscription(&Reach::all(&here), there.id, None, &act())
             .await
             .unwrap()
     );

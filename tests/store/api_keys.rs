@@ -16,7 +16,7 @@ use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{AuditFilter, NewApiKey, PageRequest, Store, StoreError};
 
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::workspace;
+use crate::harness::events::{act, workspace};
 
 on_both_databases!(
     a_key_is_given_back_as_it_was_made,
@@ -35,15 +35,6 @@ pub(super) const PLENTY: RateLimits = RateLimits {
     per_minute: 1_000_000,
     per_hour: 1_000_000,
 };
-
-pub(super) fn act() -> Act {
-    Act {
-        id: Entropy::system().id(SystemClock.now()),
-        actor: Actor::CommandLine,
-        address: None,
-        request_id: None,
-    }
-}
 
 pub(super) fn key_spec() -> ApiKeySpec {
     ApiKeySpec {
@@ -71,7 +62,12 @@ pub(super) fn new_key(workspace: &WorkspaceId, spec: ApiKeySpec) -> (NewApiKey, 
 /// Makes a key in workspace `default`.
 pub(super) async fn make(store: &Arc<dyn Store>, spec: ApiKeySpec) -> (ApiKey, KeyDigest) {
     let (new, text) = new_key(&WorkspaceId::default(), spec);
-    let key = store.create_api_key(&new, &act()).await.unwrap();
+    let key = store
+        .create_api_key(&new, &act(), None)
+        .await
+        .unwrap()
+        .created()
+        .unwrap();
     (key, text.digest())
 }
 
@@ -136,13 +132,18 @@ async fn a_key_is_given_back_as_it_was_made(db: &TestDatabase) {
 
 async fn an_id_is_made_once(db: &TestDatabase) {
     let (new, _) = new_key(&WorkspaceId::default(), key_spec());
-    db.store.create_api_key(&new, &act()).await.unwrap();
+    db.store
+        .create_api_key(&new, &act(), None)
+        .await
+        .unwrap()
+        .created()
+        .unwrap();
     let theirs = NewApiKey {
         workspace: workspace("ws_2"),
         ..new.clone()
     };
     for again in [new, theirs] {
-        let again = db.replica.create_api_key(&again, &act()).await;
+        let again = db.replica.create_api_key(&again, &act(), None).await;
         assert!(matches!(again, Err(StoreError::AlreadyExists)), "{again:?}");
     }
     assert_eq!(db.count("audit_log").await, 1);
@@ -152,9 +153,14 @@ async fn an_act_whose_entry_cannot_be_written_does_not_happen(db: &TestDatabase)
     let here = WorkspaceId::default();
     let act = act();
     let (first, _) = new_key(&here, key_spec());
-    db.store.create_api_key(&first, &act).await.unwrap();
+    db.store
+        .create_api_key(&first, &act, None)
+        .await
+        .unwrap()
+        .created()
+        .unwrap();
     let (second, _) = new_key(&here, key_spec());
-    let made = db.store.create_api_key(&second, &act).await;
+    let made = db.store.create_api_key(&second, &act, None).await;
     assert!(matches!(made, Err(StoreError::AlreadyExists)), "{made:?}");
     assert_eq!(db.store.api_key(&here, second.id).await.unwrap(), None);
     let revoked = db.store.revoke_api_key(&here, first.id, &act).await;
@@ -241,7 +247,13 @@ async fn making_and_revoking_are_audited_with_what_changed(db: &TestDatabase) {
         ..act()
     };
     let (making, revoking) = (by_key(), by_key());
-    let created = db.store.create_api_key(&new, &making).await.unwrap();
+    let created = db
+        .store
+        .create_api_key(&new, &making, None)
+        .await
+        .unwrap()
+        .created()
+        .unwrap();
     assert_eq!(created.created_by, admin.id.to_string());
     let revoked = db.store.revoke_api_key(&here, new.id, &revoking).await;
     let revoked = revoked.unwrap().unwrap();
@@ -304,7 +316,12 @@ async fn of_two_that_revoke_at_once_one_tells(db: &TestDatabase) {
 
 async fn only_the_digest_of_a_key_is_kept(db: &TestDatabase) {
     let (new, text) = new_key(&WorkspaceId::default(), rich());
-    db.store.create_api_key(&new, &act()).await.unwrap();
+    db.store
+        .create_api_key(&new, &act(), None)
+        .await
+        .unwrap()
+        .created()
+        .unwrap();
     let secret = text.expose().rsplit('_').next().unwrap();
     // Without the checksum; in whole and in its first half.
     for part in [&secret[..40], &secret[..20]] {

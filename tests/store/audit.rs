@@ -12,9 +12,9 @@ use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{AuditFilter, PageRequest};
 use serde_json::json;
 
-use super::api_keys::{act, entries, key_spec, make};
+use super::api_keys::{entries, key_spec, make};
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::workspace;
+use crate::harness::events::{act, workspace};
 
 on_both_databases!(
     entries_are_read_as_they_were_written,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::delivery::{DeliveryState, Lane, Verdict};
 use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::subscription::SubscriptionStatus;
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{Claim, Due, SettleOutcome};
@@ -16,7 +17,7 @@ use super::fixture::{
     record, set_status, settle, subscribe, subscribe_in,
 };
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::{event, events, spec, workspace};
+use crate::harness::events::{act, event, events, spec, workspace};
 
 on_both_databases!(
     two_claimers_never_get_the_same_delivery,
@@ -304,7 +305,7 @@ async fn disabled_and_deleted_subscriptions_are_passed_over(db: &TestDatabase) {
     accept(&db.store, &events(2)).await;
     let disabled = disable(&db.store, &disabled).await;
     db.store
-        .delete_subscription(&here, deleted.id)
+        .delete_subscription(&Reach::all(&here), deleted.id, None, &act())
         .await
         .unwrap();
 

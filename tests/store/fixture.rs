@@ -9,16 +9,18 @@ use forge_dispatch::domain::attempt::{Attempt, ErrorClass, Trigger};
 use forge_dispatch::domain::delivery::{DeliveryState, Lane, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, OwnerId, SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::payload::Payload;
+use forge_dispatch::domain::reach::Reach;
+use forge_dispatch::domain::secret::SigningSecret;
 use forge_dispatch::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::intake::{Intake, NoDispatch, Permit};
 use forge_dispatch::store::targets::Target;
 use forge_dispatch::store::{
     Accepted, Claim, DeliveryFilter, DeliveryRecord, LeasedDelivery, Leasing, PageRequest,
-    SettleOutcome, Settlement, Store,
+    Rotation, SettleOutcome, Settlement, Store,
 };
 
-use crate::harness::events::{registration, spec};
+use crate::harness::events::{act, register, registration, spec};
 
 pub(super) const HOUR: Duration = Duration::from_hours(1);
 
@@ -88,8 +90,7 @@ pub(super) async fn subscribe_in(
     workspace: &WorkspaceId,
     spec: SubscriptionSpec,
 ) -> Subscription {
-    store
-        .create_subscription(&registration(workspace, spec))
+    register(&**store, &registration(workspace, spec))
         .await
         .unwrap()
 }
@@ -108,15 +109,26 @@ pub(super) async fn set_status(
 ) -> Subscription {
     store
         .update_subscription(
-            &subscription.workspace,
+            &Reach::all(&subscription.workspace),
             subscription.id,
             subscription.version,
             &subscription.spec,
             &status,
+            &act(),
         )
         .await
         .unwrap()
         .unwrap()
+}
+
+/// A new secret, and how long the old one signs beside it.
+pub(super) fn rotation(overlap: Duration) -> Rotation {
+    let entropy = Entropy::system();
+    Rotation {
+        secret_id: entropy.id(SystemClock.now()),
+        secret: SigningSecret::generate(entropy.bytes()),
+        overlap,
+    }
 }
 
 /// Accepts events for nobody in particular: every delivery waits.

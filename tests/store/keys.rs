@@ -1,6 +1,7 @@
 //! Secrets at rest, and the master key.
 
 use forge_dispatch::domain::ids::WorkspaceId;
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::secret::SigningSecret;
 use forge_dispatch::domain::signature::{SigningKey, webhook_signature};
 use forge_dispatch::domain::subscription::BodyFormat;
@@ -8,7 +9,7 @@ use forge_dispatch::store::StoreError;
 
 use super::fixture::{accept, claim_all, for_long, owner};
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::{events, registration, spec};
+use crate::harness::events::{act, events, register, registration, spec};
 
 on_both_databases!(
     secrets_are_sealed_at_rest,
@@ -20,11 +21,11 @@ on_both_databases!(
 async fn secrets_are_sealed_at_rest(db: &TestDatabase) {
     let mut new = registration(&WorkspaceId::default(), spec(&["*"]));
     "what is found in plain text".clone_into(&mut new.spec.description);
-    db.store.create_subscription(&new).await.unwrap();
+    register(&*db.store, &new).await.unwrap();
     let mut brought = registration(&WorkspaceId::default(), spec(&["*"]));
     brought.secret =
         SigningSecret::bring("brought along by an admin", BodyFormat::Kazinex).unwrap();
-    db.store.create_subscription(&brought).await.unwrap();
+    register(&*db.store, &brought).await.unwrap();
 
     assert!(
         db.holds(new.spec.description.as_bytes()).await,
@@ -39,7 +40,7 @@ async fn secrets_are_sealed_at_rest(db: &TestDatabase) {
 
 async fn keys_sign_after_the_store_was_opened_anew(db: &TestDatabase) {
     let new = registration(&WorkspaceId::default(), spec(&["*"]));
-    db.store.create_subscription(&new).await.unwrap();
+    register(&*db.store, &new).await.unwrap();
     accept(&db.store, &events(1)).await;
     db.store.close().await;
 
@@ -73,9 +74,9 @@ async fn another_master_key_is_refused_and_changes_nothing(db: &TestDatabase) {
 
 async fn a_deleted_subscription_leaves_no_secret(db: &TestDatabase) {
     let new = registration(&WorkspaceId::default(), spec(&["*"]));
-    db.store.create_subscription(&new).await.unwrap();
+    register(&*db.store, &new).await.unwrap();
     db.store
-        .delete_subscription(&new.workspace, new.id)
+        .delete_subscription(&Reach::all(&new.workspace), new.id, None, &act())
         .await
         .unwrap();
     assert_eq!(db.count("subscription_secret").await, 0);

@@ -2,6 +2,7 @@
 
 use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, WorkspaceId};
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::store::{DeliveryFilter, DeliveryRecord, PageRequest};
 
 use super::fixture::{
@@ -9,7 +10,7 @@ use super::fixture::{
     subscribe, subscribe_in,
 };
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::{event, events, spec, workspace};
+use crate::harness::events::{act, event, events, spec, workspace};
 
 on_both_databases!(
     deliveries_are_listed_newest_first_in_pages,
@@ -25,7 +26,7 @@ async fn one_of_each(db: &TestDatabase) {
     let doomed = subscribe(&db.store, &["*"]).await;
     accept(&db.store, &events(2)).await;
     db.store
-        .delete_subscription(&here, doomed.id)
+        .delete_subscription(&Reach::all(&here), doomed.id, None, &act())
         .await
         .unwrap();
     db.store.cancel_orphans(HOUR, 10).await.unwrap();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use forge_dispatch::domain::delivery::{DeliveryState, Lane, Step, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, EventId, OwnerId, SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::payload::Payload;
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::subscription::{Subscription, SubscriptionStatus};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{
@@ -17,7 +18,7 @@ use super::fixture::{
     HOUR, Permits, claim_of, deliveries, disable, owner, set_status, settlement, subscribe,
 };
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::event;
+use crate::harness::events::{self, event};
 
 on_both_databases!(
     the_store_is_what_the_model_says_1,
@@ -379,7 +380,7 @@ impl<'a> Model<'a> {
     async fn reread(&mut self, id: SubscriptionId) {
         let now = self
             .store()
-            .subscription(&WorkspaceId::default(), id)
+            .subscription(&Reach::all(&WorkspaceId::default()), id)
             .await
             .unwrap();
         let held = self
@@ -431,7 +432,7 @@ impl<'a> Model<'a> {
         let store = self.store();
         assert!(
             store
-                .delete_subscription(&gone.workspace, gone.id)
+                .delete_subscription(&Reach::all(&gone.workspace), gone.id, None, &events::act())
                 .await
                 .unwrap()
         );

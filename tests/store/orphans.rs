@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
 use forge_dispatch::domain::ids::WorkspaceId;
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::store::SettleOutcome;
 
 use super::fixture::{
@@ -11,7 +12,7 @@ use super::fixture::{
     owner, record, settle, subscribe, subscribe_in,
 };
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::{event, events, spec, workspace};
+use crate::harness::events::{act, event, events, spec, workspace};
 
 on_both_databases!(
     what_waits_for_a_deleted_subscription_is_cancelled,
@@ -28,7 +29,7 @@ async fn what_waits_for_a_deleted_subscription_is_cancelled(db: &TestDatabase) {
     accept(&db.store, &events(5)).await;
     assert_eq!(db.store.cancel_orphans(HOUR, 100).await.unwrap(), 0);
     db.replica
-        .delete_subscription(&here, subscription.id)
+        .delete_subscription(&Reach::all(&here), subscription.id, None, &act())
         .await
         .unwrap();
 
@@ -53,7 +54,7 @@ async fn what_is_being_sent_is_left_until_its_lease_is_over(db: &TestDatabase) {
         .await
         .remove(0);
     db.store
-        .delete_subscription(&here, subscription.id)
+        .delete_subscription(&Reach::all(&here), subscription.id, None, &act())
         .await
         .unwrap();
 
@@ -93,7 +94,7 @@ async fn a_retry_that_came_back_after_the_deletion_is_cancelled(db: &TestDatabas
         .await
         .remove(0);
     db.store
-        .delete_subscription(&here, subscription.id)
+        .delete_subscription(&Reach::all(&here), subscription.id, None, &act())
         .await
         .unwrap();
     assert_eq!(
@@ -128,7 +129,7 @@ async fn other_subscriptions_keep_what_waits(db: &TestDatabase) {
     .await;
     disable(&db.store, &disabled).await;
     db.store
-        .delete_subscription(&here, deleted.id)
+        .delete_subscription(&Reach::all(&here), deleted.id, None, &act())
         .await
         .unwrap();
     assert_eq!(
@@ -143,7 +144,12 @@ async fn at_most_the_limit_is_cancelled_at_once(db: &TestDatabase) {
     let subscription = subscribe(&db.store, &["*"]).await;
     accept(&db.store, &events(700)).await;
     db.store
-        .delete_subscription(&WorkspaceId::default(), subscription.id)
+        .delete_subscription(
+            &Reach::all(&WorkspaceId::default()),
+            subscription.id,
+            None,
+            &act(),
+        )
         .await
         .unwrap();
     let mut steps = Vec::new();
@@ -165,7 +171,7 @@ async fn cancelling_keeps_attempts_and_their_number(db: &TestDatabase) {
         .remove(0);
     settle(&db.store, me, &tried, Verdict::Retry { delay: HOUR }).await;
     db.store
-        .delete_subscription(&here, subscription.id)
+        .delete_subscription(&Reach::all(&here), subscription.id, None, &act())
         .await
         .unwrap();
     assert_eq!(db.store.cancel_orphans(Duration::ZERO, 1).await.unwrap(), 1);

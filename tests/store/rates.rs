@@ -13,8 +13,9 @@ use forge_dispatch::domain::rate::{MINUTE, RateLimits, RateUsage, Window};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{Admitted, Store};
 
-use super::api_keys::{PLENTY, act, key_spec, make};
+use super::api_keys::{PLENTY, key_spec, make};
 use crate::harness::databases::{Kind, TestDatabase};
+use crate::harness::events::act;
 
 on_both_databases!(
     a_stranger_is_not_admitted_and_counts_for_nothing,

@@ -7,6 +7,7 @@ use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::attempt::{Attempt, ErrorClass, Trigger};
 use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, WorkspaceId};
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::subscription::SubscriptionStatus;
 use forge_dispatch::store::{
     AttemptRecord, LeasedDelivery, PageRequest, SettleOutcome, Settlement, Store,
@@ -357,7 +358,7 @@ async fn gone_disables_the_subscription_and_keeps_what_waits(db: &TestDatabase) 
     );
     let now = db
         .replica
-        .subscription(&here, gone.id)
+        .subscription(&Reach::all(&here), gone.id)
         .await
         .unwrap()
         .unwrap();
@@ -366,7 +367,7 @@ async fn gone_disables_the_subscription_and_keeps_what_waits(db: &TestDatabase) 
     assert_eq!(now.version, gone.version + 1);
     let untouched = db
         .store
-        .subscription(&here, other.id)
+        .subscription(&Reach::all(&here), other.id)
         .await
         .unwrap()
         .unwrap();
@@ -385,7 +386,7 @@ async fn gone_disables_the_subscription_and_keeps_what_waits(db: &TestDatabase) 
     settle(&db.store, me, refused_for_good, Verdict::Gone).await;
     let still = db
         .store
-        .subscription(&here, gone.id)
+        .subscription(&Reach::all(&here), gone.id)
         .await
         .unwrap()
         .unwrap();
@@ -405,7 +406,7 @@ async fn gone_under_a_lost_lease_disables_nothing(db: &TestDatabase) {
     );
     let subscription = db
         .store
-        .subscription(&WorkspaceId::default(), lost.target.id())
+        .subscription(&Reach::all(&WorkspaceId::default()), lost.target.id())
         .await
         .unwrap()
         .unwrap();

@@ -10,6 +10,7 @@ use chrono::DateTime;
 use forge_dispatch::clock::{Clock, ManualClock, SystemClock};
 use forge_dispatch::domain::delivery::Verdict;
 use forge_dispatch::domain::ids::WorkspaceId;
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::sqlite::SqliteStore;
 use forge_dispatch::store::vault::{MasterKey, Vault};
@@ -19,7 +20,7 @@ use super::fixture::{
     HOUR, accept, accept_leased, claim_all, claim_of, for_long, owner, record, settle, subscribe,
 };
 use crate::harness::databases::{Kind, TestDatabase};
-use crate::harness::events::{event, events};
+use crate::harness::events::{act, event, events};
 
 async fn open(path: &Path) -> forge_dispatch::store::Result<SqliteStore> {
     let key = MasterKey::parse("BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=").unwrap();
@@ -208,7 +209,7 @@ async fn a_deleted_subscription_is_swept_for_good_only_when_its_queue_is_empty()
         .await
         .remove(0);
     db.store
-        .delete_subscription(&here, subscription.id)
+        .delete_subscription(&Reach::all(&here), subscription.id, None, &act())
         .await
         .unwrap();
     clock.advance(HOUR);

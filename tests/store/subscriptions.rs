@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::retry::RetrySchedule;
 use forge_dispatch::domain::secret::SigningSecret;
 use forge_dispatch::domain::signature::{SigningKey, webhook_signature};
@@ -13,11 +14,15 @@ use forge_dispatch::domain::subscription::{
     BodyFormat, SubscriptionSpec, SubscriptionStatus, TargetUrl,
 };
 use forge_dispatch::entropy::Entropy;
-use forge_dispatch::store::{PageRequest, Rotation, Store, StoreError};
+use forge_dispatch::store::{PageRequest, Store, StoreError};
 
-use super::fixture::{HOUR, accept_leased, disable, for_long, owner, subscribe, subscribe_in};
+use super::fixture::{
+    HOUR, accept_leased, disable, for_long, owner, rotation, subscribe, subscribe_in,
+};
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::{events, registration, spec, spec_for_projects, workspace};
+use crate::harness::events::{
+    act, events, register, registration, spec, spec_for_projects, workspace,
+};
 
 on_both_databases!(
     a_subscription_is_given_back_as_it_was_registered,
@@ -66,26 +71,30 @@ async fn a_subscription_is_given_back_as_it_was_registered(db: &TestDatabase) {
             (1, created.updated_at)
         );
         assert!(created.created_at > before);
-        let found = db.replica.subscription(&here, created.id).await.unwrap();
+        let found = db
+            .replica
+            .subscription(&Reach::all(&here), created.id)
+            .await
+            .unwrap();
         assert_eq!(found, Some(created));
     }
 }
 
 async fn an_id_is_registered_once(db: &TestDatabase) {
     let new = registration(&WorkspaceId::default(), spec(&["*"]));
-    db.store.create_subscription(&new).await.unwrap();
-    let again = db.replica.create_subscription(&new).await;
+    register(&*db.store, &new).await.unwrap();
+    let again = register(&*db.replica, &new).await;
     assert!(matches!(again, Err(StoreError::AlreadyExists)), "{again:?}");
     // Nor is it by another tenant.
     let theirs = forge_dispatch::store::NewSubscription {
         id: new.id,
         ..registration(&workspace("ws_2"), spec(&["*"]))
     };
-    let again = db.store.create_subscription(&theirs).await;
+    let again = register(&*db.store, &theirs).await;
     assert!(matches!(again, Err(StoreError::AlreadyExists)), "{again:?}");
     let theirs = db
         .store
-        .subscription(&theirs.workspace, theirs.id)
+        .subscription(&Reach::all(&theirs.workspace), theirs.id)
         .await
         .unwrap();
     assert_eq!(theirs, None);
@@ -98,7 +107,7 @@ async fn a_change_takes_effect_and_grows_the_version(db: &TestDatabase) {
     let status = SubscriptionStatus::Disabled { reason };
     let updated = db
         .replica
-        .update_subscription(&here, created.id, 1, &rich(), &status)
+        .update_subscription(&Reach::all(&here), created.id, 1, &rich(), &status, &act())
         .await
         .unwrap()
         .unwrap();
@@ -109,18 +118,22 @@ async fn a_change_takes_effect_and_grows_the_version(db: &TestDatabase) {
     assert_eq!(updated.created_at, created.created_at);
     assert!(updated.updated_at >= created.updated_at);
     assert_eq!(
-        db.store.subscription(&here, created.id).await.unwrap(),
+        db.store
+            .subscription(&Reach::all(&here), created.id)
+            .await
+            .unwrap(),
         Some(updated)
     );
 
     let back = db
         .store
         .update_subscription(
-            &here,
+            &Reach::all(&here),
             created.id,
             2,
             &created.spec,
             &SubscriptionStatus::Active,
+            &act(),
         )
         .await
         .unwrap()
@@ -138,18 +151,19 @@ async fn a_change_from_an_old_version_is_refused(db: &TestDatabase) {
         let late = db
             .replica
             .update_subscription(
-                &created.workspace,
+                &Reach::all(&created.workspace),
                 created.id,
                 version,
                 &rich(),
                 &created.status,
+                &act(),
             )
             .await;
         assert!(matches!(late, Err(StoreError::Stale)), "{late:?}");
     }
     let now = db
         .store
-        .subscription(&created.workspace, created.id)
+        .subscription(&Reach::all(&created.workspace), created.id)
         .await
         .unwrap();
     assert_eq!(now, Some(changed));
@@ -157,11 +171,13 @@ async fn a_change_from_an_old_version_is_refused(db: &TestDatabase) {
 
 async fn two_changes_at_once_cannot_both_win(db: &TestDatabase) {
     let created = subscribe(&db.store, &["*"]).await;
-    let (here, id, status) = (&created.workspace, created.id, &created.status);
-    let spec = rich();
+    let (here, id, status) = (Reach::all(&created.workspace), created.id, &created.status);
+    let (spec, mine, theirs) = (rich(), act(), act());
     let (a, b) = tokio::join!(
-        db.store.update_subscription(here, id, 1, &spec, status),
-        db.replica.update_subscription(here, id, 1, &spec, status),
+        db.store
+            .update_subscription(&here, id, 1, &spec, status, &mine),
+        db.replica
+            .update_subscription(&here, id, 1, &spec, status, &theirs),
     );
     assert!(
         matches!(
@@ -177,23 +193,33 @@ async fn a_deleted_subscription_is_gone(db: &TestDatabase) {
     let created = subscribe(&db.store, &["*"]).await;
     assert!(
         db.store
-            .delete_subscription(&here, created.id)
+            .delete_subscription(&Reach::all(&here), created.id, None, &act())
             .await
             .unwrap()
     );
     assert!(
         !db.replica
-            .delete_subscription(&here, created.id)
+            .delete_subscription(&Reach::all(&here), created.id, None, &act())
             .await
             .unwrap()
     );
     assert_eq!(
-        db.replica.subscription(&here, created.id).await.unwrap(),
+        db.replica
+            .subscription(&Reach::all(&here), created.id)
+            .await
+            .unwrap(),
         None
     );
     let changed = db
         .store
-        .update_subscription(&here, created.id, created.version, &rich(), &created.status)
+        .update_subscription(
+            &Reach::all(&here),
+            created.id,
+            created.version,
+            &rich(),
+            &created.status,
+            &act(),
+        )
         .await
         .unwrap();
     assert_eq!(changed, None);
@@ -203,7 +229,7 @@ async fn a_deleted_subscription_is_gone(db: &TestDatabase) {
     };
     assert!(
         db.store
-            .subscriptions(&here, page)
+            .subscriptions(&Reach::all(&here), page)
             .await
             .unwrap()
             .items
@@ -211,8 +237,19 @@ async fn a_deleted_subscription_is_gone(db: &TestDatabase) {
     );
 
     let unknown: SubscriptionId = Entropy::system().id(SystemClock.now());
-    assert!(!db.store.delete_subscription(&here, unknown).await.unwrap());
-    assert_eq!(db.store.subscription(&here, unknown).await.unwrap(), None);
+    assert!(
+        !db.store
+            .delete_subscription(&Reach::all(&here), unknown, None, &act())
+            .await
+            .unwrap()
+    );
+    assert_eq!(
+        db.store
+            .subscription(&Reach::all(&here), unknown)
+            .await
+            .unwrap(),
+        None
+    );
 }
 
 async fn lists_are_newest_first_and_paged(db: &TestDatabase) {
@@ -223,7 +260,7 @@ async fn lists_are_newest_first_and_paged(db: &TestDatabase) {
         match number {
             2 => assert!(
                 db.store
-                    .delete_subscription(&here, created.id)
+                    .delete_subscription(&Reach::all(&here), created.id, None, &act())
                     .await
                     .unwrap()
             ),
@@ -238,7 +275,7 @@ async fn lists_are_newest_first_and_paged(db: &TestDatabase) {
         loop {
             let page = db
                 .replica
-                .subscriptions(&here, PageRequest { limit, after })
+                .subscriptions(&Reach::all(&here), PageRequest { limit, after })
                 .await
                 .unwrap();
             assert!(page.items.len() <= limit);
@@ -260,12 +297,15 @@ async fn another_workspace_sees_and_changes_nothing(db: &TestDatabase) {
         after: None,
     };
     assert_eq!(
-        db.store.subscription(&stranger, created.id).await.unwrap(),
+        db.store
+            .subscription(&Reach::all(&stranger), created.id)
+            .await
+            .unwrap(),
         None
     );
     assert!(
         db.store
-            .subscriptions(&stranger, page)
+            .subscriptions(&Reach::all(&stranger), page)
             .await
             .unwrap()
             .items
@@ -273,31 +313,29 @@ async fn another_workspace_sees_and_changes_nothing(db: &TestDatabase) {
     );
     let changed = db
         .store
-        .update_subscription(&stranger, created.id, 1, &rich(), &created.status)
+        .update_subscription(
+            &Reach::all(&stranger),
+            created.id,
+            1,
+            &rich(),
+            &created.status,
+            &act(),
+        )
         .await
         .unwrap();
     assert_eq!(changed, None);
     assert!(
         !db.store
-            .delete_subscription(&stranger, created.id)
+            .delete_subscription(&Reach::all(&stranger), created.id, None, &act())
             .await
             .unwrap()
     );
     let now = db
         .store
-        .subscription(&created.workspace, created.id)
+        .subscription(&Reach::all(&created.workspace), created.id)
         .await
         .unwrap();
     assert_eq!(now, Some(created));
-}
-
-fn rotation(overlap: Duration) -> Rotation {
-    let entropy = Entropy::system();
-    Rotation {
-        secret_id: entropy.id(SystemClock.now()),
-        secret: SigningSecret::generate(entropy.bytes()),
-        overlap,
-    }
 }
 
 /// What the next delivery would be signed with.
@@ -318,22 +356,32 @@ fn signature_of(secrets: &[&SigningSecret]) -> String {
 async fn a_new_secret_signs_at_once_and_the_old_one_for_the_overlap(db: &TestDatabase) {
     let here = WorkspaceId::default();
     let new = registration(&here, spec(&["*"]));
-    let created = db.store.create_subscription(&new).await.unwrap();
+    let created = register(&*db.store, &new).await.unwrap();
     assert_eq!(signature(&db.store).await, signature_of(&[&new.secret]));
 
     let second = rotation(HOUR);
-    let rotated = db.replica.rotate_secret(&here, created.id, &second).await;
+    let rotated = db
+        .replica
+        .rotate_secret(&Reach::all(&here), created.id, None, &second, &act())
+        .await;
     let rotated = rotated.unwrap().unwrap();
     assert_eq!((rotated.version, &rotated.spec), (2, &created.spec));
     assert!(rotated.updated_at >= created.updated_at);
-    let found = db.store.subscription(&here, created.id).await.unwrap();
+    let found = db
+        .store
+        .subscription(&Reach::all(&here), created.id)
+        .await
+        .unwrap();
     assert_eq!(found, Some(rotated));
     let both = signature_of(&[&second.secret, &new.secret]);
     assert_eq!(signature(&db.store).await, both, "newest first");
 
     // A shorter overlap ends what an earlier rotation promised; none ends it at once.
     let third = rotation(Duration::ZERO);
-    let rotated = db.store.rotate_secret(&here, created.id, &third).await;
+    let rotated = db
+        .store
+        .rotate_secret(&Reach::all(&here), created.id, None, &third, &act())
+        .await;
     assert_eq!(rotated.unwrap().unwrap().version, 3);
     assert_eq!(signature(&db.replica).await, signature_of(&[&third.secret]));
     assert_eq!(db.count("subscription_secret").await, 1, "no longer needed");
@@ -344,18 +392,33 @@ async fn a_rotation_elsewhere_is_none(db: &TestDatabase) {
     let created = subscribe(&db.store, &["*"]).await;
     let theirs = db
         .store
-        .rotate_secret(&workspace("ws_2"), created.id, &rotation(HOUR))
+        .rotate_secret(
+            &Reach::all(&workspace("ws_2")),
+            created.id,
+            None,
+            &rotation(HOUR),
+            &act(),
+        )
         .await
         .unwrap();
     assert_eq!(theirs, None);
     let unknown: SubscriptionId = Entropy::system().id(SystemClock.now());
     let nowhere = db
         .store
-        .rotate_secret(&created.workspace, unknown, &rotation(HOUR))
+        .rotate_secret(
+            &Reach::all(&created.workspace),
+            unknown,
+            None,
+            &rotation(HOUR),
+            &act(),
+        )
         .await
         .unwrap();
     assert_eq!(nowhere, None);
     assert_eq!(db.count("subscription_secret").await, 1);
-    let now = db.store.subscription(&created.workspace, created.id).await;
+    let now = db
+        .store
+        .subscription(&Reach::all(&created.workspace), created.id)
+        .await;
     assert_eq!(now.unwrap(), Some(created));
 }

@@ -26,7 +26,7 @@ use crate::domain::api_key::{ApiKey, ApiKeySpec, KeyLimits, Scope};
 use crate::domain::ids::ApiKeyId;
 use crate::domain::key_text::KeyText;
 use crate::domain::payload::timestamp;
-use crate::store::{Creation, NewApiKey};
+use crate::store::NewApiKey;
 
 /// The route of the creating call, for its idempotency keys.
 const CREATE: &str = "POST /v1/api-keys";
@@ -157,8 +157,11 @@ async fn create(
         digest: text.digest(),
     };
     let once = idempotency.once(caller.key(), CREATE, body.fingerprint);
-    let _ = once;
-    let made = Creation::Created(api.store().create_api_key(&new, &caller.act(&api)).await?);
+    let act = caller.act(&api);
+    let made = api
+        .store()
+        .create_api_key(&new, &act, once.as_ref())
+        .await?;
     let made = created(made)?;
     let answer = CreatedView {
         view: View::new(&made, now),

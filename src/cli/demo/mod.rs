@@ -14,8 +14,10 @@ use super::{CliError, Context};
 use crate::app::{App, AppError, Entrance, Surroundings};
 use crate::clock::pause;
 use crate::config::Config;
+use crate::domain::audit::Act;
 use crate::domain::delivery::DeliveryState;
 use crate::domain::ids::{OwnerId, SubscriptionId, WorkspaceId};
+use crate::domain::reach::Reach;
 use crate::domain::secret::SigningSecret;
 use crate::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
 use crate::shutdown::Shutdown;
@@ -124,7 +126,7 @@ async fn play(args: &DemoArgs, context: &Context) -> anyhow::Result<Option<Summa
     for id in subscriptions {
         stage
             .store
-            .delete_subscription(&stage.workspace, id)
+            .delete_subscription(&Reach::all(&stage.workspace), id, None, &stage.act())
             .await?;
     }
     behind.begin();
@@ -174,6 +176,12 @@ impl Stage {
             .saturating_sub(self.started)
     }
 
+    /// The circumstances of what the show sets up and takes down.
+    fn act(&self) -> Act {
+        let Surroundings { clock, entropy, .. } = &self.surroundings;
+        Act::on_command_line(entropy.id(clock.now()))
+    }
+
     async fn subscribe(&self) -> anyhow::Result<Vec<SubscriptionId>> {
         let mut ids = Vec::new();
         let now = self.surroundings.clock.now();
@@ -198,7 +206,11 @@ impl Stage {
                 secret_id: entropy.id(now),
                 secret,
             };
-            ids.push(self.store.create_subscription(&new).await?.id);
+            let created = self
+                .store
+                .create_subscription(&new, &self.act(), None)
+                .await?;
+            ids.push(created.created()?.id);
         }
         Ok(ids)
     }

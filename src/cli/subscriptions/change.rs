@@ -77,11 +77,12 @@ pub struct RotateArgs {
 }
 
 pub(super) async fn update(args: UpdateArgs, context: &Context) -> Result<(), CliError> {
-    let workspace = args.workspace.id()?;
+    let reach = args.workspace.reach()?;
     let id = parse::id("id", &args.id)?;
+    let act = context.act();
     let updated = context
         .with_store(async |store| {
-            let found = store.subscription(&workspace, id).await?;
+            let found = store.subscription(&reach, id).await?;
             let found = found.ok_or_else(|| missing(&args.id, &args.workspace))?;
             let (spec, status) = changed(&args, &found)?;
             if spec.url != found.spec.url {
@@ -90,7 +91,7 @@ pub(super) async fn update(args: UpdateArgs, context: &Context) -> Result<(), Cl
             // Somebody else's change in between is not overwritten: it is an error, and a second
             // try begins with what is there by then.
             let updated = store
-                .update_subscription(&workspace, id, found.version, &spec, &status)
+                .update_subscription(&reach, id, found.version, &spec, &status, &act)
                 .await?;
             updated.ok_or_else(|| missing(&args.id, &args.workspace))
         })
@@ -131,12 +132,13 @@ fn changed(
 }
 
 pub(super) async fn rotate_secret(args: RotateArgs, context: &Context) -> Result<(), CliError> {
-    let workspace = args.workspace.id()?;
+    let reach = args.workspace.reach()?;
     let id = parse::id("id", &args.id)?;
+    let act = context.act();
     let overlap = overlap(&args.overlap)?;
     let (rotated, secret) = context
         .with_store(async |store| {
-            let found = store.subscription(&workspace, id).await?;
+            let found = store.subscription(&reach, id).await?;
             let found = found.ok_or_else(|| missing(&args.id, &args.workspace))?;
             let secret = match &args.secret {
                 Some(text) => SigningSecret::bring(text, found.spec.format)?,
@@ -147,7 +149,9 @@ pub(super) async fn rotate_secret(args: RotateArgs, context: &Context) -> Result
                 secret: secret.clone(),
                 overlap,
             };
-            let rotated = store.rotate_secret(&workspace, id, &rotation).await?;
+            let rotated = store
+                .rotate_secret(&reach, id, None, &rotation, &act)
+                .await?;
             let rotated = rotated.ok_or_else(|| missing(&args.id, &args.workspace))?;
             Ok((rotated, secret))
         })

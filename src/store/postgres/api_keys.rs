@@ -10,14 +10,15 @@ use uuid::Uuid;
 
 use super::audit::tell;
 use super::errors::{from_sqlx, reading, retrying};
-use super::rows::{limit, optional_nonzero, parse};
+use super::idempotency::remember;
+use super::rows::{limit, optional_nonzero, parse, project_names};
 use super::{PostgresStore, Result, commit};
 use crate::domain::api_key::{ApiKey, ApiKeySpec, KeyLimits, Scope};
 use crate::domain::audit::{Act, Action};
-use crate::domain::ids::{ApiKeyId, ProjectId, WorkspaceId};
+use crate::domain::ids::{ApiKeyId, WorkspaceId};
 use crate::domain::key_text::KeyDigest;
 use crate::domain::rate::{RateLimits, RateUsage};
-use crate::store::{Admitted, ApiKeys, NewApiKey, Page, PageRequest};
+use crate::store::{Admitted, ApiKeys, Creation, Idempotency, NewApiKey, Page, PageRequest};
 
 /// The columns of [`ApiKeyRow`].
 macro_rules! api_key_columns {
@@ -30,8 +31,13 @@ pub(super) use api_key_columns;
 
 #[async_trait]
 impl ApiKeys for PostgresStore {
-    async fn create_api_key(&self, new: &NewApiKey, act: &Act) -> Result<ApiKey> {
-        retrying(|| self.create_key_once(new, act)).await
+    async fn create_api_key(
+        &self,
+        new: &NewApiKey,
+        act: &Act,
+        once: Option<&Idempotency>,
+    ) -> Result<Creation<ApiKey>> {
+        retrying(|| self.create_key_once(new, act, once)).await
     }
 
     async fn api_keys(
@@ -110,10 +116,19 @@ impl ApiKeys for PostgresStore {
 }
 
 impl PostgresStore {
-    async fn create_key_once(&self, new: &NewApiKey, act: &Act) -> Result<ApiKey> {
+    async fn create_key_once(
+        &self,
+        new: &NewApiKey,
+        act: &Act,
+        once: Option<&Idempotency>,
+    ) -> Result<Creation<ApiKey>> {
         let spec = &new.spec;
         let of = |limit: Option<NonZeroU32>| limit.map(|limit| i64::from(limit.get()));
         let mut tx = self.begin().await?;
+        let object = new.id.to_string();
+        if let Some(known) = remember(&mut tx, &new.workspace, once, &object).await? {
+            return Ok(known);
+        }
         let row: ApiKeyRow = sqlx::query_as(concat!(
             "-- postgres::api_keys::create_key_once
             insert into api_key (
@@ -141,7 +156,7 @@ impl PostgresStore {
         let created = row.into_key()?;
         tell(&mut tx, act.made(Action::KeyCreated, &created)).await?;
         commit(tx).await?;
-        Ok(created)
+        Ok(Creation::Created(created))
     }
 
     async fn revoke_once(
@@ -192,10 +207,6 @@ impl PostgresStore {
 
 fn scope_names(scopes: &BTreeSet<Scope>) -> Vec<&'static str> {
     scopes.iter().map(|scope| scope.as_str()).collect()
-}
-
-fn project_names(projects: &[ProjectId]) -> Vec<&str> {
-    projects.iter().map(ProjectId::as_str).collect()
 }
 
 #[derive(FromRow)]

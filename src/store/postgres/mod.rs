@@ -9,8 +9,10 @@
 //! - `events` and `arrivals`: accept.
 //! - `queue` and `depth`: due, claim, how much waits.
 //! - `settle` and `endings`: outcomes.
-//! - `subscriptions` and `targets`: registering them, and the exact copy of them in memory.
+//! - `subscriptions`, `changes` and `targets`: reading them, registering and changing them, and the
+//!   exact copy of them in memory.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
+//! - `idempotency`: creating calls that may be repeated.
 //! - `log`: what was and is delivered.
 //! - `notices`: telling other processes that there is work.
 //! - `errors` and `rows`: from the database's words to ours.
@@ -38,10 +40,12 @@ use crate::wake::Wake;
 mod api_keys;
 mod arrivals;
 mod audit;
+mod changes;
 mod depth;
 mod endings;
 mod errors;
 mod events;
+mod idempotency;
 mod log;
 mod notices;
 mod queue;

@@ -31,6 +31,11 @@ pub(super) fn limit(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+/// Projects as an array of their names.
+pub(super) fn project_names(projects: &[ProjectId]) -> Vec<&str> {
+    projects.iter().map(ProjectId::as_str).collect()
+}
+
 /// What a sealed secret is bound to, so that it opens in its own row only.
 pub(super) fn secret_context(id: SecretId) -> String {
     format!("subscription_secret/{id}")

@@ -8,10 +8,10 @@ use sqlx::PgTransaction;
 use sqlx::postgres::PgBindIterExt;
 use uuid::Uuid;
 
+use super::changes::disable_gone;
 use super::endings::{Ending, duration_ms, end, headers_text};
 use super::errors::from_sqlx;
 use super::rows::interval;
-use super::subscriptions::disable_gone;
 use super::{PostgresStore, Result, StoreError, commit};
 use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::delivery::Verdict;

@@ -138,7 +138,7 @@ impl PostgresStore {
 
     /// The opened signing keys of these subscriptions, newest first. This is a second look: one that
     /// was deleted since the first has none any more.
-    async fn live_keys(
+    pub(super) async fn live_keys(
         &self,
         connection: &mut PgConnection,
         subscriptions: &[Uuid],

@@ -9,6 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use super::SqliteStore;
 use super::audit::tell;
 use super::error::store_error;
+use super::idempotency::remember;
 use super::rows::{
     count, get, id, list, millis, optional_nonzero, optional_time, parsed, read_list, time,
 };
@@ -17,12 +18,25 @@ use crate::domain::audit::{Act, Action};
 use crate::domain::ids::{ApiKeyId, WorkspaceId};
 use crate::domain::key_text::KeyDigest;
 use crate::domain::rate::{RateLimits, RateUsage};
-use crate::store::{Admitted, ApiKeys, NewApiKey, Page, PageRequest, Result, StoreError};
+use crate::store::{
+    Admitted, ApiKeys, Creation, Idempotency, NewApiKey, Page, PageRequest, Result, StoreError,
+};
 
 #[async_trait]
 impl ApiKeys for SqliteStore {
-    async fn create_api_key(&self, new: &NewApiKey, act: &Act) -> Result<ApiKey> {
+    async fn create_api_key(
+        &self,
+        new: &NewApiKey,
+        act: &Act,
+        once: Option<&Idempotency>,
+    ) -> Result<Creation<ApiKey>> {
         let mut transaction = self.write().await?;
+        let now = self.clock.now();
+        let object = new.id.to_string();
+        let known = remember(&mut transaction, &new.workspace, once, &object, now).await?;
+        if let Some(known) = known {
+            return Ok(known);
+        }
         let created = ApiKey {
             id: new.id,
             workspace: new.workspace.clone(),
@@ -31,14 +45,14 @@ impl ApiKeys for SqliteStore {
                 ..new.spec.clone()
             },
             created_by: act.actor.to_string(),
-            created_at: self.clock.now(),
+            created_at: now,
             revoked_at: None,
             last_used_at: None,
         };
         insert(&mut transaction, &created, &new.digest).await?;
         tell(&mut transaction, act.made(Action::KeyCreated, &created)).await?;
         self.commit(transaction).await?;
-        Ok(created)
+        Ok(Creation::Created(created))
     }
 
     async fn api_keys(

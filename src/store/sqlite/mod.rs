@@ -3,8 +3,9 @@
 //! - `connection`: how the file is opened, written and kept short. `bulk`: statements that carry
 //!   many rows.
 //! - `events`: accept, `batch` by `batch`. `queue` and `settle`: the hot queue.
-//! - `subscriptions`, `log`: what clients read and change. `targets`: the cache's rows.
+//! - `subscriptions`, `changes`, `log`: what clients read and change. `targets`: the cache's rows.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
+//! - `idempotency`: creating calls that may be repeated.
 //! - `maintenance`: schema, key, readiness.
 //!
 //! Statements run on a thread of their own per connection, so each costs a hand-over there and
@@ -30,9 +31,11 @@ mod api_keys;
 mod audit;
 mod batch;
 mod bulk;
+mod changes;
 mod connection;
 mod error;
 mod events;
+mod idempotency;
 mod log;
 mod maintenance;
 mod queue;

@@ -7,9 +7,9 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::bulk::{self, Bulk};
+use super::changes::disable_gone;
 use super::error::store_error;
 use super::rows::{count, duration_millis, get, millis, unsigned};
-use super::subscriptions::disable_gone;
 use super::{Approach, SqliteStore};
 use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::delivery::Verdict;

@@ -1,35 +1,49 @@
-//! Subscriptions and their secrets.
+//! Subscriptions as clients see them. The statements that change them are in `changes`.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
+use super::audit::tell;
+use super::changes::{delete, end_secrets, insert, insert_secret, update};
 use super::error::store_error;
-use super::rows::{
-    count, duration_millis, get, id, list, millis, optional_nonzero, parsed, read_list, time,
-};
-use super::targets::{raise_generation, secret_context};
-use crate::domain::ids::{SecretId, SubscriptionId, WorkspaceId};
+use super::idempotency::remember;
+use super::rows::{count, get, id, list, optional_nonzero, parsed, read_list, time};
+use super::targets::{live_keys, secret_context};
+use crate::domain::audit::{Act, Action};
+use crate::domain::ids::SubscriptionId;
+use crate::domain::reach::Reach;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl};
+use crate::store::subscriptions::check_version;
+use crate::store::targets::Target;
 use crate::store::{
-    NewSubscription, Page, PageRequest, Result, Rotation, StoreError, Subscriptions,
+    Creation, Idempotency, NewSubscription, Page, PageRequest, Result, Rotation, StoreError,
+    Subscriptions,
 };
 
 #[async_trait]
 impl Subscriptions for SqliteStore {
-    async fn create_subscription(&self, new: &NewSubscription) -> Result<Subscription> {
+    async fn create_subscription(
+        &self,
+        new: &NewSubscription,
+        act: &Act,
+        once: Option<&Idempotency>,
+    ) -> Result<Creation<Subscription>> {
         let sealed = self.vault.seal(
             &secret_context(new.secret_id),
             new.secret.expose().as_bytes(),
         )?;
         let mut transaction = self.write().await?;
         let now = self.clock.now();
+        let object = new.id.to_string();
+        let known = remember(&mut transaction, &new.workspace, once, &object, now).await?;
+        if let Some(known) = known {
+            return Ok(known);
+        }
         let created = Subscription {
             id: new.id,
             workspace: new.workspace.clone(),
@@ -41,22 +55,24 @@ impl Subscriptions for SqliteStore {
         };
         insert(&mut transaction, &created).await?;
         insert_secret(&mut transaction, &created, new.secret_id, sealed, now).await?;
+        let entry = act.made(Action::SubscriptionCreated, &created);
+        tell(&mut transaction, entry).await?;
         self.commit(transaction).await?;
-        Ok(created)
+        Ok(Creation::Created(created))
     }
 
     async fn subscription(
         &self,
-        workspace: &WorkspaceId,
+        reach: &Reach,
         id: SubscriptionId,
     ) -> Result<Option<Subscription>> {
         let mut reader = self.readers.acquire().await.map_err(store_error)?;
-        find(&mut reader, workspace, id).await
+        find(&mut reader, reach, id).await
     }
 
     async fn subscriptions(
         &self,
-        workspace: &WorkspaceId,
+        reach: &Reach,
         page: PageRequest<SubscriptionId>,
     ) -> Result<Page<Subscription, SubscriptionId>> {
         let rows = sqlx::query(
@@ -64,11 +80,17 @@ impl Subscriptions for SqliteStore {
             select id, workspace, status, disabled_reason, version, url, description, event_types,
                 project_ids, format, max_concurrency, retry_schedule_ms, created_at, updated_at
             from subscription
-            where workspace = ?1 and status <> 'deleted' and (?2 is null or id < ?2)
+            where workspace = ?1 and status <> 'deleted'
+                and (?2 is null or (project_ids is not null and not exists (
+                    select 1 from json_each(project_ids) as own
+                    where own.value not in (select value from json_each(?2))
+                )))
+                and (?3 is null or id < ?3)
             order by id desc
-            limit ?3",
+            limit ?4",
         )
-        .bind(workspace.as_str())
+        .bind(reach.workspace.as_str())
+        .bind(reach.projects.as_ref().map(list).transpose()?)
         .bind(page.after.map(|id| id.uuid()))
         .bind(count(page.limit.saturating_add(1)))
         .fetch_all(&self.readers)
@@ -82,93 +104,95 @@ impl Subscriptions for SqliteStore {
         ))
     }
 
+    async fn target(&self, reach: &Reach, id: SubscriptionId) -> Result<Option<Target>> {
+        // One state for both: a subscription that is deleted in between keeps its secrets.
+        let mut transaction = self.read().await?;
+        let Some(subscription) = find(&mut transaction, reach, id).await? else {
+            return Ok(None);
+        };
+        let now = self.clock.now();
+        let keys = live_keys(&mut transaction, &subscription, &self.vault, now).await?;
+        Ok(Some(Target { subscription, keys }))
+    }
+
     async fn update_subscription(
         &self,
-        workspace: &WorkspaceId,
+        reach: &Reach,
         id: SubscriptionId,
         version: i64,
         spec: &SubscriptionSpec,
         status: &SubscriptionStatus,
+        act: &Act,
     ) -> Result<Option<Subscription>> {
         let mut transaction = self.write().await?;
-        let Some(found) = find(&mut transaction, workspace, id).await? else {
+        let Some(before) = find(&mut transaction, reach, id).await? else {
             return Ok(None);
         };
-        if found.version != version {
-            return Err(StoreError::Stale);
+        check_version(before.version, Some(version))?;
+        if (&before.spec, &before.status) == (spec, status) {
+            return Ok(Some(before));
         }
         let updated = Subscription {
             spec: spec.clone(),
             status: status.clone(),
-            version: version + 1,
+            version: before.version + 1,
             updated_at: self.clock.now(),
-            ..found
+            ..before.clone()
         };
         update(&mut transaction, &updated).await?;
+        let entry = act.changed(Action::SubscriptionUpdated, &before, &updated);
+        tell(&mut transaction, entry).await?;
         self.commit(transaction).await?;
         Ok(Some(updated))
     }
 
     async fn rotate_secret(
         &self,
-        workspace: &WorkspaceId,
+        reach: &Reach,
         id: SubscriptionId,
+        version: Option<i64>,
         rotation: &Rotation,
+        act: &Act,
     ) -> Result<Option<Subscription>> {
         let sealed = self.vault.seal(
             &secret_context(rotation.secret_id),
             rotation.secret.expose().as_bytes(),
         )?;
         let mut transaction = self.write().await?;
-        let Some(found) = find(&mut transaction, workspace, id).await? else {
+        let Some(before) = find(&mut transaction, reach, id).await? else {
             return Ok(None);
         };
+        check_version(before.version, version)?;
         let now = self.clock.now();
         let rotated = Subscription {
-            version: found.version + 1,
+            version: before.version + 1,
             updated_at: now,
-            ..found
+            ..before.clone()
         };
         update(&mut transaction, &rotated).await?;
         end_secrets(&mut transaction, &rotated, now, rotation.overlap).await?;
         insert_secret(&mut transaction, &rotated, rotation.secret_id, sealed, now).await?;
+        let entry = act.changed(Action::SecretRotated, &before, &rotated);
+        tell(&mut transaction, entry).await?;
         self.commit(transaction).await?;
         Ok(Some(rotated))
     }
 
     async fn delete_subscription(
         &self,
-        workspace: &WorkspaceId,
+        reach: &Reach,
         id: SubscriptionId,
+        version: Option<i64>,
+        act: &Act,
     ) -> Result<bool> {
         let mut transaction = self.write().await?;
-        if find(&mut transaction, workspace, id).await?.is_none() {
+        let Some(before) = find(&mut transaction, reach, id).await? else {
             return Ok(false);
-        }
-        let generation = raise_generation(&mut transaction).await?;
-        sqlx::query(
-            "-- sqlite::subscriptions::delete_subscription
-            update subscription
-            set status = 'deleted', disabled_reason = null, version = version + 1,
-                generation = ?3, updated_at = ?4, deleted_at = ?4
-            where workspace = ?1 and id = ?2",
-        )
-        .bind(workspace.as_str())
-        .bind(id.uuid())
-        .bind(generation)
-        .bind(millis(self.clock.now()))
-        .execute(&mut *transaction)
-        .await
-        .map_err(store_error)?;
-        sqlx::query(
-            "-- sqlite::subscriptions::delete_subscription
-            delete from subscription_secret where workspace = ?1 and subscription_id = ?2",
-        )
-        .bind(workspace.as_str())
-        .bind(id.uuid())
-        .execute(&mut *transaction)
-        .await
-        .map_err(store_error)?;
+        };
+        check_version(before.version, version)?;
+        delete(&mut transaction, &before, self.clock.now()).await?;
+        let entry = act.ended(Action::SubscriptionDeleted, &before);
+        tell(&mut transaction, entry).await?;
         self.commit(transaction).await?;
         Ok(true)
     }
@@ -176,7 +200,7 @@ impl Subscriptions for SqliteStore {
 
 async fn find(
     connection: &mut SqliteConnection,
-    workspace: &WorkspaceId,
+    reach: &Reach,
     id: SubscriptionId,
 ) -> Result<Option<Subscription>> {
     sqlx::query(
@@ -184,162 +208,21 @@ async fn find(
         select id, workspace, status, disabled_reason, version, url, description, event_types,
             project_ids, format, max_concurrency, retry_schedule_ms, created_at, updated_at
         from subscription
-        where workspace = ?1 and id = ?2 and status <> 'deleted'",
+        where workspace = ?1 and id = ?2 and status <> 'deleted'
+            and (?3 is null or (project_ids is not null and not exists (
+                select 1 from json_each(project_ids) as own
+                where own.value not in (select value from json_each(?3))
+            )))",
     )
-    .bind(workspace.as_str())
+    .bind(reach.workspace.as_str())
     .bind(id.uuid())
+    .bind(reach.projects.as_ref().map(list).transpose()?)
     .fetch_optional(connection)
     .await
     .map_err(store_error)?
     .as_ref()
     .map(from_row)
     .transpose()
-}
-
-async fn insert(transaction: &mut SqliteConnection, new: &Subscription) -> Result<()> {
-    let generation = raise_generation(transaction).await?;
-    sqlx::query(
-        "-- sqlite::subscriptions::insert
-        insert into subscription (id, workspace, status, version, generation, url, description,
-            event_types, project_ids, format, max_concurrency, retry_schedule_ms, created_at, updated_at)
-        values (?1, ?2, 'active', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)",
-    )
-    .bind(new.id.uuid())
-    .bind(new.workspace.as_str())
-    .bind(new.version)
-    .bind(generation)
-    .bind(new.spec.url.to_string())
-    .bind(&new.spec.description)
-    .bind(list(&new.spec.event_types)?)
-    .bind(new.spec.project_ids.as_ref().map(list).transpose()?)
-    .bind(new.spec.format.as_str())
-    .bind(new.spec.max_concurrency.map(NonZeroU32::get))
-    .bind(new.spec.retry_schedule.as_ref().map(schedule).transpose()?)
-    .bind(millis(new.created_at))
-    .execute(transaction)
-    .await
-    .map_err(store_error)?;
-    Ok(())
-}
-
-async fn update(transaction: &mut SqliteConnection, changed: &Subscription) -> Result<()> {
-    let generation = raise_generation(transaction).await?;
-    sqlx::query(
-        "-- sqlite::subscriptions::update
-        update subscription
-        set status = ?3, disabled_reason = ?4, version = ?5, generation = ?6, url = ?7,
-            description = ?8, event_types = ?9, project_ids = ?10, format = ?11,
-            max_concurrency = ?12, retry_schedule_ms = ?13, updated_at = ?14
-        where workspace = ?1 and id = ?2",
-    )
-    .bind(changed.workspace.as_str())
-    .bind(changed.id.uuid())
-    .bind(changed.status.as_str())
-    .bind(changed.status.reason())
-    .bind(changed.version)
-    .bind(generation)
-    .bind(changed.spec.url.to_string())
-    .bind(&changed.spec.description)
-    .bind(list(&changed.spec.event_types)?)
-    .bind(changed.spec.project_ids.as_ref().map(list).transpose()?)
-    .bind(changed.spec.format.as_str())
-    .bind(changed.spec.max_concurrency.map(NonZeroU32::get))
-    .bind(
-        changed
-            .spec
-            .retry_schedule
-            .as_ref()
-            .map(schedule)
-            .transpose()?,
-    )
-    .bind(millis(changed.updated_at))
-    .execute(transaction)
-    .await
-    .map_err(store_error)?;
-    Ok(())
-}
-
-async fn insert_secret(
-    transaction: &mut SqliteConnection,
-    subscription: &Subscription,
-    id: SecretId,
-    sealed: Vec<u8>,
-    now: DateTime<Utc>,
-) -> Result<()> {
-    sqlx::query(
-        "-- sqlite::subscriptions::insert_secret
-        insert into subscription_secret (id, workspace, subscription_id, sealed, created_at)
-        values (?1, ?2, ?3, ?4, ?5)",
-    )
-    .bind(id.uuid())
-    .bind(subscription.workspace.as_str())
-    .bind(subscription.id.uuid())
-    .bind(sealed)
-    .bind(millis(now))
-    .execute(transaction)
-    .await
-    .map_err(store_error)?;
-    Ok(())
-}
-
-/// Lets the secrets that there are sign until the end of an overlap, or of their own if that is
-/// earlier; removes those that sign no more.
-async fn end_secrets(
-    transaction: &mut SqliteConnection,
-    subscription: &Subscription,
-    now: DateTime<Utc>,
-    overlap: Duration,
-) -> Result<()> {
-    let end = millis(now).saturating_add(duration_millis(overlap));
-    sqlx::query(
-        "-- sqlite::subscriptions::end_secrets (overlap)
-        update subscription_secret
-        set expires_at = min(?3, coalesce(expires_at, ?3))
-        where workspace = ?1 and subscription_id = ?2",
-    )
-    .bind(subscription.workspace.as_str())
-    .bind(subscription.id.uuid())
-    .bind(end)
-    .execute(&mut *transaction)
-    .await
-    .map_err(store_error)?;
-    sqlx::query(
-        "-- sqlite::subscriptions::end_secrets (over)
-        delete from subscription_secret
-        where workspace = ?1 and subscription_id = ?2 and expires_at <= ?3",
-    )
-    .bind(subscription.workspace.as_str())
-    .bind(subscription.id.uuid())
-    .bind(millis(now))
-    .execute(transaction)
-    .await
-    .map_err(store_error)?;
-    Ok(())
-}
-
-/// Disables it because its receiver answered `410 Gone`; nothing happens to one that is not active.
-pub(super) async fn disable_gone(
-    transaction: &mut SqliteConnection,
-    workspace: &WorkspaceId,
-    id: SubscriptionId,
-    now: i64,
-) -> Result<()> {
-    let generation = raise_generation(transaction).await?;
-    sqlx::query(
-        "-- sqlite::subscriptions::disable_gone
-        update subscription
-        set status = 'disabled', disabled_reason = 'the receiver answered 410 Gone',
-            version = version + 1, generation = ?3, updated_at = ?4
-        where workspace = ?1 and id = ?2 and status = 'active'",
-    )
-    .bind(workspace.as_str())
-    .bind(id.uuid())
-    .bind(generation)
-    .bind(now)
-    .execute(transaction)
-    .await
-    .map_err(store_error)?;
-    Ok(())
 }
 
 /// A row of `subscription` that is not deleted.
@@ -369,16 +252,6 @@ pub(super) fn from_row(row: &SqliteRow) -> Result<Subscription> {
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
     })
-}
-
-fn schedule(schedule: &RetrySchedule) -> Result<String> {
-    let delays: Vec<i64> = schedule
-        .delays()
-        .iter()
-        .copied()
-        .map(duration_millis)
-        .collect();
-    list(&delays)
 }
 
 fn read_schedule(text: &str) -> Result<RetrySchedule> {

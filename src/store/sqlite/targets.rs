@@ -3,16 +3,18 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
+use chrono::{DateTime, Utc};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::error::store_error;
-use super::rows::{get, id, optional_time};
+use super::rows::{get, id, millis, optional_time};
 use super::subscriptions;
 use crate::domain::ids::{SecretId, SubscriptionId};
 use crate::domain::secret::SigningSecret;
 use crate::domain::signature::SigningKey;
+use crate::domain::subscription::Subscription;
 use crate::store::targets::{LiveKey, Target, TargetChange, Targets};
 use crate::store::vault::Vault;
 use crate::store::{Result, StoreError};
@@ -127,6 +129,33 @@ async fn keys_since(
         }
     }
     Ok(keys)
+}
+
+/// The keys that sign for one subscription at this instant, newest first.
+pub(super) async fn live_keys(
+    transaction: &mut SqliteConnection,
+    subscription: &Subscription,
+    vault: &Vault,
+    now: DateTime<Utc>,
+) -> Result<Vec<LiveKey>> {
+    let rows = sqlx::query(
+        "-- sqlite::targets::live_keys
+        select id, sealed, expires_at
+        from subscription_secret
+        where workspace = ?1 and subscription_id = ?2
+            and (expires_at is null or expires_at > ?3)
+        order by created_at desc, id desc",
+    )
+    .bind(subscription.workspace.as_str())
+    .bind(subscription.id.uuid())
+    .bind(millis(now))
+    .fetch_all(transaction)
+    .await
+    .map_err(store_error)?;
+    if rows.is_empty() {
+        return Err(StoreError::corrupt("no signing secret"));
+    }
+    rows.iter().map(|row| live_key(row, vault)).collect()
 }
 
 fn live_key(row: &SqliteRow, vault: &Vault) -> Result<LiveKey> {
