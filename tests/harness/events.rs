@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::event::Event;
 use forge_dispatch::domain::ids::{ProjectId, WorkspaceId};
 use forge_dispatch::domain::payload::Payload;
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::secret::SigningSecret;
 use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
 use forge_dispatch::entropy::Entropy;
@@ -90,7 +92,11 @@ impl EventBuilder {
 
     /// The event under a new id of ours.
     pub(crate) fn build(&self) -> Arc<Payload> {
-        let now = SystemClock.now();
+        self.build_at(SystemClock.now())
+    }
+
+    /// The same, come at this instant.
+    pub(crate) fn build_at(&self, now: DateTime<Utc>) -> Arc<Payload> {
         let id = Entropy::system().id(now);
         let event = Event::decode(self.text().as_bytes(), id, now).unwrap();
         Arc::new(Payload::new(event))
@@ -135,6 +141,15 @@ pub(crate) fn registration(workspace: &WorkspaceId, spec: SubscriptionSpec) -> N
         spec,
         secret_id: entropy.id(now),
         secret: SigningSecret::generate(entropy.bytes()),
+    }
+}
+
+/// The part of a workspace that is in these projects.
+pub(crate) fn reach(workspace: &WorkspaceId, projects: &[&str]) -> Reach {
+    let projects = projects.iter().map(|id| ProjectId::new(id).unwrap());
+    Reach {
+        projects: Some(projects.collect()),
+        ..Reach::all(workspace)
     }
 }
 

@@ -9,6 +9,7 @@ use forge_dispatch::domain::attempt::{Attempt, ErrorClass, Trigger};
 use forge_dispatch::domain::delivery::{DeliveryState, Lane, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, OwnerId, SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::payload::Payload;
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::intake::{Intake, NoDispatch, Permit};
@@ -223,7 +224,7 @@ pub(super) async fn settle(
 /// One delivery as clients of workspace `default` see it.
 pub(super) async fn record(store: &Arc<dyn Store>, id: DeliveryId) -> DeliveryRecord {
     store
-        .delivery(&WorkspaceId::default(), id)
+        .delivery(&Reach::all(&WorkspaceId::default()), id)
         .await
         .unwrap()
         .expect("the delivery is neither in the queue nor in history")
@@ -239,7 +240,11 @@ pub(super) async fn deliveries(
         after: None,
     };
     let page = store
-        .deliveries(workspace, DeliveryFilter::default(), everything)
+        .deliveries(
+            &Reach::all(workspace),
+            &DeliveryFilter::default(),
+            everything,
+        )
         .await
         .unwrap();
     assert_eq!(page.next, None);

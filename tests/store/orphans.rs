@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
 use forge_dispatch::domain::ids::WorkspaceId;
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::store::SettleOutcome;
 
 use super::fixture::{
@@ -180,7 +181,7 @@ async fn cancelling_keeps_attempts_and_their_number(db: &TestDatabase) {
     };
     assert_eq!(
         db.store
-            .attempts(&here, tried.id, page)
+            .attempts(&Reach::all(&here), tried.id, page)
             .await
             .unwrap()
             .items

@@ -16,6 +16,7 @@ use crate::clock::pause;
 use crate::config::Config;
 use crate::domain::delivery::DeliveryState;
 use crate::domain::ids::{OwnerId, SubscriptionId, WorkspaceId};
+use crate::domain::reach::Reach;
 use crate::domain::secret::SigningSecret;
 use crate::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
 use crate::shutdown::Shutdown;
@@ -269,8 +270,8 @@ impl Stage {
         let mut after = None;
         loop {
             let page = PageRequest { limit: 500, after };
-            let filter = DeliveryFilter::default();
-            let page = self.store.deliveries(&self.workspace, filter, page).await?;
+            let (reach, filter) = (Reach::all(&self.workspace), DeliveryFilter::default());
+            let page = self.store.deliveries(&reach, &filter, page).await?;
             for delivery in &page.items {
                 summary.deliveries += 1;
                 summary.attempts += u64::from(delivery.attempts);

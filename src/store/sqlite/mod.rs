@@ -3,7 +3,7 @@
 //! - `connection`: how the file is opened, written and kept short. `bulk`: statements that carry
 //!   many rows.
 //! - `events`: accept, `batch` by `batch`. `queue` and `settle`: the hot queue.
-//! - `subscriptions`, `log`: what clients read and change. `targets`: the cache's rows.
+//! - `subscriptions`, `log`, `stats` and `projects`: what clients read and change. `targets`: the cache's rows.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
 //! - `maintenance`: schema, key, readiness.
 //!
@@ -22,6 +22,7 @@ use sqlx::SqlitePool;
 use tokio_util::sync::CancellationToken;
 
 use super::Result;
+use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
 use crate::clock::Clock;
@@ -35,9 +36,11 @@ mod error;
 mod events;
 mod log;
 mod maintenance;
+mod projects;
 mod queue;
 mod rows;
 mod settle;
+mod stats;
 mod subscriptions;
 mod targets;
 mod usage;
@@ -66,6 +69,7 @@ pub struct SqliteStore {
     readers: SqlitePool,
     wal: Wal,
     targets: Mutex<Arc<Targets>>,
+    known_projects: KnownProjects,
     usage: Usage,
     vault: Vault,
     clock: Arc<dyn Clock>,
@@ -88,6 +92,7 @@ impl SqliteStore {
             readers,
             wal: Wal::of(path),
             targets: Mutex::default(),
+            known_projects: KnownProjects::default(),
             usage: Usage::default(),
             vault,
             clock,
