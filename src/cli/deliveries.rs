@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -9,9 +10,11 @@ use super::output::{List, fields, or_dash, table};
 use super::parse::{self, PageArgs, WorkspaceArgs};
 use super::{CliError, Context};
 use crate::domain::attempt::ErrorClass;
-use crate::domain::ids::{self, DeliveryId, WorkspaceId};
+use crate::domain::ids::DeliveryId;
 use crate::domain::payload::timestamp;
-use crate::store::{AttemptRecord, DeliveryFilter, DeliveryRecord, PageRequest, Store};
+use crate::domain::reach::Reach;
+use crate::domain::subscription::FieldError;
+use crate::store::{AttemptRecord, DeliveryFilter, DeliveryRecord, Page, PageRequest, Store};
 
 /// How many attempts are read at once: a schedule's worth.
 const ATTEMPTS_PAGE: usize = 100;
@@ -31,6 +34,26 @@ pub struct ListArgs {
     /// Only those of this subscription.
     #[arg(long, value_name = "ID")]
     subscription: Option<String>,
+
+    /// Only those of this event.
+    #[arg(long, value_name = "ID")]
+    event: Option<String>,
+
+    /// Only those of events of this type (`edition.submitted`).
+    #[arg(long = "type", value_name = "TYPE")]
+    event_type: Option<String>,
+
+    /// Only those of events about this edition.
+    #[arg(long, value_name = "ID")]
+    edition: Option<String>,
+
+    /// Only those made then or later: a time of RFC 3339, or how long ago (`2h`, `7d`).
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+
+    /// Only those made before then.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
 
     /// Only those in this state: `pending`, `in_flight`, `succeeded`, `failed` or `cancelled`.
     #[arg(long)]
@@ -59,6 +82,8 @@ struct View {
     id: String,
     event_id: String,
     event_type: String,
+    project_id: Option<String>,
+    edition_id: Option<String>,
     subscription_id: String,
     state: &'static str,
     attempts: u32,
@@ -96,18 +121,11 @@ pub async fn run(command: DeliveriesCommand, context: &Context) -> Result<(), Cl
 }
 
 async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
-    let workspace = args.workspace.id()?;
+    let reach = Reach::all(&args.workspace.id()?);
     let request = args.page.request()?;
-    let subscription = args.subscription.as_deref();
-    let state = args.state.as_deref();
-    let filter = DeliveryFilter {
-        subscription: subscription
-            .map(|text| parse::id("subscription", text))
-            .transpose()?,
-        state: state.map(|text| parse::value("state", text)).transpose()?,
-    };
+    let filter = args.filter(context.clock.now())?;
     let page = context
-        .with_store(async |store| Ok(store.deliveries(&workspace, filter, request).await?))
+        .with_store(async |store| search(store, &reach, &filter, request).await)
         .await?;
     let list = List::new(&page, View::new);
     context.output.print(&list, |list| {
@@ -116,15 +134,63 @@ async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
     })
 }
 
+impl ListArgs {
+    fn filter(&self, now: DateTime<Utc>) -> Result<DeliveryFilter, FieldError> {
+        fn read<T>(
+            argument: Option<&String>,
+            read: impl Fn(&str) -> Result<T, FieldError>,
+        ) -> Result<Option<T>, FieldError> {
+            argument.map(|text| read(text)).transpose()
+        }
+        Ok(DeliveryFilter {
+            subscription: read(self.subscription.as_ref(), |text| {
+                parse::id("subscription", text)
+            })?,
+            event: read(self.event.as_ref(), |text| parse::id("event", text))?,
+            event_type: read(self.event_type.as_ref(), parse::event_type)?,
+            edition: read(self.edition.as_ref(), |text| parse::value("edition", text))?,
+            state: read(self.state.as_ref(), |text| parse::value("state", text))?,
+            since: read(self.since.as_ref(), |text| parse::time("since", text, now))?,
+            until: read(self.until.as_ref(), |text| parse::time("until", text, now))?,
+        })
+    }
+}
+
+/// A full page, or all that there is: the store looks at so many deliveries a call and no more, and
+/// whoever waits at a terminal wants an answer and not a hint where to go on.
+async fn search(
+    store: &dyn Store,
+    reach: &Reach,
+    filter: &DeliveryFilter,
+    request: PageRequest<DeliveryId>,
+) -> Result<Page<DeliveryRecord, DeliveryId>, CliError> {
+    let mut found = Page {
+        items: Vec::new(),
+        next: request.after,
+    };
+    loop {
+        let rest = PageRequest {
+            limit: request.limit - found.items.len(),
+            after: found.next,
+        };
+        let page = store.deliveries(reach, filter, rest).await?;
+        found.items.extend(page.items);
+        found.next = page.next;
+        if found.next.is_none() || found.items.len() >= request.limit {
+            return Ok(found);
+        }
+    }
+}
+
 async fn show(args: ShowArgs, context: &Context) -> Result<(), CliError> {
-    let workspace = args.workspace.id()?;
+    let reach = Reach::all(&args.workspace.id()?);
     let id = parse::id("id", &args.id)?;
     let found = context
         .with_store(async |store| {
-            let Some(delivery) = store.delivery(&workspace, id).await? else {
+            let Some(delivery) = store.delivery(&reach, id).await? else {
                 return Ok(None);
             };
-            Ok(Some((delivery, attempts(store, &workspace, id).await?)))
+            Ok(Some((delivery, attempts(store, &reach, id).await?)))
         })
         .await?;
     let Some((delivery, attempts)) = found else {
@@ -140,7 +206,7 @@ async fn show(args: ShowArgs, context: &Context) -> Result<(), CliError> {
 /// All attempts, oldest first: a schedule bounds how many there are.
 async fn attempts(
     store: &dyn Store,
-    workspace: &WorkspaceId,
+    reach: &Reach,
     id: DeliveryId,
 ) -> Result<Vec<AttemptRecord>, CliError> {
     let mut all = Vec::new();
@@ -150,7 +216,7 @@ async fn attempts(
             limit: ATTEMPTS_PAGE,
             after,
         };
-        let page = store.attempts(workspace, id, request).await?;
+        let page = store.attempts(reach, id, request).await?;
         all.extend(page.items);
         match page.next {
             Some(next) => after = Some(next),
@@ -165,10 +231,12 @@ impl View {
             id: record.id.to_string(),
             event_id: record.event_id.to_string(),
             event_type: record.event_type.to_string(),
+            project_id: record.project.as_ref().map(ToString::to_string),
+            edition_id: record.edition.as_ref().map(ToString::to_string),
             subscription_id: record.subscription_id.to_string(),
             state: record.state.as_str(),
             attempts: record.attempts,
-            created_at: timestamp(ids::created_at(record.id.uuid())),
+            created_at: timestamp(record.created_at),
             due_at: record.due_at.map(timestamp),
             settled_at: record.settled_at.map(timestamp),
         }
@@ -245,6 +313,8 @@ impl Detail {
             ("id", delivery.id.clone()),
             ("event", delivery.event_id.clone()),
             ("type", delivery.event_type.clone()),
+            ("project", or_dash(delivery.project_id.as_ref())),
+            ("edition", or_dash(delivery.edition_id.as_ref())),
             ("subscription", delivery.subscription_id.clone()),
             ("state", delivery.state.to_owned()),
             ("attempts", delivery.attempts.to_string()),

@@ -3,9 +3,11 @@
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
+use chrono::{DateTime, Utc};
 use clap::Args;
 use type_safe_id::{StaticType, TypeSafeId};
 
+use crate::domain::filter::EventType;
 use crate::domain::ids::{ProjectId, WorkspaceId};
 use crate::domain::reach::Reach;
 use crate::domain::subscription::FieldError;
@@ -24,6 +26,29 @@ pub fn project_ids(texts: &[String]) -> Result<Option<Vec<ProjectId>>, FieldErro
         .map(|text| value("project_ids", text))
         .collect::<Result<Vec<_>, _>>()?;
     Ok((!projects.is_empty()).then_some(projects))
+}
+
+/// Reads one event type: no filter over them.
+pub fn event_type(text: &str) -> Result<EventType, FieldError> {
+    EventType::new(text).map_err(|error| FieldError::new("type", format!("`{text}` {error}")))
+}
+
+/// Reads an instant: a time of RFC 3339, or how long ago.
+pub fn time(
+    field: &'static str,
+    text: &str,
+    now: DateTime<Utc>,
+) -> Result<DateTime<Utc>, FieldError> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(time.to_utc());
+    }
+    let ago = humantime::parse_duration(text).ok();
+    ago.and_then(|ago| chrono::Duration::from_std(ago).ok())
+        .and_then(|ago| now.checked_sub_signed(ago))
+        .ok_or_else(|| {
+            let rule = "is no time; write it as `2026-05-01T09:00:00Z`, or how long ago: `2h`";
+            FieldError::new(field, format!("`{text}` {rule}"))
+        })
 }
 
 /// Reads an id of ours.

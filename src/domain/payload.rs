@@ -135,7 +135,7 @@ impl Payload {
 
     /// The event's `data` as it was written, key order and number spelling kept; `null` where it has
     /// none.
-    fn data(&self) -> &str {
+    pub fn data(&self) -> &str {
         let place = self.reading().data.clone();
         place
             .and_then(|place| self.event.envelope.get(place))

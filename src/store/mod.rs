@@ -6,6 +6,8 @@
 //!
 //! - `identity`: what events and deliveries are known by.
 //! - [`intake`]: what a writer of events must know of the dispatcher (rooms, hand-over).
+//! - [`log`] (`search`) and [`stats`]: what came, what was and is delivered, and how it went.
+//! - [`projects`]: which projects are known.
 //! - [`access`]: API keys and the audit log.
 //! - [`subscriptions`]: registering and changing subscriptions.
 //! - [`idempotency`]: creating calls that may be repeated.
@@ -19,12 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use secrecy::SecretBox;
 
 use crate::domain::attempt::Attempt;
-use crate::domain::delivery::{DeliveryState, Lane, Verdict};
-use crate::domain::filter::EventType;
+use crate::domain::delivery::{Lane, Verdict};
 use crate::domain::ids::{DeliveryId, EventId, OwnerId, SubscriptionId, WorkspaceId};
 use crate::domain::payload::Payload;
 use crate::wake::Wake;
@@ -34,9 +34,13 @@ pub mod error;
 pub mod idempotency;
 mod identity;
 pub mod intake;
+pub mod log;
 pub mod open;
 pub mod postgres;
+pub mod projects;
+mod search;
 pub mod sqlite;
+pub mod stats;
 pub mod subscriptions;
 pub mod targets;
 pub mod vault;
@@ -45,7 +49,13 @@ pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
 pub use error::StoreError;
 pub use idempotency::{Creation, Idempotency};
 use intake::{Intake, Permit};
+pub use log::{
+    AttemptRecord, DeliveryFilter, DeliveryLog, DeliveryRecord, EventLog, EventRecord,
+    MAX_LOOKED_AT,
+};
 pub use open::open;
+pub use projects::{ProjectRecord, Projects};
+pub use stats::{Stats, SubscriptionStats, Tally};
 pub use subscriptions::{NewSubscription, Rotation, Subscriptions};
 use targets::Target;
 
@@ -58,7 +68,17 @@ pub const MAX_FAN_OUT_ROWS: usize = 5_000;
 
 /// Everything that is kept.
 pub trait Store:
-    EventStore + DeliveryQueue + Subscriptions + DeliveryLog + ApiKeys + Audit + Maintenance + Debug
+    EventStore
+    + DeliveryQueue
+    + Subscriptions
+    + EventLog
+    + DeliveryLog
+    + Stats
+    + Projects
+    + ApiKeys
+    + Audit
+    + Maintenance
+    + Debug
 {
 }
 
@@ -66,7 +86,10 @@ impl<T> Store for T where
     T: EventStore
         + DeliveryQueue
         + Subscriptions
+        + EventLog
         + DeliveryLog
+        + Stats
+        + Projects
         + ApiKeys
         + Audit
         + Maintenance
@@ -134,7 +157,7 @@ pub trait EventStore: Send + Sync {
     /// Keeps a batch of events, in one transaction: dedupe on (`source`, `id`), for each new event
     /// the event itself, its feed position and one delivery for each active subscription that it
     /// matches. Deliveries that `intake` admits are born leased to `leasing.owner`; the others wait
-    /// as `pending`.
+    /// as `pending`. A project that an event is the first of becomes known with it.
     ///
     /// A second event of the same identity inside the batch is a duplicate of the first. Coming
     /// again with the same ids after an ambiguous failure is safe: an event that was committed
@@ -278,7 +301,8 @@ pub struct PageRequest<Key> {
 pub struct Page<Item, Key> {
     /// The items, in the list's order.
     pub items: Vec<Item>,
-    /// Pass as `after` to go on; `None` on the last page.
+    /// Pass as `after` to go on; `None` on the last page. Only this tells the end: a list whose
+    /// filters no index serves may answer with fewer than were asked for, and go on.
     pub next: Option<Key>,
 }
 
@@ -290,74 +314,18 @@ impl<Item, Key> Page<Item, Key> {
         let next = if more { items.last().map(key) } else { None };
         Self { items, next }
     }
-}
 
-/// A delivery as clients see it: the union of the queue and the history.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DeliveryRecord {
-    /// Its id.
-    pub id: DeliveryId,
-    /// The event.
-    pub event_id: EventId,
-    /// The event's type.
-    pub event_type: EventType,
-    /// Where it goes.
-    pub subscription_id: SubscriptionId,
-    /// Where it stands.
-    pub state: DeliveryState,
-    /// Attempts settled so far.
-    pub attempts: u32,
-    /// When it is due, while it is pending.
-    pub due_at: Option<DateTime<Utc>>,
-    /// When it reached its final state.
-    pub settled_at: Option<DateTime<Utc>>,
-}
-
-/// An attempt as it is kept.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AttemptRecord {
-    /// The lease token it was made under; with the delivery's id it identifies the attempt.
-    pub epoch: i32,
-    /// What it met.
-    pub attempt: Attempt,
-    /// Whether its lease was another's when it was settled: it counted for nothing.
-    pub lease_lost: bool,
-}
-
-/// Which deliveries a list shows.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DeliveryFilter {
-    /// Of this subscription only.
-    pub subscription: Option<SubscriptionId>,
-    /// In this state only.
-    pub state: Option<DeliveryState>,
-}
-
-/// Reading what was and is delivered. Every method sees one workspace only.
-#[async_trait]
-pub trait DeliveryLog: Send + Sync {
-    /// Deliveries, newest first.
-    async fn deliveries(
-        &self,
-        workspace: &WorkspaceId,
-        filter: DeliveryFilter,
-        page: PageRequest<DeliveryId>,
-    ) -> Result<Page<DeliveryRecord, DeliveryId>>;
-
-    /// One delivery.
-    async fn delivery(
-        &self,
-        workspace: &WorkspaceId,
-        id: DeliveryId,
-    ) -> Result<Option<DeliveryRecord>>;
-
-    /// The attempts of a delivery, oldest first; the key is the epoch.
-    async fn attempts(
-        &self,
-        workspace: &WorkspaceId,
-        id: DeliveryId,
-        page: PageRequest<i32>,
-    ) -> Result<Page<AttemptRecord, i32>>;
+    /// The same of a search that looked no further than `edge`; `None` where it came to the end.
+    pub(crate) fn of_search(
+        items: Vec<Item>,
+        limit: usize,
+        edge: Option<Key>,
+        key: impl Fn(&Item) -> Key,
+    ) -> Self {
+        let page = Self::of(items, limit, key);
+        let next = page.next.or(edge);
+        Self { next, ..page }
+    }
 }
 
 /// Keeping house.

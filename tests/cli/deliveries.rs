@@ -91,6 +91,18 @@ fn deliveries_are_listed_newest_first_and_filtered() {
     assert_eq!(count(&["--state", "pending"]), 3);
     assert_eq!(count(&["--state", "failed"]), 0);
     assert_eq!(count(&["--workspace", "ws_1"]), 0);
+    assert_eq!(count(&["--type", "output.lost"]), 1);
+    assert_eq!(count(&["--type", "output"]), 0);
+    assert_eq!(count(&["--edition", "ed_1"]), 0);
+    assert_eq!(
+        count(&["--since", "1h", "--until", "2100-01-01T00:00:00Z"]),
+        3
+    );
+    assert_eq!(count(&["--since", "2100-01-01T00:00:00+01:00"]), 0);
+    assert_eq!(count(&["--until", "1h"]), 0);
+    let newest = home.json(&["deliveries", "list", "--limit", "1"]);
+    let newest = text(&newest["data"][0]["event_id"]);
+    assert_eq!(count(&["--event", &newest]), 1);
     let first = home.json(&["deliveries", "list", "--limit", "2"]);
     let cursor = text(&first["next_cursor"]);
     assert_eq!(count(&["--after", &cursor]), 1);
@@ -109,6 +121,8 @@ async fn a_delivery_is_shown_with_its_attempts() {
     id  dlv_ID
     event  evt_ID
     type  a.b
+    project  -
+    edition  -
     subscription  sub_ID
     state  pending
     attempts  1
@@ -155,6 +169,26 @@ fn a_wrong_value_is_told_with_its_field_and_a_missing_delivery_is_code_3() {
         (
             &["list", "--subscription", "x"],
             "error: subscription: `x` is no id of the form sub_…",
+        ),
+        (
+            &["list", "--event", "x"],
+            "error: event: `x` is no id of the form evt_…",
+        ),
+        (
+            &["list", "--type", "edition.*"],
+            "error: type: `edition.*` must be dot-separated segments",
+        ),
+        (
+            &["list", "--edition", ""],
+            "error: edition: `` must not be empty",
+        ),
+        (
+            &["list", "--since", "yesterday"],
+            "error: since: `yesterday` is no time; write it as",
+        ),
+        (
+            &["list", "--until", "99999999y"],
+            "error: until: `99999999y` is no time",
         ),
         (
             &["list", "--after", "sub_1"],

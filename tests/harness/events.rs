@@ -4,11 +4,13 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::audit::Act;
 use forge_dispatch::domain::event::Event;
 use forge_dispatch::domain::ids::{ProjectId, WorkspaceId};
 use forge_dispatch::domain::payload::Payload;
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::secret::SigningSecret;
 use forge_dispatch::domain::subscription::{BodyFormat, Subscription, SubscriptionSpec, TargetUrl};
 use forge_dispatch::entropy::Entropy;
@@ -91,7 +93,11 @@ impl EventBuilder {
 
     /// The event under a new id of ours.
     pub(crate) fn build(&self) -> Arc<Payload> {
-        let now = SystemClock.now();
+        self.build_at(SystemClock.now())
+    }
+
+    /// The same, come at this instant.
+    pub(crate) fn build_at(&self, now: DateTime<Utc>) -> Arc<Payload> {
         let id = Entropy::system().id(now);
         let event = Event::decode(self.text().as_bytes(), id, now).unwrap();
         Arc::new(Payload::new(event))
@@ -156,6 +162,15 @@ pub(crate) async fn register_as(
 /// The circumstances of a change by somebody at the command line.
 pub(crate) fn act() -> Act {
     Act::on_command_line(Entropy::system().id(SystemClock.now()))
+}
+
+/// The part of a workspace that is in these projects.
+pub(crate) fn reach(workspace: &WorkspaceId, projects: &[&str]) -> Reach {
+    let projects = projects.iter().map(|id| ProjectId::new(id).unwrap());
+    Reach {
+        projects: Some(projects.collect()),
+        ..Reach::all(workspace)
+    }
 }
 
 /// A workspace by name.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::delivery::DeliveryState;
 use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::secret::SigningSecret;
 use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
 use forge_dispatch::entropy::Entropy;
@@ -260,12 +261,13 @@ impl Flow {
             depth.pending + depth.in_flight == 0
         })
         .await;
+        let reach = Reach::all(&self.workspace());
         let mut pairs = BTreeSet::new();
         let (mut listed, mut attempts, mut after) = (0, 0, None);
         loop {
             let request = PageRequest { limit: 500, after };
             let page = store
-                .deliveries(&self.workspace(), DeliveryFilter::default(), request)
+                .deliveries(&reach, &DeliveryFilter::default(), request)
                 .await
                 .expect("the log is read");
             for delivery in &page.items {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::delivery::DeliveryState;
 use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::secret::SigningSecret;
 use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
 use forge_dispatch::entropy::Entropy;
@@ -109,14 +110,14 @@ pub(crate) async fn deliveries(
 ) -> Vec<DeliveryRecord> {
     let filter = DeliveryFilter {
         subscription: Some(subscription),
-        state: None,
+        ..DeliveryFilter::default()
     };
     let mut all = Vec::new();
     let mut after = None;
     loop {
         let page = PageRequest { limit: 500, after };
         let page = store
-            .deliveries(&WorkspaceId::default(), filter, page)
+            .deliveries(&everything(), &filter, page)
             .await
             .expect("the log is read");
         all.extend(page.items);
@@ -127,6 +128,10 @@ pub(crate) async fn deliveries(
     }
 }
 
+fn everything() -> Reach {
+    Reach::all(&WorkspaceId::default())
+}
+
 /// The attempts of a delivery, oldest first.
 pub(crate) async fn attempts(store: &dyn Store, delivery: &DeliveryRecord) -> Vec<AttemptRecord> {
     let page = PageRequest {
@@ -134,7 +139,7 @@ pub(crate) async fn attempts(store: &dyn Store, delivery: &DeliveryRecord) -> Ve
         after: None,
     };
     store
-        .attempts(&WorkspaceId::default(), delivery.id, page)
+        .attempts(&everything(), delivery.id, page)
         .await
         .expect("the attempts are read")
         .items

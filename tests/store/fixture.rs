@@ -235,7 +235,7 @@ pub(super) async fn settle(
 /// One delivery as clients of workspace `default` see it.
 pub(super) async fn record(store: &Arc<dyn Store>, id: DeliveryId) -> DeliveryRecord {
     store
-        .delivery(&WorkspaceId::default(), id)
+        .delivery(&Reach::all(&WorkspaceId::default()), id)
         .await
         .unwrap()
         .expect("the delivery is neither in the queue nor in history")
@@ -251,7 +251,11 @@ pub(super) async fn deliveries(
         after: None,
     };
     let page = store
-        .deliveries(workspace, DeliveryFilter::default(), everything)
+        .deliveries(
+            &Reach::all(workspace),
+            &DeliveryFilter::default(),
+            everything,
+        )
         .await
         .unwrap();
     assert_eq!(page.next, None);

@@ -46,15 +46,21 @@ async fn one_of_each(db: &TestDatabase) {
     }
 }
 
-async fn pages(db: &TestDatabase, filter: DeliveryFilter, limit: usize) -> Vec<DeliveryRecord> {
+async fn pages(db: &TestDatabase, filter: &DeliveryFilter, limit: usize) -> Vec<DeliveryRecord> {
+    pages_in(db, &Reach::all(&WorkspaceId::default()), filter, limit).await
+}
+
+/// All that a search finds, page by page.
+pub(super) async fn pages_in(
+    db: &TestDatabase,
+    reach: &Reach,
+    filter: &DeliveryFilter,
+    limit: usize,
+) -> Vec<DeliveryRecord> {
     let (mut found, mut after): (Vec<_>, Option<DeliveryId>) = (Vec::new(), None);
     loop {
         let request = PageRequest { limit, after };
-        let page = db
-            .replica
-            .deliveries(&WorkspaceId::default(), filter, request)
-            .await
-            .unwrap();
+        let page = db.replica.deliveries(reach, filter, request).await.unwrap();
         assert!(page.items.len() <= limit);
         assert!(page.next.is_none() || page.items.len() == limit);
         found.extend(page.items);
@@ -72,7 +78,7 @@ async fn deliveries_are_listed_newest_first_in_pages(db: &TestDatabase) {
     assert!(all.is_sorted_by(|a, b| a.id > b.id));
     for limit in [1, 2, 3, 5, 11, 12, 13] {
         assert_eq!(
-            pages(db, DeliveryFilter::default(), limit).await,
+            pages(db, &DeliveryFilter::default(), limit).await,
             all,
             "{limit} a page"
         );
@@ -80,7 +86,7 @@ async fn deliveries_are_listed_newest_first_in_pages(db: &TestDatabase) {
     for record in &all {
         let alone = db
             .store
-            .delivery(&WorkspaceId::default(), record.id)
+            .delivery(&Reach::all(&WorkspaceId::default()), record.id)
             .await
             .unwrap();
         assert_eq!(alone.as_ref(), Some(record));
@@ -106,8 +112,9 @@ async fn filters_leave_out_what_they_should(db: &TestDatabase) {
             let filter = DeliveryFilter {
                 subscription,
                 state,
+                ..DeliveryFilter::default()
             };
-            assert_eq!(pages(db, filter, 2).await, expected, "{filter:?}");
+            assert_eq!(pages(db, &filter, 2).await, expected, "{filter:?}");
             if subscription.is_none() {
                 assert!(!expected.is_empty(), "{state:?} is there to be found");
             }
@@ -139,7 +146,7 @@ async fn attempts_are_paged_oldest_first(db: &TestDatabase) {
             let page = db
                 .store
                 .attempts(
-                    &WorkspaceId::default(),
+                    &Reach::all(&WorkspaceId::default()),
                     delivery.id,
                     PageRequest { limit, after },
                 )
@@ -179,14 +186,19 @@ async fn another_workspace_sees_no_delivery_and_no_attempt(db: &TestDatabase) {
         limit: 10,
         after: None,
     };
+    let (our_reach, their_reach) = (Reach::all(&ours), Reach::all(&theirs));
     for id in [settled.id, waiting.id] {
-        assert!(db.store.delivery(&ours, id).await.unwrap().is_some());
-        assert_eq!(db.store.delivery(&theirs, id).await.unwrap(), None);
+        assert!(db.store.delivery(&our_reach, id).await.unwrap().is_some());
+        assert_eq!(db.store.delivery(&their_reach, id).await.unwrap(), None);
     }
-    let attempts = db.store.attempts(&ours, settled.id, page).await.unwrap();
+    let attempts = db
+        .store
+        .attempts(&our_reach, settled.id, page)
+        .await
+        .unwrap();
     assert_eq!(attempts.items.len(), 1);
     let attempts = db.store.attempts(
-        &theirs,
+        &their_reach,
         settled.id,
         PageRequest {
             limit: 10,
@@ -198,7 +210,7 @@ async fn another_workspace_sees_no_delivery_and_no_attempt(db: &TestDatabase) {
     assert_eq!(deliveries(&db.store, &theirs).await.len(), 1);
     let filter = DeliveryFilter {
         subscription: Some(subscription.id),
-        state: None,
+        ..DeliveryFilter::default()
     };
     let page = PageRequest {
         limit: 10,
@@ -206,7 +218,7 @@ async fn another_workspace_sees_no_delivery_and_no_attempt(db: &TestDatabase) {
     };
     assert!(
         db.store
-            .deliveries(&theirs, filter, page)
+            .deliveries(&their_reach, &filter, page)
             .await
             .unwrap()
             .items

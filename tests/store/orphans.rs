@@ -186,7 +186,7 @@ async fn cancelling_keeps_attempts_and_their_number(db: &TestDatabase) {
     };
     assert_eq!(
         db.store
-            .attempts(&here, tried.id, page)
+            .attempts(&Reach::all(&here), tried.id, page)
             .await
             .unwrap()
             .items

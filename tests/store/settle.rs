@@ -44,7 +44,7 @@ async fn attempts_of(store: &Arc<dyn Store>, id: DeliveryId) -> Vec<AttemptRecor
         after: None,
     };
     store
-        .attempts(&WorkspaceId::default(), id, page)
+        .attempts(&Reach::all(&WorkspaceId::default()), id, page)
         .await
         .unwrap()
         .items
@@ -493,7 +493,7 @@ async fn an_unknown_delivery_is_a_lost_lease(db: &TestDatabase) {
     assert_eq!(attempts_of(&db.store, unknown.delivery).await.len(), 1);
     assert_eq!(
         db.store
-            .delivery(&WorkspaceId::default(), unknown.delivery)
+            .delivery(&Reach::all(&WorkspaceId::default()), unknown.delivery)
             .await
             .unwrap(),
         None

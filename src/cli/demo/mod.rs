@@ -281,8 +281,8 @@ impl Stage {
         let mut after = None;
         loop {
             let page = PageRequest { limit: 500, after };
-            let filter = DeliveryFilter::default();
-            let page = self.store.deliveries(&self.workspace, filter, page).await?;
+            let (reach, filter) = (Reach::all(&self.workspace), DeliveryFilter::default());
+            let page = self.store.deliveries(&reach, &filter, page).await?;
             for delivery in &page.items {
                 summary.deliveries += 1;
                 summary.attempts += u64::from(delivery.attempts);

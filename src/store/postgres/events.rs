@@ -1,5 +1,5 @@
 //! Taking events in: four round trips for a batch, whatever its size: begin, what is known, all that
-//! is written, commit.
+//! is written, commit. One more where an event is the first of its project. And reading one of them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,18 +10,20 @@ use sqlx::PgTransaction;
 use uuid::Uuid;
 
 use super::arrivals::write;
-use super::errors::{expect_rows, from_sqlx, retrying};
-use super::rows::interval;
-use super::{PostgresStore, Result, commit};
+use super::errors::{expect_rows, from_sqlx, reading, retrying};
+use super::rows::{KeptEventRow, interval, projects as projects_of};
+use super::{PostgresStore, Result, commit, projects};
 use crate::domain::delivery::Lane;
 use crate::domain::event::Event;
-use crate::domain::ids::DeliveryId;
+use crate::domain::ids::{DeliveryId, EventId};
 use crate::domain::payload::Payload;
+use crate::domain::reach::Reach;
 use crate::store::identity::{delivery_id, event_key};
 use crate::store::intake::{Intake, Permit};
 use crate::store::targets::{Target, Targets};
 use crate::store::{
-    AcceptOutcome, Accepted, EventStore, LeasedDelivery, Leasing, MAX_FAN_OUT_ROWS,
+    AcceptOutcome, Accepted, EventLog, EventRecord, EventStore, LeasedDelivery, Leasing,
+    MAX_FAN_OUT_ROWS,
 };
 
 /// The epoch of a delivery that was born leased.
@@ -39,6 +41,30 @@ impl EventStore for PostgresStore {
             return Ok(Accepted::default());
         }
         retrying(|| self.accept_once(events, leasing, intake)).await
+    }
+}
+
+#[async_trait]
+impl EventLog for PostgresStore {
+    async fn event(&self, reach: &Reach, id: EventId) -> Result<Option<EventRecord>> {
+        let row: Option<KeptEventRow> = reading(async {
+            sqlx::query_as(
+                "-- postgres::events::event
+                select
+                    id, workspace, source, external_id, type, project, edition, body, occurred_at,
+                    accepted_at
+                from event
+                where workspace = $1 and id = $2 and ($3::text[] is null or project = any($3))",
+            )
+            .bind(reach.workspace.as_str())
+            .bind(id.uuid())
+            .bind(projects_of(reach))
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(from_sqlx)
+        })
+        .await?;
+        row.map(KeptEventRow::into_record).transpose()
     }
 }
 
@@ -66,10 +92,17 @@ impl PostgresStore {
         } else {
             adopt(&mut tx, &again, leasing, intake).await?
         };
+        let new_projects = self
+            .known_projects
+            .unknown(new.iter().map(|taken| taken.payload.event()));
+        if !new_projects.is_empty() {
+            projects::write(&mut tx, &new_projects).await?;
+        }
         if !new.is_empty() {
             write(&mut tx, &new, &births, leasing).await?;
         }
         commit(tx).await?;
+        self.known_projects.remember(new_projects);
 
         births.extend(adopted);
         let pending = births.iter().filter(|birth| birth.permit.is_none()).count();

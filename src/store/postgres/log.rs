@@ -1,55 +1,58 @@
 //! What was and is delivered: the queue and the history as one list.
 
 use async_trait::async_trait;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
 use super::errors::{from_sqlx, reading};
-use super::rows::{AttemptRow, DeliveryRow, limit};
+use super::rows::{AttemptRow, DeliveryRow, limit, projects};
 use super::{PostgresStore, Result};
 use crate::domain::delivery::DeliveryState;
-use crate::domain::ids::{DeliveryId, WorkspaceId};
+use crate::domain::filter::EventType;
+use crate::domain::ids::{DeliveryId, EditionId, SubscriptionId};
+use crate::domain::reach::Reach;
+use crate::store::search::{Search, Seen};
 use crate::store::{AttemptRecord, DeliveryFilter, DeliveryLog, DeliveryRecord, Page, PageRequest};
 
 #[async_trait]
 impl DeliveryLog for PostgresStore {
     async fn deliveries(
         &self,
-        workspace: &WorkspaceId,
-        filter: DeliveryFilter,
+        reach: &Reach,
+        filter: &DeliveryFilter,
         page: PageRequest<DeliveryId>,
     ) -> Result<Page<DeliveryRecord, DeliveryId>> {
-        let range = Range {
-            subscription: filter.subscription.map(|id| id.uuid()),
-            states: match filter.state {
-                Some(state) => vec![state],
-                None => DeliveryState::ALL.to_vec(),
-            },
-            below: page.after.map(|id| id.uuid()),
-            exactly: None,
-            limit: limit(page.limit.saturating_add(1)),
-        };
-        let items = reading(self.list(workspace, range)).await?;
-        Ok(Page::of(items, page.limit, |record| record.id))
+        let mut search = Search::new(reach, filter, page);
+        reading(async {
+            match (filter.event, filter.subscription) {
+                (Some(event), Some(only)) => search.of_event(event, [only]),
+                (Some(event), None) => search.of_event(event, self.subscribers(reach).await?),
+                (None, _) => {}
+            }
+            loop {
+                if let Some(page) = search.take(self.look_at(&search).await?) {
+                    return Ok(page);
+                }
+            }
+        })
+        .await
     }
 
-    async fn delivery(
-        &self,
-        workspace: &WorkspaceId,
-        id: DeliveryId,
-    ) -> Result<Option<DeliveryRecord>> {
-        let range = Range {
-            subscription: None,
-            states: DeliveryState::ALL.to_vec(),
-            below: None,
-            exactly: Some(id.uuid()),
+    async fn delivery(&self, reach: &Reach, id: DeliveryId) -> Result<Option<DeliveryRecord>> {
+        let everything = DeliveryFilter::default();
+        let one = PageRequest {
             limit: 1,
+            after: None,
         };
-        Ok(reading(self.list(workspace, range)).await?.pop())
+        let mut search = Search::new(reach, &everything, one);
+        search.ids = Some(vec![id.uuid()]);
+        Ok(reading(self.look_at(&search)).await?.found.pop())
     }
 
     async fn attempts(
         &self,
-        workspace: &WorkspaceId,
+        reach: &Reach,
         id: DeliveryId,
         page: PageRequest<i32>,
     ) -> Result<Page<AttemptRecord, i32>> {
@@ -60,13 +63,36 @@ impl DeliveryLog for PostgresStore {
                     epoch, at, duration_ms, trigger, status, error, response_headers,
                     response_excerpt, lease_lost
                 from attempt
-                where workspace = $1 and delivery_id = $2 and ($3::integer is null or epoch > $3)
+                where workspace = $1
+                  and delivery_id = $2
+                  and ($3::integer is null or epoch > $3)
+                  and ($4::text[] is null or exists (
+                      select
+                      from (
+                          select event_id, subscription_id
+                          from delivery_queue
+                          where workspace = $1 and delivery_id = $2
+                          union all
+                          select event_id, subscription_id
+                          from delivery
+                          where workspace = $1 and id = $2
+                      ) as made
+                      join event
+                          on event.id = made.event_id
+                          and event.workspace = $1
+                          and event.project = any($4)
+                      join subscription s
+                          on s.id = made.subscription_id
+                          and s.workspace = $1
+                          and s.project_ids <@ $4
+                  ))
                 order by epoch
-                limit $4",
+                limit $5",
             )
-            .bind(workspace.as_str())
+            .bind(reach.workspace.as_str())
             .bind(id.uuid())
             .bind(page.after)
+            .bind(projects(reach))
             .bind(limit(page.limit.saturating_add(1)))
             .fetch_all(&self.pool)
             .await
@@ -83,83 +109,142 @@ impl DeliveryLog for PostgresStore {
     }
 }
 
-/// Which deliveries of a workspace.
-struct Range {
-    subscription: Option<Uuid>,
-    states: Vec<DeliveryState>,
-    below: Option<Uuid>,
-    exactly: Option<Uuid>,
-    limit: i64,
-}
+/// See [`PostgresStore::look_at`].
+const LOOK_AT: &str = "-- postgres::log::look_at
+    with looked as materialized (
+        select id, event_id, subscription_id, state, attempts, due_at, settled_at
+        from (
+            (
+                select
+                    q.delivery_id as id, q.event_id, q.subscription_id,
+                    case when q.owner is null then 'pending' else 'in_flight' end as state,
+                    q.attempts,
+                    case when q.owner is null then q.visible_at end as due_at,
+                    null::timestamptz as settled_at
+                from delivery_queue q
+                where q.workspace = $1
+                  and ($2::uuid is null or q.subscription_id = $2)
+                  and ($3::uuid[] is null or q.delivery_id = any($3))
+                  and ($4::uuid is null or q.delivery_id >= $4)
+                  and ($5::uuid is null or q.delivery_id < $5)
+                  and $6
+                order by q.delivery_id desc
+                limit $9
+            )
+            union all
+            (
+                select
+                    d.id, d.event_id, d.subscription_id, d.state, d.attempts, null::timestamptz,
+                    d.settled_at
+                from delivery d
+                where d.workspace = $1
+                  and ($2::uuid is null or d.subscription_id = $2)
+                  and ($3::uuid[] is null or d.id = any($3))
+                  and ($4::uuid is null or d.id >= $4)
+                  and ($5::uuid is null or d.id < $5)
+                  and $7
+                  and (not $8 or d.state <> 'succeeded')
+                order by d.id desc
+                limit $9
+            )
+        ) as halves
+        order by id desc
+        limit $9
+    ), found as (
+        select
+            looked.id, looked.event_id, event.type as event_type, event.project, event.edition,
+            looked.subscription_id, looked.state, looked.attempts, looked.due_at,
+            looked.settled_at
+        from looked
+        cross join lateral (
+            select event.type, event.project, event.edition
+            from event
+            where event.id = looked.event_id and event.workspace = $1
+            limit 1
+        ) as event
+        where ($10::text is null or looked.state = $10)
+          and ($11::text is null or event.type = $11)
+          and ($12::text is null or event.edition = $12)
+          and ($13::text[] is null or (
+              event.project = any($13)
+              and exists (
+                  select
+                  from subscription s
+                  where s.id = looked.subscription_id
+                    and s.workspace = $1
+                    and s.project_ids <@ $13
+              )
+          ))
+        order by looked.id desc
+        limit $14
+    )
+    select
+        edge.id as edge,
+        found.id, found.event_id, found.event_type, found.project, found.edition,
+        found.subscription_id, found.state, found.attempts, found.due_at, found.settled_at
+    from (
+        select (select id from looked order by id desc limit 1 offset $9 - 1) as id
+    ) as edge
+    left join found on true
+    order by found.id desc";
 
 impl PostgresStore {
-    /// Newest first. Each half is cut to the page before the two are merged; conditions on
-    /// parameters alone are settled when the statement is planned, so a half that can hold nothing
-    /// is not looked at. A lease that ran out is `in_flight` until it is taken over or settled, as the
-    /// state machine has it: nothing but a step changes a state.
-    async fn list(&self, workspace: &WorkspaceId, range: Range) -> Result<Vec<DeliveryRecord>> {
-        let asked = |state| range.states.contains(&state);
-        let final_states: Vec<&str> = range
-            .states
-            .iter()
-            .filter(|state| state.is_final())
-            .map(|state| state.as_str())
-            .collect();
-        let rows: Vec<DeliveryRow> = sqlx::query_as(
-            "-- postgres::log::list
-            select
-                listed.id, listed.event_id, event.type as event_type, listed.subscription_id,
-                listed.state, listed.attempts, listed.due_at, listed.settled_at
-            from (
-                (
-                    select
-                        q.delivery_id as id, q.event_id, q.workspace, q.subscription_id,
-                        case when q.owner is null then 'pending' else 'in_flight' end as state,
-                        q.attempts,
-                        case when q.owner is null then q.visible_at end as due_at,
-                        null::timestamptz as settled_at
-                    from delivery_queue q
-                    where q.workspace = $1
-                      and ($2::uuid is null or q.subscription_id = $2)
-                      and ($3::uuid is null or q.delivery_id < $3)
-                      and ($4::uuid is null or q.delivery_id = $4)
-                      and ($5::boolean or $6::boolean)
-                      and ($5 or q.owner is not null)
-                      and ($6 or q.owner is null)
-                    order by q.delivery_id desc
-                    limit $8
-                )
-                union all
-                (
-                    select
-                        d.id, d.event_id, d.workspace, d.subscription_id, d.state, d.attempts,
-                        null::timestamptz, d.settled_at
-                    from delivery d
-                    where d.workspace = $1
-                      and ($2::uuid is null or d.subscription_id = $2)
-                      and ($3::uuid is null or d.id < $3)
-                      and ($4::uuid is null or d.id = $4)
-                      and cardinality($7::text[]) > 0
-                      and (cardinality($7::text[]) = 3 or d.state = any($7::text[]))
-                    order by d.id desc
-                    limit $8
-                )
-            ) as listed
-            join event on event.id = listed.event_id and event.workspace = listed.workspace
-            order by listed.id desc
-            limit $8",
+    /// Looks at the newest rows within the bounds and answers those that match. Each half is cut
+    /// before the two are merged; conditions on parameters alone are settled when the statement is
+    /// planned, so a half that can hold nothing is not looked at. Events are looked up one by one
+    /// (`limit 1` in a lateral keeps the planner to it). A lease that ran out is `in_flight` until it
+    /// is taken over or settled, as the state machine has it: nothing but a step changes a state.
+    async fn look_at(&self, search: &Search<'_>) -> Result<Seen> {
+        let filter = search.filter;
+        let rows = sqlx::query(LOOK_AT)
+            .bind(search.reach.workspace.as_str())
+            .bind(filter.subscription.map(|id| id.uuid()))
+            .bind(search.ids.as_deref())
+            .bind(search.from)
+            .bind(search.below)
+            .bind(search.in_queue())
+            .bind(search.in_history())
+            .bind(search.not_succeeded())
+            .bind(limit(search.look))
+            .bind(filter.state.map(DeliveryState::as_str))
+            .bind(filter.event_type.as_ref().map(EventType::as_str))
+            .bind(filter.edition.as_ref().map(EditionId::as_str))
+            .bind(projects(search.reach))
+            .bind(limit(search.wanted()))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(from_sqlx)?;
+        let mut seen = Seen {
+            found: Vec::with_capacity(rows.len()),
+            edge: None,
+        };
+        for row in &rows {
+            seen.edge = column(row, "edge")?.map(DeliveryId::from_uuid);
+            // Where nothing matched there is one row, of the edge alone.
+            if column(row, "id")?.is_some() {
+                let found = DeliveryRow::from_row(row).map_err(from_sqlx)?;
+                seen.found.push(found.into_record()?);
+            }
+        }
+        Ok(seen)
+    }
+
+    /// All subscriptions that there are or were, those out of reach too: they match nothing.
+    async fn subscribers(&self, reach: &Reach) -> Result<Vec<SubscriptionId>> {
+        let ids: Vec<Uuid> = sqlx::query_scalar(
+            "-- postgres::log::subscribers
+            select id
+            from subscription
+            where workspace = $1",
         )
-        .bind(workspace.as_str())
-        .bind(range.subscription)
-        .bind(range.below)
-        .bind(range.exactly)
-        .bind(asked(DeliveryState::Pending))
-        .bind(asked(DeliveryState::InFlight))
-        .bind(final_states)
-        .bind(range.limit)
+        .bind(reach.workspace.as_str())
         .fetch_all(&self.pool)
         .await
         .map_err(from_sqlx)?;
-        rows.into_iter().map(DeliveryRow::into_record).collect()
+        Ok(ids.into_iter().map(SubscriptionId::from_uuid).collect())
     }
+}
+
+fn column(row: &PgRow, name: &str) -> Result<Option<Uuid>> {
+    row.try_get(name).map_err(from_sqlx)
 }

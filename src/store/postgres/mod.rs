@@ -2,7 +2,7 @@
 //!
 //! Times come from the database's clock, since replicas may disagree; batches travel as arrays and
 //! `unnest`, so that a batch is a handful of round trips whatever its size. `queue.md`'s lock order
-//! holds everywhere: queue rows that were there before → event keys → the subscriptions' generation →
+//! holds everywhere: queue rows that were there before → projects → event keys → the subscriptions' generation →
 //! subscriptions → the feed, each sorted. (It has the keys first; but of those that an accept writes
 //! none were there before, and what it adopts it looks at first.)
 //!
@@ -13,7 +13,8 @@
 //!   exact copy of them in memory.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
 //! - `idempotency`: creating calls that may be repeated.
-//! - `log`: what was and is delivered.
+//! - `log` and `stats`: what came, what was and is delivered, and how it went.
+//! - `projects`: which ones are known.
 //! - `notices`: telling other processes that there is work.
 //! - `errors` and `rows`: from the database's words to ours.
 
@@ -30,6 +31,7 @@ use sqlx::{Connection, PgConnection, PgPool, PgTransaction};
 
 use self::errors::{from_migrate, from_sqlx, within};
 use self::notices::Notices;
+use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
 use super::{Maintenance, Result, StoreError};
@@ -48,9 +50,11 @@ mod events;
 mod idempotency;
 mod log;
 mod notices;
+mod projects;
 mod queue;
 mod rows;
 mod settle;
+mod stats;
 mod subscriptions;
 mod targets;
 mod usage;
@@ -77,6 +81,7 @@ pub struct PostgresStore {
     /// All active subscriptions as of some generation; replaced whole.
     targets: RwLock<Arc<Targets>>,
     notices: Notices,
+    known_projects: KnownProjects,
 }
 
 impl PostgresStore {
@@ -135,6 +140,7 @@ impl PostgresStore {
             clock,
             targets: RwLock::default(),
             notices,
+            known_projects: KnownProjects::default(),
         })
     }
 

@@ -15,11 +15,12 @@ use crate::domain::delivery::{DeliveryState, Lane};
 use crate::domain::event::Event;
 use crate::domain::filter::{EventFilter, EventType};
 use crate::domain::ids::{
-    DeliveryId, EditionId, EventId, ProjectId, SecretId, SubscriptionId, WorkspaceId,
+    DeliveryId, EditionId, EventId, ProjectId, SecretId, SubscriptionId, WorkspaceId, created_at,
 };
+use crate::domain::reach::Reach;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl};
-use crate::store::{AttemptRecord, DeliveryRecord};
+use crate::store::{AttemptRecord, DeliveryRecord, EventRecord};
 
 /// A duration as `interval` takes it: whole microseconds.
 pub(super) fn interval(duration: Duration) -> Duration {
@@ -34,6 +35,12 @@ pub(super) fn limit(count: usize) -> i64 {
 /// Projects as an array of their names.
 pub(super) fn project_names(projects: &[ProjectId]) -> Vec<&str> {
     projects.iter().map(ProjectId::as_str).collect()
+}
+
+/// The projects at which a reach ends, as an array; null is all.
+pub(super) fn projects(reach: &Reach) -> Option<Vec<&str>> {
+    let projects = reach.projects.as_deref()?;
+    Some(projects.iter().map(ProjectId::as_str).collect())
 }
 
 /// What a sealed secret is bound to, so that it opens in its own row only.
@@ -66,6 +73,14 @@ pub(super) fn count(column: &'static str, value: i32) -> Result<u32> {
 pub(super) fn parse<T: FromStr<Err: Display>>(column: &'static str, text: &str) -> Result<T> {
     text.parse()
         .map_err(|error| StoreError::Corrupt(format!("{column}: {error}")))
+}
+
+/// The same, or nothing.
+fn optional<T: FromStr<Err: Display>>(
+    column: &'static str,
+    text: Option<String>,
+) -> Result<Option<T>> {
+    text.map(|text| parse(column, &text)).transpose()
 }
 
 /// The columns of [`SubscriptionRow`].
@@ -187,25 +202,31 @@ pub(super) struct EventRow {
 
 impl EventRow {
     pub(super) fn into_event(self) -> Result<Event> {
-        let project: Option<ProjectId> = self
-            .project
-            .map(|text| parse("event.project", &text))
-            .transpose()?;
-        let edition: Option<EditionId> = self
-            .edition
-            .map(|text| parse("event.edition", &text))
-            .transpose()?;
         Ok(Event {
             id: EventId::from_uuid(self.id),
             workspace: parse::<WorkspaceId>("event.workspace", &self.workspace)?,
             source: self.source,
             external_id: self.external_id,
             event_type: parse::<EventType>("event.type", &self.r#type)?,
-            project,
-            edition,
+            project: optional::<ProjectId>("event.project", self.project)?,
+            edition: optional::<EditionId>("event.edition", self.edition)?,
             occurred_at: self.occurred_at,
             envelope: self.body.into_boxed_str(),
         })
+    }
+}
+
+/// An event, and when it was kept.
+#[derive(FromRow)]
+pub(super) struct KeptEventRow {
+    #[sqlx(flatten)]
+    event: EventRow,
+    accepted_at: DateTime<Utc>,
+}
+
+impl KeptEventRow {
+    pub(super) fn into_record(self) -> Result<EventRecord> {
+        Ok(EventRecord::of(self.event.into_event()?, self.accepted_at))
     }
 }
 
@@ -214,6 +235,8 @@ pub(super) struct DeliveryRow {
     id: Uuid,
     event_id: Uuid,
     event_type: String,
+    project: Option<String>,
+    edition: Option<String>,
     subscription_id: Uuid,
     state: String,
     attempts: i32,
@@ -227,9 +250,12 @@ impl DeliveryRow {
             id: DeliveryId::from_uuid(self.id),
             event_id: EventId::from_uuid(self.event_id),
             event_type: parse("event.type", &self.event_type)?,
+            project: optional("event.project", self.project)?,
+            edition: optional("event.edition", self.edition)?,
             subscription_id: SubscriptionId::from_uuid(self.subscription_id),
             state: parse::<DeliveryState>("delivery.state", &self.state)?,
             attempts: count("attempts", self.attempts)?,
+            created_at: created_at(self.id),
             due_at: self.due_at.map(|time| time.trunc_subsecs(3)),
             settled_at: self.settled_at,
         })

@@ -1,4 +1,4 @@
-//! Accepting events: dedupe, keep, fan out.
+//! Accepting events: dedupe, keep, fan out. And reading one of them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,15 +10,18 @@ use uuid::Uuid;
 use super::batch::{Batch, Delivery, FIRST_EPOCH, Fresh, admit};
 use super::bulk::{self, Bulk};
 use super::error::store_error;
-use super::rows::{count, duration_millis, get, id, lane_number, millis};
-use super::{Approach, SqliteStore};
+use super::rows::{
+    self, count, duration_millis, get, id, lane_number, millis, projects as projects_of, time,
+};
+use super::{Approach, SqliteStore, projects};
 use crate::domain::delivery::Lane;
 use crate::domain::ids::{DeliveryId, EditionId, EventId, ProjectId};
 use crate::domain::payload::Payload;
+use crate::domain::reach::Reach;
 use crate::store::identity::{EventKey, event_key};
 use crate::store::intake::Intake;
 use crate::store::targets::Targets;
-use crate::store::{Accepted, EventStore, Leasing, Result, StoreError};
+use crate::store::{Accepted, EventLog, EventRecord, EventStore, Leasing, Result, StoreError};
 
 #[async_trait]
 impl EventStore for SqliteStore {
@@ -43,6 +46,33 @@ impl EventStore for SqliteStore {
         self.take_in(&offer, Approach::Careful)
             .await?
             .ok_or_else(|| StoreError::corrupt("an event's key is there and cannot be found"))
+    }
+}
+
+#[async_trait]
+impl EventLog for SqliteStore {
+    async fn event(&self, reach: &Reach, id: EventId) -> Result<Option<EventRecord>> {
+        let row = sqlx::query(
+            "-- sqlite::events::event
+            select id, workspace, source, external_id, type, project, edition, body, occurred_at,
+                accepted_at
+            from event
+            where workspace = ?1 and id = ?2
+                and (?3 is null or project in (select value from json_each(?3)))",
+        )
+        .bind(reach.workspace.as_str())
+        .bind(id.uuid())
+        .bind(projects_of(reach)?)
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(store_error)?;
+        row.map(|row| {
+            Ok(EventRecord::of(
+                rows::event(&row)?,
+                time(&row, "accepted_at")?,
+            ))
+        })
+        .transpose()
     }
 }
 
@@ -79,7 +109,12 @@ impl SqliteStore {
         write_events(&mut transaction, &batch.fresh, lease.now).await?;
         write_feed(&mut transaction, &batch.fresh).await?;
         write_queue(&mut transaction, &born, &lease).await?;
+        let new_projects = self
+            .known_projects
+            .unknown(batch.fresh.iter().map(|new| new.payload.event()));
+        projects::write(&mut transaction, &new_projects, lease.now).await?;
         self.commit(transaction).await?;
+        self.known_projects.remember(new_projects);
 
         deliveries.extend(born);
         let all = deliveries.len();

@@ -5,13 +5,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite};
+use uuid::Uuid;
 
 use super::SqliteStore;
 use super::error::store_error;
-use super::rows::{count, get, id, optional_parsed, optional_time, parsed, time, unsigned};
+use super::rows::{
+    count, get, id, list, optional_parsed, optional_time, parsed, projects, subscription_within,
+    time, unsigned,
+};
 use crate::domain::attempt::Attempt;
-use crate::domain::delivery::DeliveryState;
-use crate::domain::ids::{DeliveryId, WorkspaceId};
+use crate::domain::ids::{DeliveryId, SubscriptionId, created_at};
+use crate::domain::reach::Reach;
+use crate::store::search::{Search, Seen};
 use crate::store::{
     AttemptRecord, DeliveryFilter, DeliveryLog, DeliveryRecord, Page, PageRequest, Result,
     StoreError,
@@ -21,56 +26,72 @@ use crate::store::{
 impl DeliveryLog for SqliteStore {
     async fn deliveries(
         &self,
-        workspace: &WorkspaceId,
-        filter: DeliveryFilter,
+        reach: &Reach,
+        filter: &DeliveryFilter,
         page: PageRequest<DeliveryId>,
     ) -> Result<Page<DeliveryRecord, DeliveryId>> {
-        let query = Query {
-            workspace,
-            only: None,
-            filter,
-            after: page.after,
-            limit: count(page.limit.saturating_add(1)),
-        };
-        let items = self.records(&query).await?;
-        Ok(Page::of(items, page.limit, |record: &DeliveryRecord| {
-            record.id
-        }))
+        let mut search = Search::new(reach, filter, page);
+        match (filter.event, filter.subscription) {
+            (Some(event), Some(only)) => search.of_event(event, [only]),
+            (Some(event), None) => search.of_event(event, self.subscribers(reach).await?),
+            (None, _) => {}
+        }
+        loop {
+            if let Some(page) = search.take(self.look_at(&search).await?) {
+                return Ok(page);
+            }
+        }
     }
 
-    async fn delivery(
-        &self,
-        workspace: &WorkspaceId,
-        id: DeliveryId,
-    ) -> Result<Option<DeliveryRecord>> {
-        let query = Query {
-            workspace,
-            only: Some(id),
-            filter: DeliveryFilter::default(),
-            after: None,
+    async fn delivery(&self, reach: &Reach, id: DeliveryId) -> Result<Option<DeliveryRecord>> {
+        let everything = DeliveryFilter::default();
+        let one = PageRequest {
             limit: 1,
+            after: None,
         };
-        Ok(self.records(&query).await?.pop())
+        let mut search = Search::new(reach, &everything, one);
+        search.ids = Some(vec![id.uuid()]);
+        Ok(self.look_at(&search).await?.found.pop())
     }
 
     async fn attempts(
         &self,
-        workspace: &WorkspaceId,
+        reach: &Reach,
         id: DeliveryId,
         page: PageRequest<i32>,
     ) -> Result<Page<AttemptRecord, i32>> {
-        let rows = sqlx::query(
+        let rows = sqlx::query(concat!(
             "-- sqlite::log::attempts
             select epoch, trigger, at, duration_ms, status, error, lease_lost, response_headers,
                 response_excerpt
             from attempt
             where workspace = ?1 and delivery_id = ?2 and (?3 is null or epoch > ?3)
+                and (?4 is null or exists (
+                    select 1
+                    from (
+                        select event_id, subscription_id
+                        from delivery_queue
+                        where workspace = ?1 and delivery_id = ?2
+                        union all
+                        select event_id, subscription_id
+                        from delivery
+                        where workspace = ?1 and id = ?2
+                    ) as made
+                    join event on event.id = made.event_id and event.workspace = ?1
+                        and event.project in (select value from json_each(?4))
+                    join subscription on subscription.id = made.subscription_id
+                        and subscription.workspace = ?1
+                        and ",
+            subscription_within!("?4"),
+            "
+                ))
             order by epoch
-            limit ?4",
-        )
-        .bind(workspace.as_str())
+            limit ?5",
+        ))
+        .bind(reach.workspace.as_str())
         .bind(id.uuid())
         .bind(page.after)
+        .bind(projects(reach)?)
         .bind(count(page.limit.saturating_add(1)))
         .fetch_all(&self.readers)
         .await
@@ -82,55 +103,85 @@ impl DeliveryLog for SqliteStore {
     }
 }
 
-/// Which deliveries to read, newest first.
-struct Query<'a> {
-    workspace: &'a WorkspaceId,
-    only: Option<DeliveryId>,
-    filter: DeliveryFilter,
-    after: Option<DeliveryId>,
-    limit: i64,
-}
-
 impl SqliteStore {
-    /// Each half, the queue and the history, gives its newest; both are put in order.
-    async fn records(&self, query: &Query<'_>) -> Result<Vec<DeliveryRecord>> {
-        let halves: &[Half] = match query.filter.state {
-            None => &[Half::Queue, Half::History],
-            Some(state) if state.is_final() => &[Half::History],
-            Some(_) => &[Half::Queue],
-        };
-        let mut select = QueryBuilder::<Sqlite>::new("-- sqlite::log::records\n");
-        for (number, half) in halves.iter().enumerate() {
-            select.push(if number == 0 { "with " } else { ", " });
-            half.push(&mut select, query);
-        }
-        for (number, half) in halves.iter().enumerate() {
-            if number > 0 {
-                select.push(" union all ");
-            }
-            select
-                .push(
-                    "select found.delivery_id, found.event_id, event.type, found.subscription_id,
-                        found.state, found.attempts, found.due_at, found.settled_at
-                    from ",
-                )
-                .push(half.name())
-                .push(
-                    " as found
-                    join event on event.id = found.event_id and event.workspace = ",
-                )
-                .push_bind(query.workspace.as_str());
-        }
-        select
-            .push(" order by delivery_id desc limit ")
-            .push_bind(query.limit);
-        let rows = select
+    /// Looks at the newest rows within the bounds and answers those that match. Each half, the queue
+    /// and the history, gives its newest; both are put in order.
+    async fn look_at(&self, search: &Search<'_>) -> Result<Seen> {
+        let rows = statement(search)?
             .build()
             .fetch_all(&self.readers)
             .await
             .map_err(store_error)?;
-        rows.iter().map(record).collect()
+        let mut seen = Seen {
+            found: Vec::with_capacity(rows.len()),
+            edge: None,
+        };
+        for row in &rows {
+            seen.edge = get::<Option<Uuid>>(row, "edge")?.map(DeliveryId::from_uuid);
+            // Where nothing matched there is one row, of the edge alone.
+            if get::<Option<Uuid>>(row, "delivery_id")?.is_some() {
+                seen.found.push(record(row)?);
+            }
+        }
+        Ok(seen)
     }
+
+    /// All subscriptions that there are or were, those out of reach too: they match nothing.
+    async fn subscribers(&self, reach: &Reach) -> Result<Vec<SubscriptionId>> {
+        let rows = sqlx::query(
+            "-- sqlite::log::subscribers
+            select id from subscription where workspace = ?1",
+        )
+        .bind(reach.workspace.as_str())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(store_error)?;
+        rows.iter().map(|row| id(row, "id")).collect()
+    }
+}
+
+/// What a search asks for. A condition that is not asked for is left out, so that those that are find
+/// their index.
+fn statement(search: &Search<'_>) -> Result<QueryBuilder<Sqlite>> {
+    let halves: &[Half] = match (search.in_queue(), search.in_history()) {
+        (true, false) => &[Half::Queue],
+        (false, true) => &[Half::History],
+        _ => &[Half::Queue, Half::History],
+    };
+    let mut select = QueryBuilder::<Sqlite>::new(
+        "-- sqlite::log::statement
+        with reach (workspace, projects) as (select ",
+    );
+    select
+        .push_bind(search.reach.workspace.as_str().to_owned())
+        .push(", ")
+        .push_bind(projects(search.reach)?)
+        .push(")");
+    for half in halves {
+        select.push(", ");
+        half.push(&mut select, search)?;
+    }
+    push_looked(&mut select, halves, search);
+    push_found(&mut select, search);
+    select
+        .push(
+            "
+            select edge.id as edge, found.delivery_id, found.event_id, found.type, found.project,
+                found.edition, found.subscription_id, found.state, found.attempts, found.due_at,
+                found.settled_at
+            from (
+                select (
+                    select delivery_id from looked order by delivery_id desc limit 1 offset ",
+        )
+        .push_bind(count(search.look.saturating_sub(1)))
+        .push(
+            "
+                ) as id
+            ) as edge
+            left join found on true
+            order by found.delivery_id desc",
+        );
+    Ok(select)
 }
 
 /// The two tables that deliveries are in, one after the other.
@@ -148,82 +199,153 @@ impl Half {
         }
     }
 
-    fn push(self, select: &mut QueryBuilder<Sqlite>, query: &Query<'_>) {
+    fn push(self, select: &mut QueryBuilder<Sqlite>, search: &Search<'_>) -> Result<()> {
         match self {
-            Self::Queue => push_queued(select, query),
-            Self::History => push_settled(select, query),
+            Self::Queue => {
+                select.push(
+                    "queued as (
+                        select delivery_id, event_id, subscription_id,
+                            iif(owner is null, 'pending', 'in_flight') as state, attempts,
+                            iif(owner is null, visible_at, null) as due_at, null as settled_at
+                        from delivery_queue
+                        where ",
+                );
+                push_bounds(select, search, "delivery_id")?;
+            }
+            Self::History => {
+                select.push(
+                    "settled as (
+                        select id as delivery_id, event_id, subscription_id, state, attempts,
+                            null as due_at, settled_at
+                        from delivery
+                        where ",
+                );
+                push_bounds(select, search, "id")?;
+                if search.not_succeeded() {
+                    // In the words of the index on what did not succeed, so that it is found.
+                    select.push(" and state <> 'succeeded'");
+                }
+            }
         }
         select
             .push(" order by delivery_id desc limit ")
-            .push_bind(query.limit)
+            .push_bind(count(search.look))
             .push(")");
+        Ok(())
     }
 }
 
-fn push_queued(select: &mut QueryBuilder<Sqlite>, query: &Query<'_>) {
-    select.push(
-        "queued as (
-            select delivery_id, event_id, subscription_id,
-                iif(owner is null, 'pending', 'in_flight') as state, attempts,
-                iif(owner is null, visible_at, null) as due_at, null as settled_at
-            from delivery_queue
-            where ",
-    );
-    push_conditions(select, query, "delivery_id");
-    match query.filter.state {
-        Some(DeliveryState::Pending) => select.push(" and owner is null"),
-        Some(DeliveryState::InFlight) => select.push(" and owner is not null"),
-        _ => select,
-    };
-}
-
-fn push_settled(select: &mut QueryBuilder<Sqlite>, query: &Query<'_>) {
-    select.push(
-        "settled as (
-            select id as delivery_id, event_id, subscription_id, state, attempts, null as due_at,
-                settled_at
-            from delivery
-            where ",
-    );
-    push_conditions(select, query, "id");
-    if let Some(state) = query.filter.state {
-        select.push(" and state = ").push_bind(state.as_str());
-        if state != DeliveryState::Succeeded {
-            // In the words of the index on what did not succeed, so that it is found.
-            select.push(" and state <> 'succeeded'");
-        }
-    }
-}
-
-fn push_conditions(select: &mut QueryBuilder<Sqlite>, query: &Query<'_>, key: &str) {
+/// What an index serves.
+fn push_bounds(
+    select: &mut QueryBuilder<Sqlite>,
+    search: &Search<'_>,
+    key: &'static str,
+) -> Result<()> {
     select
         .push("workspace = ")
-        .push_bind(query.workspace.as_str());
-    if let Some(id) = query.only {
-        select
-            .push(format_args!(" and {key} = "))
-            .push_bind(id.uuid());
-    }
-    if let Some(after) = query.after {
-        select
-            .push(format_args!(" and {key} < "))
-            .push_bind(after.uuid());
-    }
-    if let Some(subscription) = query.filter.subscription {
+        .push_bind(search.reach.workspace.as_str().to_owned());
+    if let Some(subscription) = search.filter.subscription {
         select
             .push(" and subscription_id = ")
             .push_bind(subscription.uuid());
     }
+    if let Some(ids) = &search.ids {
+        let ids: Vec<_> = ids.iter().map(Uuid::as_simple).collect();
+        select
+            .push(format_args!(
+                " and {key} in (select unhex(value) from json_each("
+            ))
+            .push_bind(list(&ids)?)
+            .push("))");
+    }
+    if let Some(from) = search.from {
+        select.push(format_args!(" and {key} >= ")).push_bind(from);
+    }
+    if let Some(below) = search.below {
+        select.push(format_args!(" and {key} < ")).push_bind(below);
+    }
+    Ok(())
+}
+
+fn push_looked(select: &mut QueryBuilder<Sqlite>, halves: &[Half], search: &Search<'_>) {
+    select.push(", looked as materialized (");
+    for (number, half) in halves.iter().enumerate() {
+        if number > 0 {
+            select.push(" union all ");
+        }
+        select
+            .push(
+                "select delivery_id, event_id, subscription_id, state, attempts, due_at, settled_at
+                from ",
+            )
+            .push(half.name());
+    }
+    select
+        .push(" order by delivery_id desc limit ")
+        .push_bind(count(search.look))
+        .push(")");
+}
+
+/// What is tried on one row after the other. `cross join` keeps the planner to that.
+fn push_found(select: &mut QueryBuilder<Sqlite>, search: &Search<'_>) {
+    let filter = search.filter;
+    select
+        .push(
+            ", found as (
+                select looked.delivery_id, looked.event_id, event.type, event.project,
+                    event.edition, looked.subscription_id, looked.state, looked.attempts,
+                    looked.due_at, looked.settled_at
+                from looked
+                cross join event
+                where event.id = looked.event_id and event.workspace = ",
+        )
+        .push_bind(search.reach.workspace.as_str().to_owned());
+    if let Some(state) = filter.state {
+        select
+            .push(" and looked.state = ")
+            .push_bind(state.as_str());
+    }
+    if let Some(event_type) = &filter.event_type {
+        select
+            .push(" and event.type = ")
+            .push_bind(event_type.as_str().to_owned());
+    }
+    if let Some(edition) = &filter.edition {
+        select
+            .push(" and event.edition = ")
+            .push_bind(edition.to_shared());
+    }
+    if search.reach.is_restricted() {
+        select.push(concat!(
+            " and event.project in (select value from json_each((select projects from reach)))
+            and exists (
+                select 1
+                from subscription
+                where subscription.id = looked.subscription_id
+                    and subscription.workspace = (select workspace from reach)
+                    and ",
+            subscription_within!("(select projects from reach)"),
+            ")"
+        ));
+    }
+    select
+        .push(" order by looked.delivery_id desc limit ")
+        .push_bind(count(search.wanted()))
+        .push(")");
 }
 
 fn record(row: &SqliteRow) -> Result<DeliveryRecord> {
+    let delivery: DeliveryId = id(row, "delivery_id")?;
     Ok(DeliveryRecord {
-        id: id(row, "delivery_id")?,
+        id: delivery,
         event_id: id(row, "event_id")?,
         event_type: parsed(row, "type")?,
+        project: optional_parsed(row, "project")?,
+        edition: optional_parsed(row, "edition")?,
         subscription_id: id(row, "subscription_id")?,
         state: parsed(row, "state")?,
         attempts: unsigned(row, "attempts")?,
+        created_at: created_at(delivery.uuid()),
         due_at: optional_time(row, "due_at")?,
         settled_at: optional_time(row, "settled_at")?,
     })

@@ -3,7 +3,8 @@
 //! - `connection`: how the file is opened, written and kept short. `bulk`: statements that carry
 //!   many rows.
 //! - `events`: accept, `batch` by `batch`. `queue` and `settle`: the hot queue.
-//! - `subscriptions`, `changes`, `log`: what clients read and change. `targets`: the cache's rows.
+//! - `subscriptions`, `changes`, `log`, `stats` and `projects`: what clients read and change.
+//!   `targets`: the cache's rows.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
 //! - `idempotency`: creating calls that may be repeated.
 //! - `maintenance`: schema, key, readiness.
@@ -23,6 +24,7 @@ use sqlx::SqlitePool;
 use tokio_util::sync::CancellationToken;
 
 use super::Result;
+use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
 use crate::clock::Clock;
@@ -38,9 +40,11 @@ mod events;
 mod idempotency;
 mod log;
 mod maintenance;
+mod projects;
 mod queue;
 mod rows;
 mod settle;
+mod stats;
 mod subscriptions;
 mod targets;
 mod usage;
@@ -69,6 +73,7 @@ pub struct SqliteStore {
     readers: SqlitePool,
     wal: Wal,
     targets: Mutex<Arc<Targets>>,
+    known_projects: KnownProjects,
     usage: Usage,
     vault: Vault,
     clock: Arc<dyn Clock>,
@@ -91,6 +96,7 @@ impl SqliteStore {
             readers,
             wal: Wal::of(path),
             targets: Mutex::default(),
+            known_projects: KnownProjects::default(),
             usage: Usage::default(),
             vault,
             clock,

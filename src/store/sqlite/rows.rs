@@ -14,6 +14,8 @@ use uuid::Uuid;
 use super::error::store_error;
 use crate::domain::delivery::Lane;
 use crate::domain::event::Event;
+use crate::domain::ids::ProjectId;
+use crate::domain::reach::Reach;
 use crate::store::{Result, StoreError};
 
 /// A time as it is kept.
@@ -105,6 +107,31 @@ pub(super) fn list<T: Serialize>(items: &T) -> Result<String> {
 pub(super) fn read_list<T: DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(StoreError::corrupt)
 }
+
+/// The projects at which a reach ends, as JSON for `json_each`; null is all.
+pub(super) fn projects(reach: &Reach) -> Result<Option<String>> {
+    let projects = reach.projects.as_deref();
+    projects
+        .map(|projects| list(&projects.iter().map(ProjectId::as_str).collect::<Vec<_>>()))
+        .transpose()
+}
+
+/// Whether a row of `subscription` is for projects within these only, which are JSON.
+macro_rules! subscription_within {
+    ($projects:literal) => {
+        concat!(
+            "subscription.project_ids is not null
+                and not exists (
+                    select 1
+                    from json_each(subscription.project_ids) as own
+                    where own.value not in (select value from json_each(",
+            $projects,
+            "))
+                )"
+        )
+    };
+}
+pub(super) use subscription_within;
 
 /// A lane as it is kept.
 pub(super) fn lane_number(lane: Lane) -> i64 {
