@@ -10,12 +10,14 @@
 //! - [`ingest`]: from AMQP to a commit, and only then an acknowledgement.
 //! - [`dispatch`]: permits, attempts, outcomes, settling.
 //! - [`egress`]: which addresses may be dialled, and the client that dials them.
+//! - [`api`]: the Report Forge API over HTTP.
 //! - [`ops`]: health and metrics for operators.
 //! - [`app`]: builds the parts, starts them, drains them.
 //! - [`cli`]: the command line.
 //! - Leaves: [`config`], [`telemetry`], [`health`], [`shutdown`], [`clock`], [`entropy`],
 //!   [`wake`], [`reconnect`].
 
+pub mod api;
 pub mod app;
 pub mod cli;
 pub mod clock;

@@ -23,13 +23,14 @@ const LEAVES: [&str; 8] = [
 ];
 
 /// Each room, and the rooms it may import; leaves are listed only where they import a room.
-const RULES: [(&str, &[&str]); 10] = [
+const RULES: [(&str, &[&str]); 11] = [
     ("domain", &[]),
     ("store", &["domain"]),
     ("egress", &["domain"]),
     ("ingest", &["store", "egress", "domain"]),
     ("dispatch", &["store", "egress", "domain"]),
     ("ops", &["store", "egress", "domain"]),
+    ("api", &["store", "egress", "domain"]),
     (
         "app",
         &["store", "egress", "domain", "ingest", "dispatch", "ops"],

@@ -9,6 +9,7 @@
 #[macro_use]
 mod harness;
 
+mod api;
 mod cli;
 mod dispatch;
 mod egress;

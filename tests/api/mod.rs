@@ -1,0 +1,3 @@
+//! The API, asked over the network.
+
+mod listener;
