@@ -1,13 +1,15 @@
 //! The composition root: builds the parts, starts them in order, and drains them in order.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::listener::{Fingerprint, ListenError};
 use crate::clock::{Clock, SystemClock, pause};
 use crate::config::Config;
 use crate::dispatch::{self, Broken, Dispatcher, Settlements};
@@ -23,6 +25,10 @@ use crate::reconnect::Reconnect;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Leasing, Store, StoreError};
 use crate::telemetry::{Metrics, TelemetryError};
+
+mod front_door;
+
+use front_door::FrontDoor;
 
 /// How long an event that is handed in waits for a database that is away.
 const ENTRANCE_PATIENCE: Duration = Duration::from_secs(30);
@@ -66,9 +72,14 @@ pub enum AppError {
     /// Metrics cannot be counted.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
-    /// The ops port cannot be opened.
-    #[error("ops.listen {address}: {source}")]
+    /// The API's listener: its certificate, or a fault while it serves.
+    #[error(transparent)]
+    Api(#[from] ListenError),
+    /// A port cannot be opened.
+    #[error("{key} {address}: {source}")]
     Listen {
+        /// The key of the configuration that names it.
+        key: &'static str,
         /// The address asked for.
         address: SocketAddr,
         /// Why not.
@@ -88,6 +99,7 @@ pub struct App {
     /// Stops after ingest, so that what ingest hands over last is still sent.
     dispatch_shutdown: Shutdown,
     leasing: Leasing,
+    front_door: FrontDoor,
     ops: TcpListener,
     shutdown: Shutdown,
 }
@@ -106,6 +118,8 @@ impl App {
         } = surroundings.clone();
         let store = store::open(&config, Arc::clone(&clock), &entropy).await?;
         let client = WebhookClient::new(&config.egress, lookup, Arc::clone(&clock))?;
+        let client = Arc::new(client);
+        let front_door = FrontDoor::open(&config, &surroundings, &store, &client).await?;
         let health = Arc::new(Health::default());
         health.down(Part::Database, "starting");
         let leasing = Leasing {
@@ -119,7 +133,7 @@ impl App {
         let (dispatcher, settlements) = Dispatcher::new(
             dispatch::Parts {
                 store: Arc::clone(&store),
-                client: Arc::new(client),
+                client,
                 clock,
                 entropy,
                 health: Arc::clone(&health),
@@ -133,7 +147,11 @@ impl App {
         let address = config.ops.listen;
         let ops = TcpListener::bind(address)
             .await
-            .map_err(|source| AppError::Listen { address, source })?;
+            .map_err(|source| AppError::Listen {
+                key: "ops.listen",
+                address,
+                source,
+            })?;
         Ok(Self {
             config,
             surroundings,
@@ -144,6 +162,7 @@ impl App {
             settlements,
             dispatch_shutdown,
             leasing,
+            front_door,
             ops,
             shutdown,
         })
@@ -152,6 +171,16 @@ impl App {
     /// Where `/healthz`, `/readyz` and `/metrics` are.
     pub fn ops_address(&self) -> std::io::Result<SocketAddr> {
         self.ops.local_addr()
+    }
+
+    /// Where the API is.
+    pub fn api_address(&self) -> std::io::Result<SocketAddr> {
+        self.front_door.address()
+    }
+
+    /// By what clients of the API know its certificate; `None` behind proxies.
+    pub fn api_fingerprint(&self) -> Option<Fingerprint> {
+        self.front_door.fingerprint()
     }
 
     /// The store, for those that run the program inside another (`demo`, tests).
@@ -201,7 +230,7 @@ impl App {
         let outcome = match prepare(&*self.store, &self.health, &self.shutdown).await {
             Ok(Prepared::Ready) => {
                 tracing::info!(database = self.store.kind(), "ready");
-                let mut dispatch = tokio::spawn(self.dispatcher.run(self.settlements));
+                let dispatch = tokio::spawn(self.dispatcher.run(self.settlements));
                 let intake = async {
                     if self.config.amqp.url.is_some() {
                         ingest::amqp::run(
@@ -215,16 +244,10 @@ impl App {
                     } else {
                         self.shutdown.soft.cancelled().await;
                     }
+                    Ok(())
                 };
-                // Dispatch ends before it is told to only when it broke; then nothing may be taken
-                // in any more, and what was not acknowledged comes again.
-                tokio::select! {
-                    () = intake => {
-                        self.dispatch_shutdown.begin();
-                        ended(dispatch.await)
-                    }
-                    broken = &mut dispatch => ended(broken),
-                }
+                let serving = self.front_door.serve(self.shutdown.clone());
+                work(dispatch, &self.dispatch_shutdown, intake, serving).await
             }
             Ok(Prepared::Stopped) => Ok(()),
             Err(error) => Err(error.into()),
@@ -239,6 +262,25 @@ impl App {
         }
         tracing::info!("stopped");
         outcome
+    }
+}
+
+/// Keeps the ways in open until they are told to end, or one breaks; then dispatch finishes what they
+/// let in. Dispatch ends before it is told to only when it broke; then nothing may be taken in any
+/// more, and what was not acknowledged comes again.
+async fn work(
+    mut dispatch: JoinHandle<Result<(), Broken>>,
+    dispatch_shutdown: &Shutdown,
+    intake: impl Future<Output = Result<(), AppError>>,
+    serving: impl Future<Output = Result<(), AppError>>,
+) -> Result<(), AppError> {
+    let ways_in = async { tokio::try_join!(intake, serving).map(|((), ())| ()) };
+    tokio::select! {
+        outcome = ways_in => {
+            dispatch_shutdown.begin();
+            ended(dispatch.await).and(outcome)
+        }
+        broken = &mut dispatch => ended(broken),
     }
 }
 

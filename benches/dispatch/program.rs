@@ -262,7 +262,7 @@ fn toml(config: &Config, entry: &Entry, ops: SocketAddr) -> String {
         Entry::Feeder => String::new(),
     };
     format!(
-        "master_key = {key:?}\n[database]\nurl = {database:?}\n{broker}[ops]\nlisten = \"{ops}\"\n\
+        "master_key = {key:?}\n[database]\nurl = {database:?}\n{broker}[api]\nlisten = \"127.0.0.1:0\"\n[ops]\nlisten = \"{ops}\"\n\
          [egress]\nallow_http = true\nallow = [\"127.0.0.0/8\"]\n[log]\nformat = \"json\"\n"
     )
 }

@@ -1,6 +1,7 @@
 //! The routes of the API, and what lies around them.
 
 use std::any::Any;
+use std::time::Duration;
 
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -18,9 +19,13 @@ use super::body::{MAX_BODY_BYTES, is_encoded};
 use super::problem_type::ProblemType;
 use super::{Api, Problem, Recorder, docs, openapi, problem_docs, trace};
 
+/// For a handler, once the body has come.
+const HANDLER_TIME: Duration = Duration::from_secs(30);
+
 /// The whole API under both of its names, its documentation, and nothing else.
 pub fn router(api: Api, recorder: Recorder) -> Router {
-    let timeout = api.settings().request_timeout;
+    // A body has its own deadline, of the listener: what is left is the handler's.
+    let timeout = api.settings().request_timeout + HANDLER_TIME;
     let door = Door::new(api.clone(), recorder);
     let (routes, resources) = openapi::routes().split_for_parts();
     let document = openapi::describe(resources);

@@ -22,7 +22,9 @@ pub async fn run(_args: ServeArgs, context: &Context) -> Result<(), CliError> {
     };
     let app = App::build(context.config.clone(), surroundings, shutdown.clone()).await?;
     let ops = app.ops_address().map_err(anyhow::Error::from)?;
-    tracing::info!(%ops, version = env!("CARGO_PKG_VERSION"), "starting");
+    let api = app.api_address().map_err(anyhow::Error::from)?;
+    let certificate = app.api_fingerprint().map(|print| print.to_string());
+    tracing::info!(%api, certificate, %ops, version = env!("CARGO_PKG_VERSION"), "starting");
     app.run().await?;
     if shutdown.hard.is_cancelled() {
         return Err(CliError::Failure(anyhow::anyhow!(

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::{Amqp, Config, Dispatch, Egress};
+use super::{Amqp, Api, Config, Dispatch, Egress};
 use crate::domain::event::MAX_EVENT_BYTES;
 use crate::domain::retry::RetrySchedule;
 
@@ -34,6 +34,7 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     let mut found = Problems(Vec::new());
     database(config, &mut found);
     amqp(&config.amqp, &mut found);
+    api(&config.api, &mut found);
     egress(&config.egress, &mut found);
     dispatch(&config.dispatch, &config.egress, &mut found);
     if let Err(error) = RetrySchedule::new(config.retry.schedule.clone()) {
@@ -145,6 +146,54 @@ fn amqp(amqp: &Amqp, found: &mut Problems) {
         amqp.batch_linger <= LONGEST,
         "amqp.batch_linger",
         "must be at most 24h",
+    );
+}
+
+fn api(api: &Api, found: &mut Problems) {
+    if let Some(url) = &api.public_url {
+        found.require(
+            url.scheme() == "https" && url.query().is_none() && url.fragment().is_none(),
+            "api.public_url",
+            "must be `https://HOST`, perhaps with a port and a path",
+        );
+    }
+    found.require(
+        api.key_file.is_some() || api.certificate_file.is_none(),
+        "api.certificate_file",
+        "needs `api.key_file` too",
+    );
+    found.require(
+        api.certificate_file.is_some() || api.key_file.is_none(),
+        "api.key_file",
+        "needs `api.certificate_file` too",
+    );
+    found.require(
+        api.behind_proxy.is_empty() || api.certificate_file.is_none(),
+        "api.behind_proxy",
+        "must be empty where `api.certificate_file` is set: behind a proxy we listen in clear",
+    );
+    for (key, limit) in [
+        ("api.requests_per_minute", api.requests_per_minute),
+        ("api.requests_per_hour", api.requests_per_hour),
+        ("api.concurrent_requests", api.concurrent_requests),
+        (
+            "api.failed_authentications_per_minute",
+            api.failed_authentications_per_minute,
+        ),
+    ] {
+        found.require(limit >= 1, key, "must be at least 1");
+    }
+    found.duration("api.header_timeout", api.header_timeout);
+    found.duration("api.request_timeout", api.request_timeout);
+    found.require(
+        (1..=MOST_AT_ONCE).contains(&api.max_connections),
+        "api.max_connections",
+        BETWEEN,
+    );
+    found.require(
+        (1..=MOST_AT_ONCE).contains(&api.max_connections_per_address),
+        "api.max_connections_per_address",
+        BETWEEN,
     );
 }
 

@@ -10,13 +10,14 @@
 //! - [`redact`]: URLs without their passwords.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 pub mod allow;
+pub mod api;
 pub mod check;
 pub mod duration;
 pub mod load;
@@ -24,6 +25,7 @@ pub mod redact;
 pub mod shape;
 
 pub use allow::AllowRule;
+pub use api::Api;
 pub use load::{ConfigError, KeyError, Origin};
 
 /// Everything that can be set.
@@ -51,6 +53,22 @@ pub struct Config {
     pub secrets: Secrets,
     /// Logs.
     pub log: Log,
+}
+
+impl Config {
+    /// Where files of our own are kept: beside the database file; with a database server, beside
+    /// the master key's file, else where the database file would be by default.
+    pub fn data_directory(&self) -> PathBuf {
+        let database = self.database.url.expose_secret().strip_prefix("sqlite://");
+        let beside = database
+            .map(Path::new)
+            .or(self.secrets.master_key_file.as_deref());
+        match beside.and_then(Path::parent) {
+            Some(directory) if directory.as_os_str().is_empty() => PathBuf::from("."),
+            Some(directory) => directory.to_owned(),
+            None => PathBuf::from("data"),
+        }
+    }
 }
 
 /// `[database]`
@@ -111,38 +129,6 @@ impl Default for Amqp {
             prefetch: 2_000,
             batch_events: 1_000,
             batch_linger: Duration::from_millis(1),
-        }
-    }
-}
-
-/// `[api]`
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Api {
-    /// Where the API listens.
-    pub listen: SocketAddr,
-    /// Requests that a key may make in 60 s, where it has no limit of its own.
-    pub requests_per_minute: u32,
-    /// Requests that a key may make in 3,600 s, where it has no limit of its own.
-    pub requests_per_hour: u32,
-    /// Requests of a key under way at once, in each replica, where it has no limit of its own.
-    pub concurrent_requests: u32,
-    /// Wrong keys that an address may show in 60 s, to each replica.
-    pub failed_authentications_per_minute: u32,
-    /// For one request, from its head to the beginning of the answer.
-    #[serde(with = "duration")]
-    pub request_timeout: Duration,
-}
-
-impl Default for Api {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
-            requests_per_minute: 60,
-            requests_per_hour: 1_000,
-            concurrent_requests: 5,
-            failed_authentications_per_minute: 20,
-            request_timeout: Duration::from_mins(1),
         }
     }
 }

@@ -46,7 +46,7 @@ pub struct Admitted {
     pub at: DateTime<Utc>,
 }
 
-/// API keys. Every method but [`ApiKeys::admit`] sees one workspace only.
+/// API keys. The methods that name a workspace see that one only.
 #[async_trait]
 pub trait ApiKeys: Send + Sync {
     /// Makes a key, valid from the commit on, and tells the audit log; with `once`, unless an earlier
@@ -64,6 +64,9 @@ pub trait ApiKeys: Send + Sync {
         workspace: &WorkspaceId,
         page: PageRequest<ApiKeyId>,
     ) -> Result<Page<ApiKey, ApiKeyId>>;
+
+    /// Whether there is any key, of any workspace: what a start asks, to say how to make the first.
+    async fn has_api_keys(&self) -> Result<bool>;
 
     /// One key; `None` if there is none of that id in the workspace.
     async fn api_key(&self, workspace: &WorkspaceId, id: ApiKeyId) -> Result<Option<ApiKey>>;

@@ -7,4 +7,5 @@
 
 mod admission;
 mod api_keys;
+mod listener;
 pub(crate) mod rig;

@@ -31,6 +31,9 @@ pub(crate) fn settings(database_url: SecretString) -> Config {
         ..Config::default()
     };
     config.database.url = database_url;
+    config.api.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    // In clear, so that no certificate is made where no test asks for the API.
+    config.api.behind_proxy = vec!["127.0.0.0/8".parse().expect("a network")];
     config.ops.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     config.egress.allow_http = true;
     config.egress.allow = vec!["127.0.0.0/8".parse().expect("a rule")];
@@ -223,6 +226,14 @@ fn toml(config: &Config) -> String {
     line("[database]".to_owned());
     line(format!("url = {:?}", config.database.url.expose_secret()));
     line("[log]\nformat = \"json\"".to_owned());
+    line(format!("[api]\nlisten = \"{}\"", config.api.listen));
+    let proxies: Vec<String> = config
+        .api
+        .behind_proxy
+        .iter()
+        .map(|net| format!("\"{net}\""))
+        .collect();
+    line(format!("behind_proxy = [{}]", proxies.join(", ")));
     line(format!("[ops]\nlisten = \"{}\"", config.ops.listen));
     line("[amqp]".to_owned());
     if let Some(url) = &config.amqp.url {

@@ -102,6 +102,13 @@ fn rich() -> ApiKeySpec {
 
 async fn a_key_is_given_back_as_it_was_made(db: &TestDatabase) {
     let here = WorkspaceId::default();
+    assert!(!db.store.has_api_keys().await.unwrap());
+    let (elsewhere, _) = new_key(&WorkspaceId::new("ws_2").unwrap(), key_spec());
+    db.store
+        .create_api_key(&elsewhere, &act(), None)
+        .await
+        .unwrap();
+    assert!(db.store.has_api_keys().await.unwrap());
     for spec in [rich(), key_spec()] {
         let before = SystemClock.now() - Duration::from_secs(5);
         let (created, digest) = make(&db.store, spec.clone()).await;

@@ -311,11 +311,12 @@ fn run_workspace(surroundings: &Surroundings) -> anyhow::Result<WorkspaceId> {
 }
 
 /// The defaults, but for what the demo needs: its own directory, its own receiver as the one
-/// address that may be dialled, a free ops port, and retries within seconds.
+/// address that may be dialled, free ports, and retries within seconds.
 fn config(data: &std::path::Path, receiver: &Receiver) -> anyhow::Result<Config> {
     let mut config = Config::default();
     let database = data.join("forge-dispatch.db");
     config.database.url = SecretString::from(format!("sqlite://{}", database.display()));
+    config.api.listen = ([127, 0, 0, 1], 0).into();
     config.ops.listen = ([127, 0, 0, 1], 0).into();
     config.egress.allow_http = true;
     config.egress.allow = vec![

@@ -178,6 +178,13 @@ fn values_that_do_not_fit_together_are_named() {
         ("amqp.bindings", ""),
         ("amqp.prefetch", "0"),
         ("amqp.batch_events", "0"),
+        ("api.certificate_file", "api.crt"),
+        ("api.key_file", "api.key"),
+        ("api.public_url", "http://forge.example"),
+        ("api.header_timeout", "0s"),
+        ("api.request_timeout", "25h"),
+        ("api.max_connections", "0"),
+        ("api.max_connections_per_address", "0"),
         ("egress.timeout", "0s"),
         ("egress.connect_timeout", "11s"),
         ("dispatch.concurrency", "0"),
@@ -205,6 +212,44 @@ fn a_lease_is_measured_against_an_attempt_and_its_flush() {
     let lease = |text: &str| load("", &[], &[&format!("dispatch.lease={text}")]);
     assert!(lease("15s 20ms").is_err(), "10 s + 20 ms + 5 s is not more");
     assert!(lease("15s 21ms").is_ok());
+}
+
+#[test]
+fn a_certificate_has_no_place_behind_a_proxy() {
+    let pair = ["api.certificate_file=a.crt", "api.key_file=a.key"];
+    assert!(load("", &[], &pair).is_ok());
+    let told = error(
+        "",
+        &[],
+        &[&pair[..], &["api.behind_proxy=10.0.0.0/8"]].concat(),
+    );
+    assert!(
+        told.starts_with("`api.behind_proxy` (in --set): "),
+        "{told}"
+    );
+}
+
+#[test]
+fn files_of_our_own_lie_beside_the_database_or_the_master_key() {
+    for (flags, expected) in [
+        (&[][..], "data"),
+        (
+            &["database.url=sqlite:///var/lib/forge/f.db"],
+            "/var/lib/forge",
+        ),
+        (&["database.url=sqlite://f.db"], "."),
+        (&["database.url=postgres://db/forge"], "data"),
+        (
+            &[
+                "database.url=postgres://db/forge",
+                "secrets.master_key_file=/etc/forge/master.key",
+            ],
+            "/etc/forge",
+        ),
+    ] {
+        let config = load("", &[], flags).unwrap();
+        assert_eq!(config.data_directory(), Path::new(expected), "{flags:?}");
+    }
 }
 
 #[test]

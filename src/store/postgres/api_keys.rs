@@ -109,6 +109,19 @@ impl ApiKeys for PostgresStore {
         retrying(|| self.admit_once(id, digest, defaults)).await
     }
 
+    async fn has_api_keys(&self) -> Result<bool> {
+        reading(async {
+            sqlx::query_scalar(
+                "-- postgres::api_keys::has_api_keys
+                select exists (select from api_key)",
+            )
+            .fetch_one(&self.pool)
+            .await
+            .map_err(from_sqlx)
+        })
+        .await
+    }
+
     async fn give_back(&self, id: ApiKeyId, usage: RateUsage) -> Result<()> {
         // Once: a second try after an ambiguous failure could give back twice.
         self.give_back_once(id, usage).await

@@ -150,6 +150,16 @@ impl ApiKeys for SqliteStore {
         }))
     }
 
+    async fn has_api_keys(&self) -> Result<bool> {
+        sqlx::query_scalar(
+            "-- sqlite::api_keys::has_api_keys
+            select exists (select 1 from api_key)",
+        )
+        .fetch_one(&self.readers)
+        .await
+        .map_err(store_error)
+    }
+
     async fn give_back(&self, id: ApiKeyId, usage: RateUsage) -> Result<()> {
         self.usage.give_back(id, usage);
         Ok(())

@@ -1,0 +1,96 @@
+//! The API as a part of the program: its port, its handlers, and what they leave for the audit log.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use super::{AppError, Surroundings};
+use crate::api::listener::{self, Fingerprint, Front};
+use crate::api::{Api, Parts, Recorder, router};
+use crate::config::Config;
+use crate::egress::WebhookClient;
+use crate::shutdown::Shutdown;
+use crate::store::{Store, StoreError};
+
+/// The API, its port open, and not yet served.
+pub(super) struct FrontDoor {
+    listener: TcpListener,
+    front: Front,
+    api: Api,
+    store: Arc<dyn Store>,
+}
+
+impl FrontDoor {
+    /// Opens the port and reads, or makes, the certificate.
+    pub(super) async fn open(
+        config: &Config,
+        surroundings: &Surroundings,
+        store: &Arc<dyn Store>,
+        client: &Arc<WebhookClient>,
+    ) -> Result<Self, AppError> {
+        let address = config.api.listen;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| AppError::Listen {
+                key: "api.listen",
+                address,
+                source,
+            })?;
+        let front = Front::prepare(
+            &config.api,
+            &config.data_directory(),
+            Arc::clone(&surroundings.clock),
+            &surroundings.entropy,
+        )?;
+        let api = Api::new(Parts {
+            store: Arc::clone(store),
+            client: Arc::clone(client),
+            clock: Arc::clone(&surroundings.clock),
+            entropy: surroundings.entropy.clone(),
+            settings: config.api.clone(),
+        });
+        Ok(Self {
+            listener,
+            front,
+            api,
+            store: Arc::clone(store),
+        })
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// By what clients know its certificate; `None` behind proxies.
+    pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
+        self.front.fingerprint()
+    }
+
+    /// Serves until the soft token, lets requests under way end, and writes the uses of keys.
+    pub(super) async fn serve(self, shutdown: Shutdown) -> Result<(), AppError> {
+        invite(&*self.store).await?;
+        let (recorder, recording) = Recorder::new();
+        let router = router(self.api, recorder);
+        let (served, ()) = tokio::join!(
+            listener::serve(self.listener, self.front, router, shutdown.clone()),
+            recording.run(self.store, shutdown),
+        );
+        Ok(served?)
+    }
+}
+
+/// Says how to make the first key, while there is none: without one, nobody can ask for anything.
+async fn invite(store: &dyn Store) -> Result<(), StoreError> {
+    match store.has_api_keys().await {
+        Ok(true) => {}
+        Ok(false) => tracing::warn!(
+            "there is no API key yet; make the first: \
+             forge-dispatch keys create --name admin --scope admin"
+        ),
+        Err(error) if error.is_unavailable() => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
