@@ -67,12 +67,12 @@ impl Precondition {
 
 /// The answer that shows a resource at a version, or `304` where the client has it.
 pub fn respond(headers: &HeaderMap, version: i64, answer: impl IntoResponse) -> Response {
-    let tag = format!("\"{version}.{JSON}\"");
+    let tag = tag(version);
     let known = headers.get_all(IF_NONE_MATCH).iter().any(|value| {
         let tags = value.to_str().unwrap_or_default();
         tags.split(',').map(str::trim).any(|given| {
             // Weak comparison (RFC 9110 §13.1.2).
-            given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag
+            given == "*" || given.strip_prefix("W/").unwrap_or(given).as_bytes() == tag.as_bytes()
         })
     });
     let mut response = if known {
@@ -80,10 +80,15 @@ pub fn respond(headers: &HeaderMap, version: i64, answer: impl IntoResponse) -> 
     } else {
         answer.into_response()
     };
-    if let Ok(tag) = HeaderValue::try_from(tag) {
-        response.headers_mut().insert(ETAG, tag);
-    }
+    response.headers_mut().insert(ETAG, tag);
     response
+}
+
+/// The tag of a resource at a version.
+pub fn tag(version: i64) -> HeaderValue {
+    // Digits and letters: always a header's text.
+    HeaderValue::try_from(format!("\"{version}.{JSON}\""))
+        .unwrap_or(HeaderValue::from_static("\"\""))
 }
 
 #[cfg(test)]

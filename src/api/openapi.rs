@@ -34,6 +34,10 @@ const SCHEME: &str = "api_key";
         (url = "/report-forge", description = "The same, under its other name"),
     ),
     tags(
+        (name = "Subscriptions", description = "Where webhooks go, and which."),
+        (name = "Deliveries", description = "What was and is delivered, and every attempt."),
+        (name = "Events", description = "What webhooks tell of."),
+        (name = "Projects", description = "The projects of the workspace."),
         (name = "API keys", description = "Who may ask for what. Needs `admin`."),
         (name = "Audit log", description = "Who did what. Needs `admin`."),
     ),
@@ -65,6 +69,10 @@ pub fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .merge(resources::api_keys::routes())
         .merge(resources::audit_log::routes())
+        .merge(resources::subscriptions::routes())
+        .merge(resources::deliveries::routes())
+        .merge(resources::events::routes())
+        .merge(resources::projects::routes())
 }
 
 /// The whole document of these resources.

@@ -111,6 +111,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
 }
 
 impl Asked {
+    /// The address of what lies below what was asked for.
+    #[must_use]
+    pub fn child(self, name: &str) -> Self {
+        let path = format!("{}/{name}", self.0.path().trim_end_matches('/'));
+        Self(path.parse().unwrap_or(self.0))
+    }
+
     /// The address of a member of the list that was asked for.
     pub fn below(&self, id: &str) -> HeaderValue {
         let path = self.0.path().trim_end_matches('/');
@@ -159,13 +166,21 @@ impl Listing {
 
     /// What to ask the store for.
     pub fn request<Key: FromStr>(&self) -> Result<PageRequest<Key>> {
+        self.core_request(str::parse)
+    }
+
+    /// The same, where the place is an id of the core's own.
+    pub fn core_request<Key, E>(
+        &self,
+        read: impl Fn(&str) -> std::result::Result<Key, E>,
+    ) -> Result<PageRequest<Key>> {
         let invalid = || Problem::new(ProblemType::InvalidCursor);
         let after = self
             .after
             .as_deref()
             .map(|cursor| {
                 let place = self.cursors.read(&self.of, cursor).ok_or_else(invalid)?;
-                place.parse().map_err(|_| invalid())
+                read(&place).map_err(|_| invalid())
             })
             .transpose()?;
         Ok(PageRequest {
@@ -208,8 +223,12 @@ impl Listing {
             }
             items.push(text);
         }
-        let cursor = next.map(|place| self.cursors.write(&self.of, &place));
-        Ok((items, cursor))
+        Ok((items, self.cursor(next.as_ref())))
+    }
+
+    /// The cursor of a place.
+    pub fn cursor(&self, place: Option<&impl ToString>) -> Option<String> {
+        place.map(|place| self.cursors.write(&self.of, &place.to_string()))
     }
 
     /// An answer of this type that leads on to what is behind the cursor.

@@ -63,6 +63,16 @@ pub fn id<T: FromStr>(name: &str, text: Option<&str>, example: &str) -> Result<O
     read.map_err(|_| Problem::parameter(name, format!("must be an id such as `{example}`")))
 }
 
+/// Reads a parameter by a function of the domain.
+pub fn made<T, E: Display>(
+    name: &str,
+    text: Option<&str>,
+    make: impl FnOnce(&str) -> std::result::Result<T, E>,
+) -> Result<Option<T>> {
+    let read = text.map(make).transpose();
+    read.map_err(|error| Problem::parameter(name, error.to_string()))
+}
+
 /// Reads an instant that was given.
 pub fn time(name: &str, text: Option<&str>) -> Result<Option<DateTime<Utc>>> {
     let read = text.map(DateTime::parse_from_rfc3339).transpose();

@@ -85,7 +85,7 @@ impl FrontDoor {
 async fn invite(store: &dyn Store) -> Result<(), StoreError> {
     match store.has_api_keys().await {
         Ok(true) => {}
-        Ok(false) => tracing::warn!(
+        Ok(false) => tracing::info!(
             "there is no API key yet; make the first: \
              forge-dispatch keys create --name admin --scope admin"
         ),

@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::fields;
 use crate::api::auth::Caller;
 use crate::api::auth::caller::Administer;
 use crate::api::page::{Asked, Listing, PageOf, Part};
@@ -61,7 +62,7 @@ struct Params {
     #[param(example = "192.0.2.1", value_type = Option<String>, format = Ipv4)]
     address: Option<String>,
     /// This action only: `request` for the uses of keys.
-    #[param(inline, schema_with = actions_schema)]
+    #[param(inline, schema_with = fields::actions_schema)]
     action: Option<String>,
     /// From this instant on (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
@@ -245,17 +246,6 @@ fn wants_csv(headers: &HeaderMap) -> bool {
         .flat_map(|value| value.split(','))
         .map(|part| part.split(';').next().unwrap_or_default().trim());
     types.find(|kind| matches!(*kind, CSV | "application/json" | "*/*")) == Some(CSV)
-}
-
-fn actions_schema() -> utoipa::openapi::schema::Schema {
-    use crate::domain::audit::Action;
-    use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
-    Schema::Object(
-        ObjectBuilder::new()
-            .schema_type(SchemaType::Type(Type::String))
-            .enum_values(Some(Action::ALL.map(Action::as_str)))
-            .build(),
-    )
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Values that several resources have, and the list of all that is wrong with a body.
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use utoipa::IntoParams;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
@@ -9,8 +10,14 @@ use crate::api::problem::Fault;
 use crate::api::problem_type::ProblemType;
 use crate::api::{Problem, Result};
 use crate::domain::api_key::Scope;
+use crate::domain::audit::Action;
+use crate::domain::delivery::DeliveryState;
 use crate::domain::ids::{MAX_OPAQUE_ID_BYTES, ProjectId};
-use crate::domain::subscription::FieldError;
+use crate::domain::retry::{MAX_DELAY, MAX_RETRIES};
+use crate::domain::subscription::{FieldError, MAX_FILTERS};
+
+/// The longest event type that is documented, in bytes; with what goes behind it in a filter.
+const MAX_TYPE_BYTES: usize = 100;
 
 /// All that is wrong with the values of a body, so that a client mends it in one go.
 #[derive(Debug, Default)]
@@ -66,12 +73,17 @@ impl Faults {
         read.ok().map(|time| time.to_utc())
     }
 
+    /// The problem that they are.
+    pub fn problem(self) -> Problem {
+        Problem::new(ProblemType::InvalidValues).faults(self.0)
+    }
+
     /// The problem, if there is one.
     pub fn none(self) -> Result<()> {
         if self.0.is_empty() {
             return Ok(());
         }
-        Err(Problem::new(ProblemType::InvalidValues).faults(self.0))
+        Err(self.problem())
     }
 }
 
@@ -80,31 +92,123 @@ pub fn projects(ids: Option<&[ProjectId]>) -> Option<Vec<String>> {
     ids.map(|ids| ids.iter().map(ToString::to_string).collect())
 }
 
+/// One of these names.
+fn names<const N: usize>(names: [&'static str; N]) -> Schema {
+    let schema = ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::String))
+        .enum_values(Some(names));
+    Schema::Object(schema.build())
+}
+
 /// Scopes, by name.
 pub fn scopes_schema() -> Schema {
-    let scope = ObjectBuilder::new()
-        .schema_type(SchemaType::Type(Type::String))
-        .enum_values(Some(Scope::ALL.map(Scope::as_str)));
     ArrayBuilder::new()
-        .items(RefOr::T(Schema::Object(scope.build())))
+        .items(RefOr::T(names(Scope::ALL.map(Scope::as_str))))
         .min_items(Some(1))
         .build()
         .into()
 }
 
-/// Ids of projects, which are the core's own.
+/// Bodies, by name.
+pub fn format_schema() -> Schema {
+    names(["standard", "kazinex", "cloudevents"])
+}
+
+/// What a subscription may be.
+pub fn status_schema() -> Schema {
+    names(["active", "disabled"])
+}
+
+/// Actions of the audit log, by name.
+pub fn actions_schema() -> Schema {
+    names(Action::ALL.map(Action::as_str))
+}
+
+/// States of deliveries, by name.
+pub fn states_schema() -> Schema {
+    names(DeliveryState::ALL.map(DeliveryState::as_str))
+}
+
+/// Ids of projects, which are the core's own; or null.
 pub fn project_ids_schema() -> Schema {
     let id = ObjectBuilder::new()
         .schema_type(SchemaType::Type(Type::String))
         .min_length(Some(1))
-        .max_length(Some(MAX_OPAQUE_ID_BYTES));
-    ArrayBuilder::new()
-        .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
-        .items(RefOr::T(Schema::Object(id.build())))
+        .max_length(Some(MAX_OPAQUE_ID_BYTES))
+        // No control characters.
+        .pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]+$"));
+    list_or_null(id)
         .min_items(Some(1))
-        .max_items(Some(100))
+        .max_items(Some(MAX_FILTERS))
         .build()
         .into()
+}
+
+/// Which event types a subscription asks for.
+pub fn event_types_schema() -> Schema {
+    let filter = ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::String))
+        .max_length(Some(MAX_TYPE_BYTES))
+        .pattern(Some(r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$"));
+    ArrayBuilder::new()
+        .items(RefOr::T(Schema::Object(filter.build())))
+        .min_items(Some(1))
+        .max_items(Some(MAX_FILTERS))
+        .examples([json!(["edition.submitted", "output.*"])])
+        .build()
+        .into()
+}
+
+/// Seconds between attempts; or null.
+pub fn schedule_schema() -> Schema {
+    let delay = ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::Integer))
+        .minimum(Some(0))
+        .maximum(Some(MAX_DELAY.as_secs()));
+    list_or_null(delay)
+        .max_items(Some(MAX_RETRIES))
+        .examples([json!([5, 300, 1_800])])
+        .build()
+        .into()
+}
+
+fn list_or_null(item: ObjectBuilder) -> ArrayBuilder {
+    ArrayBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
+        .items(RefOr::T(Schema::Object(item.build())))
+}
+
+/// The header of a change that is bound to a version.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes a header that is read by its name")]
+pub struct PreconditionHeader {
+    /// Only if it is still at the version of this `ETag`; 412 otherwise.
+    #[param(rename = "If-Match", example = "\"3.json\"")]
+    if_match: Option<String>,
+}
+
+/// The header of a read that may be spared.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes a header that is read by its name")]
+pub struct KnownHeader {
+    /// The `ETag` that the client has: 304 if it is still so.
+    #[param(rename = "If-None-Match", example = "\"3.json\"")]
+    if_none_match: Option<String>,
+}
+
+/// A subscription in a path.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(
+    dead_code,
+    reason = "describes a part of a path that an extractor reads"
+)]
+pub struct SubscriptionPath {
+    /// The subscription (`sub_…`).
+    #[param(example = "sub_01h455vb4pex5vsknk084sn02q")]
+    id: String,
 }
 
 /// The header of the creating calls.

@@ -2,4 +2,8 @@
 
 pub mod api_keys;
 pub mod audit_log;
+pub mod deliveries;
+pub mod events;
 pub mod fields;
+pub mod projects;
+pub mod subscriptions;

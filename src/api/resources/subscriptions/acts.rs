@@ -1,0 +1,181 @@
+//! What is done with a subscription: a new secret, a look at how it goes.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::view::WithSecret;
+use super::{required_version, with_secret};
+use crate::api::auth::Caller;
+use crate::api::auth::caller::{ReadWebhooks, WriteWebhooks};
+use crate::api::body::OptionalBody;
+use crate::api::path::Id;
+use crate::api::resources::fields::{self, Faults, PreconditionHeader};
+use crate::api::{Api, Problem, Result};
+use crate::domain::ids::SubscriptionId;
+use crate::domain::payload::timestamp;
+use crate::domain::secret::{MAX_OVERLAP, SigningSecret};
+use crate::store::{Rotation, SubscriptionStats, Tally};
+
+/// How long the old secret signs beside the new one, unless it is said.
+const OVERLAP: Duration = Duration::from_hours(24);
+
+/// How far back deliveries are counted.
+const WINDOW: Duration = Duration::from_hours(24);
+
+/// The routes of what is done with one.
+pub fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(rotate_secret))
+        .routes(routes!(stats))
+}
+
+/// How the secret is to be replaced.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRotation {
+    /// For how many seconds the old secret signs beside the new one: a day unless it is said, at most
+    /// seven.
+    #[schema(minimum = 0, maximum = 604_800, example = 86_400)]
+    overlap_seconds: Option<u64>,
+    /// The new secret, if you bring one; one is made otherwise.
+    secret: Option<String>,
+}
+
+/// How it goes with a subscription.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SubscriptionStats)]
+pub struct StatsView {
+    /// Deliveries that wait for their time.
+    pending: Count,
+    /// Deliveries that are under way.
+    in_flight: Count,
+    /// For how many seconds the oldest due delivery has been waiting.
+    oldest_due_seconds: Option<u64>,
+    /// From when on the deliveries below are counted, by their creation: a day ago, or, where more
+    /// than 10,000 were made since, the creation of the oldest one counted.
+    #[schema(format = DateTime)]
+    since: String,
+    /// Made since then, and taken by the receiver.
+    succeeded: u64,
+    /// Made since then, and given up.
+    failed: u64,
+    /// Made since then, and cancelled.
+    cancelled: u64,
+    /// The attempts that these three took.
+    attempts: u64,
+}
+
+/// A number that is counted up to a bound.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Count {
+    /// How many.
+    count: u64,
+    /// Whether that is all of them; otherwise there may be more.
+    exact: bool,
+}
+
+/// Give a subscription a new secret
+///
+/// It signs at once, and is shown once, in this answer. The old one signs beside it for the overlap:
+/// `webhook-signature` then has an entry for each.
+#[utoipa::path(
+    post, path = "/subscriptions/{id}/rotate-secret", operation_id = "rotateSubscriptionSecret",
+    tag = "Subscriptions",
+    request_body(content = Option<SecretRotation>),
+    params(fields::SubscriptionPath, PreconditionHeader),
+    responses((
+        status = 200, description = "The subscription. `secret` is shown this once.",
+        body = WithSecret, headers(("ETag" = String)),
+    )),
+    security(("api_key" = ["write:webhooks"])),
+)]
+async fn rotate_secret(
+    State(api): State<Api>,
+    caller: Caller<WriteWebhooks>,
+    Id(id): Id<SubscriptionId>,
+    headers: HeaderMap,
+    OptionalBody(asked): OptionalBody<SecretRotation>,
+) -> Result<Response> {
+    let reach = caller.reach();
+    let version = required_version(&api, &caller, id, &headers).await?;
+    let found = api.store().subscription(&reach, id).await?;
+    let format = found.ok_or_else(Problem::not_found)?.spec.format;
+    let mut faults = Faults::default();
+    let overlap = asked.overlap_seconds.map_or(OVERLAP, Duration::from_secs);
+    if overlap > MAX_OVERLAP {
+        faults.add("/overlap_seconds", "must be at most 604800 (7 days)");
+    }
+    let brought = asked
+        .secret
+        .as_deref()
+        .map(|text| SigningSecret::bring(text, format));
+    let brought = brought.and_then(|secret| faults.check(secret));
+    faults.none()?;
+    let rotation = Rotation {
+        secret_id: api.entropy().id(api.clock().now()),
+        secret: brought.unwrap_or_else(|| SigningSecret::generate(api.entropy().bytes())),
+        overlap,
+    };
+    let act = caller.act(&api);
+    let rotated = api
+        .store()
+        .rotate_secret(&reach, id, version, &rotation, &act)
+        .await?;
+    let rotated = rotated.ok_or_else(Problem::not_found)?;
+    Ok(with_secret(&rotated, &rotation.secret))
+}
+
+/// See how a subscription goes
+///
+/// What waits for it, and what became of its deliveries of the last day.
+#[utoipa::path(
+    get, path = "/subscriptions/{id}/stats", operation_id = "getSubscriptionStats",
+    tag = "Subscriptions",
+    params(fields::SubscriptionPath),
+    responses((status = 200, description = "Its numbers.", body = StatsView)),
+    security(("api_key" = ["read:webhooks"])),
+)]
+async fn stats(
+    State(api): State<Api>,
+    caller: Caller<ReadWebhooks>,
+    Id(id): Id<SubscriptionId>,
+) -> Result<Json<StatsView>> {
+    let stats = api
+        .store()
+        .subscription_stats(&caller.reach(), id, WINDOW)
+        .await?;
+    let stats = stats.ok_or_else(Problem::not_found)?;
+    Ok(Json(StatsView::new(&stats)))
+}
+
+impl StatsView {
+    fn new(stats: &SubscriptionStats) -> Self {
+        Self {
+            pending: stats.pending.into(),
+            in_flight: stats.in_flight.into(),
+            oldest_due_seconds: stats.oldest_due.map(|age| age.as_secs()),
+            since: timestamp(stats.since),
+            succeeded: stats.succeeded,
+            failed: stats.failed,
+            cancelled: stats.cancelled,
+            attempts: stats.attempts,
+        }
+    }
+}
+
+impl From<Tally> for Count {
+    fn from(tally: Tally) -> Self {
+        Self {
+            count: tally.counted(),
+            exact: matches!(tally, Tally::Exactly(_)),
+        }
+    }
+}

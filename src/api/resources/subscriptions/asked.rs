@@ -1,0 +1,250 @@
+//! Subscriptions as they are asked for, read value by value.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use utoipa::ToSchema;
+
+use super::beyond_reach;
+use crate::api::Result;
+use crate::api::resources::fields::{self, Faults};
+use crate::domain::filter::EventFilter;
+use crate::domain::ids::ProjectId;
+use crate::domain::reach::Reach;
+use crate::domain::retry::RetrySchedule;
+use crate::domain::secret::SigningSecret;
+use crate::domain::subscription::{
+    BodyFormat, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
+};
+
+/// The reason where an admin gives none.
+const NO_REASON: &str = "disabled by an admin";
+
+/// A subscription that is asked for.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewSubscription)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewOne {
+    /// Where deliveries go: an `https` URL that leads to a public address.
+    #[schema(
+        format = "uri",
+        max_length = 2048,
+        example = "https://erp.example.com/hooks/report-forge"
+    )]
+    url: String,
+    /// Which events: a type, all below a prefix (`edition.*`), or `*`.
+    #[schema(schema_with = fields::event_types_schema)]
+    event_types: Vec<String>,
+    /// Only events of these projects; null, or left out, for all.
+    #[schema(schema_with = fields::project_ids_schema)]
+    project_ids: Option<Vec<String>>,
+    /// Which body; `standard` unless it is said.
+    #[schema(schema_with = fields::format_schema)]
+    format: Option<BodyFormat>,
+    /// A note for people.
+    #[schema(max_length = 500)]
+    description: Option<String>,
+    /// Requests in flight at once; null, or left out, for the deployment's default.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    max_concurrency: Option<NonZeroU32>,
+    /// Whole seconds to wait before the second attempt, the third, and so on; null, or left out, for
+    /// the deployment's schedule.
+    #[schema(schema_with = fields::schedule_schema)]
+    retry_schedule: Option<Vec<u64>>,
+    /// A signing secret, if you bring one: `whsec_` and 24 to 64 bytes in base64, or, with `kazinex`,
+    /// any 16 to 128 characters. One is made otherwise.
+    secret: Option<String>,
+}
+
+/// What is to be changed.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = SubscriptionChange)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Change {
+    /// Where deliveries go from now on, what waits included.
+    #[schema(format = "uri", max_length = 2048)]
+    url: Option<String>,
+    /// Which events.
+    #[schema(schema_with = fields::event_types_schema)]
+    event_types: Option<Vec<String>>,
+    /// Only events of these projects; null for all (of the key's, where it is restricted).
+    #[serde(default, deserialize_with = "given")]
+    #[schema(schema_with = fields::project_ids_schema)]
+    project_ids: Option<Option<Vec<String>>>,
+    /// Which body; null for `standard`.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(schema_with = fields::format_schema)]
+    format: Option<Option<BodyFormat>>,
+    /// A note for people; null for none.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, max_length = 500)]
+    description: Option<Option<String>>,
+    /// Requests in flight at once; null for the deployment's default.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    max_concurrency: Option<Option<NonZeroU32>>,
+    /// Whole seconds to wait before each further attempt; null for the deployment's schedule.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(schema_with = fields::schedule_schema)]
+    retry_schedule: Option<Option<Vec<u64>>>,
+    /// `disabled`: nothing is sent, new events are not kept for it, what waits stays. `active`: it is
+    /// served again.
+    #[schema(schema_with = fields::status_schema)]
+    status: Option<Status>,
+    /// Why it is disabled, in words for people; with `status` `disabled` only.
+    #[schema(min_length = 1, max_length = 500)]
+    disabled_reason: Option<String>,
+}
+
+/// What a client can make of a subscription.
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Active,
+    Disabled,
+}
+
+/// Tells null from what is left out.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+impl NewOne {
+    /// What is asked for, checked, and the secret that was brought.
+    pub(super) fn read(&self, reach: &Reach) -> Result<(SubscriptionSpec, Option<SigningSecret>)> {
+        let mut faults = Faults::default();
+        let url = faults.check(TargetUrl::new(&self.url));
+        let event_types = event_types(&mut faults, &self.event_types);
+        let project_ids = faults.projects("/project_ids", self.project_ids.as_deref());
+        let retry_schedule = schedule(&mut faults, self.retry_schedule.as_deref());
+        let format = self.format.unwrap_or_default();
+        let secret = self
+            .secret
+            .as_deref()
+            .map(|text| SigningSecret::bring(text, format));
+        let secret = secret.and_then(|secret| faults.check(secret));
+        let Some(url) = url else {
+            return Err(faults.problem());
+        };
+        let spec = SubscriptionSpec {
+            url,
+            description: self.description.clone().unwrap_or_default(),
+            event_types,
+            project_ids,
+            format,
+            max_concurrency: self.max_concurrency,
+            retry_schedule,
+        };
+        faults.check(spec.check());
+        faults.none()?;
+        Ok((within(spec, reach)?, secret))
+    }
+}
+
+impl Change {
+    /// What the subscription is to become.
+    pub(super) fn apply(
+        &self,
+        found: &Subscription,
+        reach: &Reach,
+    ) -> Result<(SubscriptionSpec, SubscriptionStatus)> {
+        let mut faults = Faults::default();
+        let mut spec = found.spec.clone();
+        if let Some(url) = self
+            .url
+            .as_deref()
+            .and_then(|url| faults.check(TargetUrl::new(url)))
+        {
+            spec.url = url;
+        }
+        if let Some(texts) = &self.event_types {
+            spec.event_types = event_types(&mut faults, texts);
+        }
+        if let Some(given) = &self.project_ids {
+            spec.project_ids = faults.projects("/project_ids", given.as_deref());
+        }
+        if let Some(format) = self.format {
+            spec.format = format.unwrap_or_default();
+        }
+        if let Some(description) = &self.description {
+            spec.description = description.clone().unwrap_or_default();
+        }
+        if let Some(most) = self.max_concurrency {
+            spec.max_concurrency = most;
+        }
+        if let Some(delays) = &self.retry_schedule {
+            spec.retry_schedule = schedule(&mut faults, delays.as_deref());
+        }
+        let status = self.status(found, &mut faults);
+        faults.check(spec.check());
+        faults.none()?;
+        Ok((within(spec, reach)?, status))
+    }
+
+    fn status(&self, found: &Subscription, faults: &mut Faults) -> SubscriptionStatus {
+        let disabled = self.status == Some(Status::Disabled);
+        if self.disabled_reason.is_some() && !disabled {
+            faults.add("/disabled_reason", "goes with `status` `disabled` only");
+        }
+        match self.status {
+            None => found.status.clone(),
+            Some(Status::Active) => SubscriptionStatus::Active,
+            Some(Status::Disabled) => {
+                // Disabled already, and nothing new to say: the reason of before stays.
+                if self.disabled_reason.is_none() && found.status != SubscriptionStatus::Active {
+                    return found.status.clone();
+                }
+                let reason = self.disabled_reason.as_deref().unwrap_or(NO_REASON);
+                let disabled = faults.check(SubscriptionStatus::disabled(reason));
+                disabled.unwrap_or_else(|| found.status.clone())
+            }
+        }
+    }
+}
+
+/// Whether a change sends elsewhere, or something else.
+pub(super) fn retargets(before: &SubscriptionSpec, after: &SubscriptionSpec) -> bool {
+    before.url != after.url
+        || before.event_types != after.event_types
+        || before.project_ids != after.project_ids
+}
+
+/// Holds what is asked for against what the caller may hand out: a restricted key's own projects, all
+/// of them where it names none.
+fn within(mut spec: SubscriptionSpec, reach: &Reach) -> Result<SubscriptionSpec> {
+    if spec.project_ids.is_none() {
+        spec.project_ids.clone_from(&reach.projects);
+    }
+    let projects: Option<&[ProjectId]> = spec.project_ids.as_deref();
+    if reach.covers(projects) {
+        Ok(spec)
+    } else {
+        Err(beyond_reach())
+    }
+}
+
+fn event_types(faults: &mut Faults, texts: &[String]) -> Vec<EventFilter> {
+    let mut filters = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        match text.parse::<EventFilter>() {
+            Ok(filter) if !filters.contains(&filter) => filters.push(filter),
+            Ok(_) => {}
+            Err(error) => faults.add(format!("/event_types/{index}"), error.to_string()),
+        }
+    }
+    filters
+}
+
+fn schedule(faults: &mut Faults, seconds: Option<&[u64]>) -> Option<RetrySchedule> {
+    let delays = seconds?.iter().copied().map(Duration::from_secs).collect();
+    match RetrySchedule::new(delays) {
+        Ok(schedule) => Some(schedule),
+        Err(error) => {
+            faults.add("/retry_schedule", error.to_string());
+            None
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! `/v1/subscriptions`: register, list, show, change, delete; what is done with one is in
+//! [`acts`].
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, ETAG, LOCATION};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::fields::{self, PreconditionHeader};
+use crate::api::auth::Caller;
+use crate::api::auth::caller::{ReadWebhooks, WriteWebhooks};
+use crate::api::body::JsonBody;
+use crate::api::etag::{self, Precondition};
+use crate::api::idempotency::{IdempotencyKey, created};
+use crate::api::page::{Asked, Listing, PageOf, Part};
+use crate::api::path::Id;
+use crate::api::query::Query;
+use crate::api::{Api, Problem, Result};
+use crate::domain::api_key::Scope;
+use crate::domain::ids::SubscriptionId;
+use crate::domain::secret::SigningSecret;
+use crate::domain::subscription::Subscription;
+use crate::store::{NewSubscription, StoreError};
+
+pub mod acts;
+mod asked;
+mod view;
+
+use asked::{Change, NewOne};
+pub use view::{View, WithSecret};
+
+/// The route of the creating call, for its idempotency keys.
+const CREATE: &str = "POST /v1/subscriptions";
+
+/// How often a change without a precondition is made anew when another comes in between.
+const TRIES: usize = 5;
+
+/// The resource's routes.
+pub fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(show, change, delete))
+        .merge(acts::routes())
+}
+
+/// What the list takes.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ListParams {
+    /// At most so many items.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 500)]
+    limit: Option<String>,
+    /// Behind this cursor: `next_cursor` of the page before.
+    after: Option<String>,
+}
+
+/// Register a subscription
+///
+/// It is active at once. Its signing secret is shown once, in this answer. Needs `read:editions` too,
+/// since it hands that data out. A key that is restricted to projects registers for its own only: for
+/// all of them, where `project_ids` is left out.
+#[utoipa::path(
+    post, path = "/subscriptions", operation_id = "createSubscription", tag = "Subscriptions",
+    request_body = NewOne,
+    params(fields::IdempotencyHeader),
+    responses((
+        status = 201, description = "Registered. `secret` is shown this once.", body = WithSecret,
+        headers(("Location" = String), ("ETag" = String)),
+    )),
+    security(("api_key" = ["write:webhooks", "read:editions"])),
+)]
+async fn create(
+    State(api): State<Api>,
+    caller: Caller<WriteWebhooks>,
+    asked: Asked,
+    idempotency: IdempotencyKey,
+    body: JsonBody<NewOne>,
+) -> Result<Response> {
+    caller.must_have(Scope::ReadEditions)?;
+    let (spec, secret) = body.value.read(&caller.reach())?;
+    let secret = secret.unwrap_or_else(|| SigningSecret::generate(api.entropy().bytes()));
+    api.client().check_target(&spec.url).await?;
+    let now = api.clock().now();
+    let new = NewSubscription {
+        id: api.entropy().id(now),
+        workspace: caller.workspace().clone(),
+        spec,
+        secret_id: api.entropy().id(now),
+        secret,
+    };
+    let once = idempotency.once(caller.key(), CREATE, body.fingerprint);
+    let act = caller.act(&api);
+    let made = api
+        .store()
+        .create_subscription(&new, &act, once.as_ref())
+        .await?;
+    let made = created(made)?;
+    let location = asked.below(&made.id.to_string());
+    let answer = with_secret(&made, &new.secret);
+    Ok((StatusCode::CREATED, [(LOCATION, location)], answer).into_response())
+}
+
+/// A subscription and a new secret of its, shown this once.
+fn with_secret(subscription: &Subscription, secret: &SigningSecret) -> Response {
+    let answer = WithSecret {
+        view: View::new(subscription),
+        secret: secret.expose().to_owned(),
+    };
+    let headers = [
+        (ETAG, etag::tag(subscription.version)),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (headers, Json(answer)).into_response()
+}
+
+/// List subscriptions
+///
+/// Newest first.
+#[utoipa::path(
+    get, path = "/subscriptions", operation_id = "listSubscriptions", tag = "Subscriptions",
+    params(ListParams),
+    responses((status = 200, description = "A page of subscriptions.", body = PageOf<View>)),
+    security(("api_key" = ["read:webhooks"])),
+)]
+async fn list(
+    State(api): State<Api>,
+    caller: Caller<ReadWebhooks>,
+    asked: Asked,
+    Query(params): Query<ListParams>,
+) -> Result<Response> {
+    let part = Part {
+        limit: params.limit,
+        after: params.after,
+    };
+    let listing = Listing::new(&api, asked, caller.workspace(), part, &[])?;
+    let page = api
+        .store()
+        .subscriptions(&caller.reach(), listing.request()?)
+        .await?;
+    listing.answer(&page, |found: &Subscription| found.id, View::new)
+}
+
+/// Show a subscription
+#[utoipa::path(
+    get, path = "/subscriptions/{id}", operation_id = "getSubscription", tag = "Subscriptions",
+    params(fields::SubscriptionPath, fields::KnownHeader),
+    responses(
+        (status = 200, description = "The subscription.", body = View, headers(("ETag" = String))),
+        (status = 304, description = "It is as `If-None-Match` says."),
+    ),
+    security(("api_key" = ["read:webhooks"])),
+)]
+async fn show(
+    State(api): State<Api>,
+    caller: Caller<ReadWebhooks>,
+    Id(id): Id<SubscriptionId>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let found = api.store().subscription(&caller.reach(), id).await?;
+    let found = found.ok_or_else(Problem::not_found)?;
+    Ok(etag::respond(
+        &headers,
+        found.version,
+        Json(View::new(&found)),
+    ))
+}
+
+/// Change a subscription
+///
+/// What is left out stays as it is; null sets a value back to its default (RFC 7396). Sending it
+/// elsewhere or something else (`url`, `event_types`, `project_ids`) needs `read:editions` too. With
+/// `If-Match` it is changed only if nobody else has changed it meanwhile.
+#[utoipa::path(
+    patch, path = "/subscriptions/{id}", operation_id = "updateSubscription", tag = "Subscriptions",
+    request_body = Change,
+    params(fields::SubscriptionPath, PreconditionHeader),
+    responses((
+        status = 200, description = "What it is now.", body = View, headers(("ETag" = String)),
+    )),
+    security(("api_key" = ["write:webhooks"])),
+)]
+async fn change(
+    State(api): State<Api>,
+    caller: Caller<WriteWebhooks>,
+    Id(id): Id<SubscriptionId>,
+    headers: HeaderMap,
+    body: JsonBody<Change>,
+) -> Result<Response> {
+    let precondition = Precondition::of(&headers)?;
+    let reach = caller.reach();
+    let mut tries = 0;
+    loop {
+        let found = api.store().subscription(&reach, id).await?;
+        let found = found.ok_or_else(Problem::not_found)?;
+        precondition.allows(found.version)?;
+        let (spec, status) = body.value.apply(&found, &reach)?;
+        if asked::retargets(&found.spec, &spec) {
+            caller.must_have(Scope::ReadEditions)?;
+        }
+        if spec.url != found.spec.url {
+            api.client().check_target(&spec.url).await?;
+        }
+        let act = caller.act(&api);
+        let changed = api
+            .store()
+            .update_subscription(&reach, id, found.version, &spec, &status, &act)
+            .await;
+        match changed {
+            // Somebody was faster. Who named no version wants the change made on whatever is there.
+            Err(StoreError::Stale) if precondition == Precondition::None && tries < TRIES => {
+                tries += 1;
+            }
+            changed => {
+                let changed = changed?.ok_or_else(Problem::not_found)?;
+                let headers = [(ETAG, etag::tag(changed.version))];
+                return Ok((headers, Json(View::new(&changed))).into_response());
+            }
+        }
+    }
+}
+
+/// Delete a subscription
+///
+/// What still waits for it is cancelled. What was delivered stays in the log.
+#[utoipa::path(
+    delete, path = "/subscriptions/{id}", operation_id = "deleteSubscription", tag = "Subscriptions",
+    params(fields::SubscriptionPath, PreconditionHeader),
+    responses((status = 204, description = "It is deleted.")),
+    security(("api_key" = ["write:webhooks"])),
+)]
+async fn delete(
+    State(api): State<Api>,
+    caller: Caller<WriteWebhooks>,
+    Id(id): Id<SubscriptionId>,
+    headers: HeaderMap,
+) -> Result<StatusCode> {
+    let reach = caller.reach();
+    let version = required_version(&api, &caller, id, &headers).await?;
+    let act = caller.act(&api);
+    if api
+        .store()
+        .delete_subscription(&reach, id, version, &act)
+        .await?
+    {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::not_found())
+    }
+}
+
+/// The version that a change is bound to, where the client bound it: the current one, if it is among
+/// those that `If-Match` names.
+async fn required_version(
+    api: &Api,
+    caller: &Caller<WriteWebhooks>,
+    id: SubscriptionId,
+    headers: &HeaderMap,
+) -> Result<Option<i64>> {
+    let precondition = Precondition::of(headers)?;
+    if precondition == Precondition::None {
+        return Ok(None);
+    }
+    let found = api.store().subscription(&caller.reach(), id).await?;
+    let found = found.ok_or_else(Problem::not_found)?;
+    precondition.allows(found.version)?;
+    Ok(Some(found.version))
+}
+
+/// A restricted key asks for projects that are not its own.
+fn beyond_reach() -> Problem {
+    Problem::value(
+        "/project_ids",
+        "must be within the projects that the key is restricted to",
+    )
+}
