@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 use type_safe_id::{StaticType, TypeSafeId};
 
+use crate::domain::headers::CustomHeaders;
 use crate::domain::ids::{ProjectId, WorkspaceId};
 use crate::domain::reach::Reach;
 use crate::domain::subscription::FieldError;
@@ -24,6 +25,20 @@ pub fn project_ids(texts: &[String]) -> Result<Option<Vec<ProjectId>>, FieldErro
         .map(|text| value("project_ids", text))
         .collect::<Result<Vec<_>, _>>()?;
     Ok((!projects.is_empty()).then_some(projects))
+}
+
+/// Reads headers as they are written in a request. A value may be a credential and is not repeated.
+pub fn headers(texts: &[String]) -> Result<CustomHeaders, FieldError> {
+    let pairs = texts
+        .iter()
+        .map(|text| {
+            let (name, value) = text
+                .split_once(':')
+                .ok_or_else(|| FieldError::new("headers", "must be written as `Name: value`"))?;
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    CustomHeaders::new(pairs)
 }
 
 /// Reads an id of ours.

@@ -9,6 +9,7 @@ mod api_keys;
 mod audit;
 mod claim;
 mod fixture;
+mod headers;
 mod idempotency;
 mod keys;
 mod log;
