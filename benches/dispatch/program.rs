@@ -12,6 +12,7 @@ use anyhow::Context;
 use forge_dispatch::clock::{Clock, SystemClock, pause};
 use forge_dispatch::config::{self, Config};
 use forge_dispatch::domain::audit::Act;
+use forge_dispatch::domain::headers::CustomHeaders;
 use forge_dispatch::domain::ids::WorkspaceId;
 use forge_dispatch::domain::secret::SigningSecret;
 use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
@@ -118,6 +119,7 @@ impl Place {
                 event_types: vec![event_type.parse()?],
                 project_ids: None,
                 format: BodyFormat::Standard,
+                headers: CustomHeaders::default(),
                 max_concurrency: None,
                 retry_schedule: None,
             },

@@ -6,6 +6,7 @@ use std::time::Duration;
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::attempt::{Attempt, Trigger};
 use forge_dispatch::domain::event::Event;
+use forge_dispatch::domain::headers::CustomHeaders;
 use forge_dispatch::domain::ids::WorkspaceId;
 use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::domain::secret::SigningSecret;
@@ -27,6 +28,7 @@ pub(crate) fn registration(entropy: &Entropy) -> anyhow::Result<NewSubscription>
             event_types: vec!["*".parse()?],
             project_ids: None,
             format: BodyFormat::Standard,
+            headers: CustomHeaders::default(),
             max_concurrency: None,
             retry_schedule: None,
         },

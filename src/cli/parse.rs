@@ -8,6 +8,7 @@ use clap::Args;
 use type_safe_id::{StaticType, TypeSafeId};
 
 use crate::domain::filter::EventType;
+use crate::domain::headers::CustomHeaders;
 use crate::domain::ids::{ProjectId, WorkspaceId};
 use crate::domain::reach::Reach;
 use crate::domain::subscription::FieldError;
@@ -49,6 +50,20 @@ pub fn time(
             let rule = "is no time; write it as `2026-05-01T09:00:00Z`, or how long ago: `2h`";
             FieldError::new(field, format!("`{text}` {rule}"))
         })
+}
+
+/// Reads headers as they are written in a request. A value may be a credential and is not repeated.
+pub fn headers(texts: &[String]) -> Result<CustomHeaders, FieldError> {
+    let pairs = texts
+        .iter()
+        .map(|text| {
+            let (name, value) = text
+                .split_once(':')
+                .ok_or_else(|| FieldError::new("headers", "must be written as `Name: value`"))?;
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    CustomHeaders::new(pairs)
 }
 
 /// Reads an id of ours.

@@ -1,5 +1,6 @@
 //! `forge-dispatch subscriptions`: register, list, show, change, give a new secret, delete.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -60,6 +61,11 @@ pub struct CreateArgs {
     #[arg(long, default_value = "standard")]
     format: String,
 
+    /// A header that goes with each delivery, as `Name: value`; the value is kept sealed and not shown
+    /// again. May be repeated.
+    #[arg(long = "header", value_name = "HEADER")]
+    headers: Vec<String>,
+
     /// The signing secret, if you bring one: `whsec_` and 24 to 64 bytes in base64, or, with
     /// `kazinex`, any 16 to 128 characters.
     #[arg(long)]
@@ -93,6 +99,9 @@ pub struct OneArgs {
     workspace: WorkspaceArgs,
 }
 
+/// What is printed for the value of a header.
+const HIDDEN: &str = "***";
+
 /// A subscription as it is printed.
 #[derive(Debug, Serialize)]
 struct View {
@@ -103,6 +112,7 @@ struct View {
     event_types: Vec<String>,
     project_ids: Option<Vec<String>>,
     format: &'static str,
+    headers: BTreeMap<String, &'static str>,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     disabled_reason: Option<String>,
@@ -200,6 +210,7 @@ fn spec(args: &CreateArgs) -> Result<SubscriptionSpec, FieldError> {
         event_types: event_types(&args.event_types)?,
         project_ids: parse::project_ids(&args.projects)?,
         format: args.format.parse::<BodyFormat>()?,
+        headers: parse::headers(&args.headers)?,
         max_concurrency: None,
         retry_schedule: None,
     };
@@ -269,6 +280,11 @@ impl View {
                 .as_ref()
                 .map(|projects| projects.iter().map(ToString::to_string).collect()),
             format: spec.format.as_str(),
+            headers: spec
+                .headers
+                .names()
+                .map(|name| (name.to_owned(), HIDDEN))
+                .collect(),
             status: subscription.status.as_str(),
             disabled_reason: subscription.status.reason().map(str::to_owned),
             created_at: timestamp(subscription.created_at),
@@ -299,6 +315,10 @@ impl View {
             ("format", self.format.to_owned()),
             ("status", self.status.to_owned()),
         ];
+        if !self.headers.is_empty() {
+            let names: Vec<&str> = self.headers.keys().map(String::as_str).collect();
+            pairs.insert(pairs.len() - 1, ("headers", names.join(" ")));
+        }
         if let Some(reason) = &self.disabled_reason {
             pairs.push(("reason", reason.clone()));
         }

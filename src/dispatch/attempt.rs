@@ -75,7 +75,14 @@ fn headers(parts: &Parts, delivery: &LeasedDelivery, body: &[u8]) -> Option<Head
     let timestamp = now.timestamp();
     let oldest = keys.last()?;
 
-    let mut headers = HeaderMap::with_capacity(8);
+    // The admin's own come first, so that ours replace them, whatever was taken once.
+    let custom = &delivery.target.subscription.spec.headers;
+    let mut headers = HeaderMap::with_capacity(8 + custom.iter().len());
+    for (name, value) in custom.iter() {
+        let mut value = HeaderValue::try_from(value).ok()?;
+        value.set_sensitive(true);
+        headers.insert(HeaderName::try_from(name).ok()?, value);
+    }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(format)));
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     let signature = webhook_signature(&keys, &id, timestamp, body);

@@ -250,6 +250,7 @@ impl Audited for Subscription {
             "event_types": spec.event_types,
             "project_ids": spec.project_ids,
             "format": spec.format.as_str(),
+            "headers": spec.headers.names().collect::<Vec<_>>(),
             "max_concurrency": spec.max_concurrency,
             "retry_schedule": spec.retry_schedule.as_ref().map(|schedule| {
                 schedule.delays().iter().map(std::time::Duration::as_secs).collect::<Vec<_>>()

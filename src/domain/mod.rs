@@ -6,7 +6,7 @@
 //! - [`ids`]: typed ids, and the core's opaque ones.
 //! - [`event`]: an event as we keep it, decoded from the CloudEvents envelope in [`envelope`] and
 //!   checked against the [`catalogue`] of known types.
-//! - [`subscription`] and [`filter`]: who wants which events, where and how.
+//! - [`subscription`], [`filter`] and [`headers`]: who wants which events, where and how.
 //! - [`delivery`] and [`attempt`]: the states of a delivery and what one try produced.
 //! - [`retry`]: when to try again.
 //! - [`api_key`], [`key_text`], [`reach`] and [`rate`]: who may ask for what, how they show it, of
@@ -22,6 +22,7 @@ pub mod delivery;
 pub mod envelope;
 pub mod event;
 pub mod filter;
+pub mod headers;
 pub mod ids;
 pub mod key_text;
 pub mod payload;

@@ -10,6 +10,7 @@ use url::{Host, Url};
 
 use super::event::Event;
 use super::filter::EventFilter;
+use super::headers::CustomHeaders;
 use super::ids::{ProjectId, SubscriptionId, WorkspaceId};
 use super::retry::RetrySchedule;
 
@@ -195,6 +196,8 @@ pub struct SubscriptionSpec {
     pub project_ids: Option<Vec<ProjectId>>,
     /// Which body.
     pub format: BodyFormat,
+    /// What goes with each delivery beside our own headers.
+    pub headers: CustomHeaders,
     /// Requests in flight at once, over all replicas; `None` is the deployment's default.
     pub max_concurrency: Option<NonZeroU32>,
     /// When to try again; `None` is the deployment's schedule.
@@ -302,6 +305,7 @@ pub(crate) mod tests {
             project_ids: projects
                 .map(|ids| ids.iter().map(|id| ProjectId::new(id).unwrap()).collect()),
             format: BodyFormat::Standard,
+            headers: CustomHeaders::default(),
             max_concurrency: None,
             retry_schedule: None,
         }

@@ -11,6 +11,7 @@
 //! - [`access`]: API keys and the audit log.
 //! - [`subscriptions`]: registering and changing subscriptions.
 //! - [`idempotency`]: creating calls that may be repeated.
+//! - `headers`: custom headers, sealed.
 //! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
 //! - [`vault`]: the master key, and the sealing of secrets under it.
 //! - [`open`](mod@open): the store that the configuration names, under its key.
@@ -31,6 +32,7 @@ use crate::wake::Wake;
 
 pub mod access;
 pub mod error;
+mod headers;
 pub mod idempotency;
 mod identity;
 pub mod intake;

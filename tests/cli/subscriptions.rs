@@ -56,6 +56,7 @@ fn creating_shows_the_subscription_and_its_secret() {
         "pr_1"
       ],
       "format": "kazinex",
+      "headers": {},
       "status": "active",
       "created_at": "TIME",
       "updated_at": "TIME",
@@ -282,6 +283,50 @@ fn what_is_deleted_is_gone_and_what_never_was_is_code_3() {
     assert_snapshot!(stable(&told), @"deleted sub_ID");
     let told = home.fails(2, &["subscriptions", "show", "dlv_1"]);
     assert_snapshot!(told, @"error: id: `dlv_1` is no id of the form sub_…");
+}
+
+#[test]
+fn headers_are_shown_by_name_and_replaced_as_a_whole() {
+    let home = Home::new();
+    let args = [
+        "subscriptions",
+        "create",
+        "--url",
+        URL,
+        "--event-type",
+        "*",
+        "--header",
+        "Authorization: Bearer s3cret: x",
+        "--header",
+        "X-Tenant:7",
+    ];
+    let created = home.json(&args);
+    let hidden = serde_json::json!({"authorization": "***", "x-tenant": "***"});
+    assert_eq!(created["headers"], hidden);
+    let id = text(&created["id"]);
+    let shown = home.ok(&["subscriptions", "show", &id]);
+    assert!(shown.contains("authorization x-tenant"), "{shown}");
+    assert!(!shown.contains("s3cret"), "{shown}");
+    let update = |more: &[&str]| home.json(&[&["subscriptions", "update", &id], more].concat());
+    assert_eq!(update(&["--description", "x"])["headers"], hidden);
+    let replaced = update(&["--header", "x-other: s3cret"]);
+    assert_eq!(replaced["headers"], serde_json::json!({"x-other": "***"}));
+    let cleared = update(&["--clear-headers"]);
+    assert_eq!(cleared["headers"], serde_json::json!({}));
+    for (header, expected) in [
+        ("s3cret", "error: headers: must be written as `Name: value`"),
+        ("Host: s3cret", "error: headers: must not set `host`"),
+        ("webhook_id: s3cret", "error: headers: must have names"),
+        (
+            "x-a: s3cret\u{e9}",
+            "error: headers: `x-a` must have a value",
+        ),
+        ("x-a:", "error: headers: `x-a` must have a value"),
+    ] {
+        let told = create(&home, URL, &["--header", header]);
+        assert!(told.starts_with(expected), "{told}");
+        assert!(!told.contains("s3cret"), "{told}");
+    }
 }
 
 fn created(home: &Home) -> (String, String) {

@@ -1,5 +1,6 @@
 //! The whole program, from an event to a settled delivery, on both databases.
 
+mod headers;
 mod isolation;
 mod lifecycle;
 mod retries;

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::audit::Act;
 use forge_dispatch::domain::event::Event;
+use forge_dispatch::domain::headers::CustomHeaders;
 use forge_dispatch::domain::ids::{ProjectId, WorkspaceId};
 use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::domain::reach::Reach;
@@ -115,6 +116,7 @@ pub(crate) fn spec(event_types: &[&str]) -> SubscriptionSpec {
             .collect(),
         project_ids: None,
         format: BodyFormat::Standard,
+        headers: CustomHeaders::default(),
         max_concurrency: None,
         retry_schedule: None,
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::delivery::DeliveryState;
+use forge_dispatch::domain::headers::CustomHeaders;
 use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::secret::SigningSecret;
@@ -159,6 +160,7 @@ impl Flow {
                     event_types: vec![hook.filter.parse().expect("a good filter")],
                     project_ids: hook.project.map(|id| vec![id.parse().expect("a good id")]),
                     format: hook.format,
+                    headers: CustomHeaders::default(),
                     max_concurrency: None,
                     retry_schedule: None,
                 },

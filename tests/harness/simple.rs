@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::delivery::DeliveryState;
+use forge_dispatch::domain::headers::CustomHeaders;
 use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::secret::SigningSecret;
@@ -45,6 +46,7 @@ pub(crate) async fn subscribe_as(
             event_types: vec!["*".parse().expect("a filter")],
             project_ids: None,
             format: BodyFormat::Standard,
+            headers: CustomHeaders::default(),
             max_concurrency: max_concurrency.and_then(NonZeroU32::new),
             retry_schedule: None,
         },

@@ -11,6 +11,7 @@ mod claim;
 mod deliveries_in_reach;
 mod event;
 mod fixture;
+mod headers;
 mod idempotency;
 mod keys;
 mod log;

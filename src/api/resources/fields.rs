@@ -12,6 +12,7 @@ use crate::api::{Problem, Result};
 use crate::domain::api_key::Scope;
 use crate::domain::audit::Action;
 use crate::domain::delivery::DeliveryState;
+use crate::domain::headers::{MAX_HEADERS, MAX_VALUE_BYTES};
 use crate::domain::ids::{MAX_OPAQUE_ID_BYTES, ProjectId};
 use crate::domain::retry::{MAX_DELAY, MAX_RETRIES};
 use crate::domain::subscription::{FieldError, MAX_FILTERS};
@@ -157,6 +158,29 @@ pub fn event_types_schema() -> Schema {
         .examples([json!(["edition.submitted", "output.*"])])
         .build()
         .into()
+}
+
+/// Headers by name.
+pub fn headers_schema() -> Schema {
+    headers(ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)))
+}
+
+/// Headers by name, with null for those that are to go.
+pub fn headers_change_schema() -> Schema {
+    headers(ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Null])))
+}
+
+fn headers(value: ObjectBuilder) -> Schema {
+    let value = value
+        .max_length(Some(MAX_VALUE_BYTES))
+        .pattern(Some(r"^[!-~]([ -~]*[!-~])?$"));
+    let mut schema = ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+        .additional_properties(Some(Schema::Object(value.build())))
+        .examples([json!({"authorization": "Bearer …"})])
+        .build();
+    schema.max_properties = Some(MAX_HEADERS);
+    Schema::Object(schema)
 }
 
 /// Seconds between attempts; or null.

@@ -16,6 +16,7 @@ use crate::clock::pause;
 use crate::config::Config;
 use crate::domain::audit::Act;
 use crate::domain::delivery::DeliveryState;
+use crate::domain::headers::CustomHeaders;
 use crate::domain::ids::{OwnerId, SubscriptionId, WorkspaceId};
 use crate::domain::reach::Reach;
 use crate::domain::secret::SigningSecret;
@@ -200,6 +201,7 @@ impl Stage {
                         .map(|id| id.parse().map(|id| vec![id]))
                         .transpose()?,
                     format,
+                    headers: CustomHeaders::default(),
                     max_concurrency: None,
                     retry_schedule: None,
                 },

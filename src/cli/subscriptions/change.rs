@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args};
 use super::{View, check_target, event_types, missing, print_with_secret};
 use crate::cli::parse::{self, WorkspaceArgs};
 use crate::cli::{CliError, Context};
+use crate::domain::headers::CustomHeaders;
 use crate::domain::secret::{MAX_OVERLAP, SigningSecret};
 use crate::domain::subscription::{
     FieldError, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
@@ -16,7 +17,8 @@ use crate::store::Rotation;
 /// What an admin changes; something at least.
 #[derive(Clone, Debug, Args)]
 #[command(group = ArgGroup::new("change").required(true).multiple(true).args([
-    "url", "event_types", "projects", "all_projects", "format", "description", "enable", "disable",
+    "url", "event_types", "projects", "all_projects", "format", "headers", "clear_headers",
+    "description", "enable", "disable",
 ]))]
 pub struct UpdateArgs {
     /// The subscription (`sub_…`).
@@ -41,6 +43,18 @@ pub struct UpdateArgs {
     /// Another body.
     #[arg(long)]
     format: Option<String>,
+
+    /// These headers instead, as in `create`. May be repeated.
+    #[arg(
+        long = "header",
+        value_name = "HEADER",
+        conflicts_with = "clear_headers"
+    )]
+    headers: Vec<String>,
+
+    /// No headers any more but our own.
+    #[arg(long)]
+    clear_headers: bool,
 
     /// Another note.
     #[arg(long)]
@@ -118,6 +132,11 @@ fn changed(
     }
     if let Some(format) = &args.format {
         spec.format = format.parse()?;
+    }
+    if args.clear_headers {
+        spec.headers = CustomHeaders::default();
+    } else if !args.headers.is_empty() {
+        spec.headers = parse::headers(&args.headers)?;
     }
     if let Some(description) = &args.description {
         spec.description.clone_from(description);

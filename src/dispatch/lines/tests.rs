@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::super::permits::ROOMS_PER_SLOT as ROOMS;
 use super::*;
 use crate::domain::event::Event;
+use crate::domain::headers::CustomHeaders;
 use crate::domain::ids::{WorkspaceId, new_id};
 use crate::domain::payload::Payload;
 use crate::domain::subscription::{BodyFormat, Subscription, SubscriptionSpec};
@@ -26,6 +27,7 @@ fn target(number: u8, limit: Option<u32>) -> Arc<Target> {
                 event_types: vec!["*".parse().unwrap()],
                 project_ids: None,
                 format: BodyFormat::Standard,
+                headers: CustomHeaders::default(),
                 max_concurrency: limit.and_then(NonZeroU32::new),
                 retry_schedule: None,
             },

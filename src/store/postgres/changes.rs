@@ -14,7 +14,8 @@ use crate::domain::ids::{SecretId, SubscriptionId, WorkspaceId};
 use crate::domain::reach::Reach;
 use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus};
 use crate::store::subscriptions::check_version;
-use crate::store::{Creation, Idempotency, NewSubscription, Rotation};
+use crate::store::vault::Vault;
+use crate::store::{Creation, Idempotency, NewSubscription, Rotation, headers};
 
 /// Why a subscription is disabled whose receiver answered so.
 const GONE_REASON: &str = "the receiver answered 410 Gone";
@@ -26,18 +27,20 @@ struct SpecColumns<'a> {
     event_types: Vec<String>,
     project_ids: Option<Vec<&'a str>>,
     format: &'static str,
+    headers: Option<Vec<u8>>,
     max_concurrency: Option<i64>,
     retry_schedule_ms: Option<Vec<i64>>,
 }
 
 impl<'a> SpecColumns<'a> {
-    fn of(spec: &'a SubscriptionSpec) -> Self {
-        Self {
+    fn of(vault: &Vault, id: SubscriptionId, spec: &'a SubscriptionSpec) -> Result<Self> {
+        Ok(Self {
             url: spec.url.as_url().as_str(),
             description: &spec.description,
             event_types: spec.event_types.iter().map(ToString::to_string).collect(),
             project_ids: spec.project_ids.as_deref().map(project_names),
             format: spec.format.as_str(),
+            headers: headers::seal(vault, id, &spec.headers)?,
             max_concurrency: spec.max_concurrency.map(|count| i64::from(count.get())),
             retry_schedule_ms: spec.retry_schedule.as_ref().map(|schedule| {
                 schedule
@@ -46,7 +49,7 @@ impl<'a> SpecColumns<'a> {
                     .map(|delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
                     .collect()
             }),
-        }
+        })
     }
 }
 
@@ -57,7 +60,7 @@ impl PostgresStore {
         act: &Act,
         once: Option<&Idempotency>,
     ) -> Result<Creation<Subscription>> {
-        let columns = SpecColumns::of(&new.spec);
+        let columns = SpecColumns::of(&self.vault, new.id, &new.spec)?;
         let sealed = self.vault.seal(
             &secret_context(new.secret_id),
             new.secret.expose().as_bytes(),
@@ -72,9 +75,9 @@ impl PostgresStore {
             "-- postgres::changes::create_once
             insert into subscription (
                 id, workspace, generation, url, description, event_types, project_ids, format,
-                max_concurrency, retry_schedule_ms
+                headers, max_concurrency, retry_schedule_ms
             )
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
             returning ",
             subscription_columns!(),
         ))
@@ -86,12 +89,13 @@ impl PostgresStore {
         .bind(columns.event_types)
         .bind(columns.project_ids)
         .bind(columns.format)
+        .bind(columns.headers)
         .bind(columns.max_concurrency)
         .bind(columns.retry_schedule_ms)
         .fetch_one(&mut *tx)
         .await
         .map_err(from_sqlx)?;
-        let created = row.into_subscription()?;
+        let created = row.into_subscription(&self.vault)?;
         insert_secret(&mut tx, &new.workspace, new.id, new.secret_id, sealed).await?;
         let entry = act.made(Action::SubscriptionCreated, &created);
         tell(&mut tx, entry).await?;
@@ -108,10 +112,10 @@ impl PostgresStore {
         status: &SubscriptionStatus,
         act: &Act,
     ) -> Result<Option<Subscription>> {
-        let columns = SpecColumns::of(spec);
+        let columns = SpecColumns::of(&self.vault, id, spec)?;
         let mut tx = self.begin().await?;
         let generation = raise_generation(&mut tx).await?;
-        let Some(before) = look(&mut tx, reach, id).await? else {
+        let Some(before) = look(&mut tx, &self.vault, reach, id).await? else {
             return Ok(None);
         };
         check_version(before.version, Some(version))?;
@@ -123,7 +127,8 @@ impl PostgresStore {
             update subscription
             set generation = $3, version = version + 1, updated_at = now(),
                 url = $4, description = $5, event_types = $6, project_ids = $7, format = $8,
-                max_concurrency = $9, retry_schedule_ms = $10, status = $11, disabled_reason = $12
+                headers = $9, max_concurrency = $10, retry_schedule_ms = $11, status = $12,
+                disabled_reason = $13
             where workspace = $1 and id = $2
             returning ",
             subscription_columns!(),
@@ -136,6 +141,7 @@ impl PostgresStore {
         .bind(columns.event_types)
         .bind(columns.project_ids)
         .bind(columns.format)
+        .bind(columns.headers)
         .bind(columns.max_concurrency)
         .bind(columns.retry_schedule_ms)
         .bind(status.as_str())
@@ -143,7 +149,7 @@ impl PostgresStore {
         .fetch_one(&mut *tx)
         .await
         .map_err(from_sqlx)?;
-        let updated = row.into_subscription()?;
+        let updated = row.into_subscription(&self.vault)?;
         let entry = act.changed(Action::SubscriptionUpdated, &before, &updated);
         tell(&mut tx, entry).await?;
         commit(tx).await?;
@@ -165,7 +171,7 @@ impl PostgresStore {
         let workspace = &reach.workspace;
         let mut tx = self.begin().await?;
         let generation = raise_generation(&mut tx).await?;
-        let Some(before) = look(&mut tx, reach, id).await? else {
+        let Some(before) = look(&mut tx, &self.vault, reach, id).await? else {
             return Ok(None);
         };
         check_version(before.version, version)?;
@@ -183,7 +189,7 @@ impl PostgresStore {
         .fetch_one(&mut *tx)
         .await
         .map_err(from_sqlx)?;
-        let rotated = row.into_subscription()?;
+        let rotated = row.into_subscription(&self.vault)?;
         end_secrets(&mut tx, workspace, id, rotation).await?;
         insert_secret(&mut tx, workspace, id, rotation.secret_id, sealed).await?;
         let entry = act.changed(Action::SecretRotated, &before, &rotated);
@@ -201,7 +207,7 @@ impl PostgresStore {
     ) -> Result<bool> {
         let mut tx = self.begin().await?;
         let generation = raise_generation(&mut tx).await?;
-        let Some(before) = look(&mut tx, reach, id).await? else {
+        let Some(before) = look(&mut tx, &self.vault, reach, id).await? else {
             return Ok(false);
         };
         check_version(before.version, version)?;
@@ -209,7 +215,7 @@ impl PostgresStore {
             "-- postgres::changes::delete_once (subscription)
             update subscription
             set generation = $3, version = version + 1, updated_at = now(), deleted_at = now(),
-                status = 'deleted', disabled_reason = null
+                status = 'deleted', disabled_reason = null, headers = null
             where workspace = $1 and id = $2",
         )
         .bind(reach.workspace.as_str())
@@ -237,6 +243,7 @@ impl PostgresStore {
 /// What is about to be changed. Its row stays locked to the end of the transaction.
 async fn look(
     tx: &mut PgTransaction<'_>,
+    vault: &Vault,
     reach: &Reach,
     id: SubscriptionId,
 ) -> Result<Option<Subscription>> {
@@ -256,7 +263,7 @@ async fn look(
     .fetch_optional(&mut **tx)
     .await
     .map_err(from_sqlx)?;
-    row.map(SubscriptionRow::into_subscription).transpose()
+    row.map(|row| row.into_subscription(vault)).transpose()
 }
 
 /// Lets the secrets that there are sign until the end of an overlap, or of their own if that is

@@ -20,7 +20,8 @@ use crate::domain::ids::{
 use crate::domain::reach::Reach;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl};
-use crate::store::{AttemptRecord, DeliveryRecord, EventRecord};
+use crate::store::vault::Vault;
+use crate::store::{AttemptRecord, DeliveryRecord, EventRecord, headers};
 
 /// A duration as `interval` takes it: whole microseconds.
 pub(super) fn interval(duration: Duration) -> Duration {
@@ -86,8 +87,8 @@ fn optional<T: FromStr<Err: Display>>(
 /// The columns of [`SubscriptionRow`].
 macro_rules! subscription_columns {
     () => {
-        "id, workspace, url, description, event_types, project_ids, format, max_concurrency,
-                retry_schedule_ms, status, disabled_reason, version, created_at, updated_at"
+        "id, workspace, url, description, event_types, project_ids, format, headers,
+                max_concurrency, retry_schedule_ms, status, disabled_reason, version, created_at, updated_at"
     };
 }
 pub(super) use subscription_columns;
@@ -101,6 +102,7 @@ pub(super) struct SubscriptionRow {
     event_types: Vec<String>,
     project_ids: Option<Vec<String>>,
     format: String,
+    headers: Option<Vec<u8>>,
     max_concurrency: Option<i64>,
     retry_schedule_ms: Option<Vec<i64>>,
     status: String,
@@ -115,7 +117,7 @@ impl SubscriptionRow {
         self.status == SubscriptionStatus::Active.as_str()
     }
 
-    pub(super) fn into_subscription(self) -> Result<Subscription> {
+    pub(super) fn into_subscription(self, vault: &Vault) -> Result<Subscription> {
         let status = match self.disabled_reason {
             Some(reason) => SubscriptionStatus::Disabled { reason },
             None => SubscriptionStatus::Active,
@@ -140,8 +142,9 @@ impl SubscriptionRow {
                     .collect::<Result<_>>()
             })
             .transpose()?;
+        let id = SubscriptionId::from_uuid(self.id);
         Ok(Subscription {
-            id: SubscriptionId::from_uuid(self.id),
+            id,
             workspace: parse("subscription.workspace", &self.workspace)?,
             spec: SubscriptionSpec {
                 url: TargetUrl::new(&self.url).map_err(StoreError::corrupt)?,
@@ -149,6 +152,7 @@ impl SubscriptionRow {
                 event_types,
                 project_ids,
                 format: parse("subscription.format", &self.format)?,
+                headers: headers::open(vault, id, self.headers.as_deref())?,
                 max_concurrency: optional_nonzero(
                     "subscription.max_concurrency",
                     self.max_concurrency,

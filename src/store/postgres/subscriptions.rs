@@ -48,7 +48,8 @@ impl Subscriptions for PostgresStore {
             .map_err(from_sqlx)
         })
         .await?;
-        row.map(SubscriptionRow::into_subscription).transpose()
+        row.map(|row| row.into_subscription(&self.vault))
+            .transpose()
     }
 
     async fn subscriptions(
@@ -80,7 +81,7 @@ impl Subscriptions for PostgresStore {
         .await?;
         let items = rows
             .into_iter()
-            .map(SubscriptionRow::into_subscription)
+            .map(|row| row.into_subscription(&self.vault))
             .collect::<Result<_>>()?;
         Ok(Page::of(
             items,
@@ -157,7 +158,7 @@ impl PostgresStore {
         let keys = keys
             .remove(&row.id)
             .unwrap_or_else(|| Err(StoreError::corrupt("no signing secret")))?;
-        let subscription = row.into_subscription()?;
+        let subscription = row.into_subscription(&self.vault)?;
         Ok(Some(Target { subscription, keys }))
     }
 }

@@ -127,7 +127,7 @@ impl PostgresStore {
                     .unwrap_or_else(|| Err(StoreError::corrupt("no signing secret")));
                 let read = keys.and_then(|keys| {
                     Ok(Target {
-                        subscription: row.into_subscription()?,
+                        subscription: row.into_subscription(&self.vault)?,
                         keys,
                     })
                 });

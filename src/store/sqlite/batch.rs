@@ -134,6 +134,7 @@ mod tests {
 
     use super::*;
     use crate::domain::event::Event;
+    use crate::domain::headers::CustomHeaders;
     use crate::domain::ids::{SubscriptionId, WorkspaceId, new_id};
     use crate::domain::subscription::{
         BodyFormat, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
@@ -160,6 +161,7 @@ mod tests {
                     event_types: vec!["*".parse().unwrap()],
                     project_ids: None,
                     format: BodyFormat::Standard,
+                    headers: CustomHeaders::default(),
                     max_concurrency: None,
                     retry_schedule: None,
                 },

@@ -12,16 +12,22 @@ use super::targets::raise_generation;
 use crate::domain::ids::{SecretId, SubscriptionId, WorkspaceId};
 use crate::domain::retry::RetrySchedule;
 use crate::domain::subscription::Subscription;
-use crate::store::Result;
+use crate::store::vault::Vault;
+use crate::store::{Result, headers};
 
 /// Adds a subscription.
-pub(super) async fn insert(transaction: &mut SqliteConnection, new: &Subscription) -> Result<()> {
+pub(super) async fn insert(
+    transaction: &mut SqliteConnection,
+    vault: &Vault,
+    new: &Subscription,
+) -> Result<()> {
     let generation = raise_generation(transaction).await?;
     sqlx::query(
         "-- sqlite::changes::insert
         insert into subscription (id, workspace, status, version, generation, url, description,
-            event_types, project_ids, format, max_concurrency, retry_schedule_ms, created_at, updated_at)
-        values (?1, ?2, 'active', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)",
+            event_types, project_ids, format, headers, max_concurrency, retry_schedule_ms, created_at,
+            updated_at)
+        values (?1, ?2, 'active', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13)",
     )
     .bind(new.id.uuid())
     .bind(new.workspace.as_str())
@@ -32,6 +38,7 @@ pub(super) async fn insert(transaction: &mut SqliteConnection, new: &Subscriptio
     .bind(list(&new.spec.event_types)?)
     .bind(new.spec.project_ids.as_ref().map(list).transpose()?)
     .bind(new.spec.format.as_str())
+    .bind(headers::seal(vault, new.id, &new.spec.headers)?)
     .bind(new.spec.max_concurrency.map(NonZeroU32::get))
     .bind(new.spec.retry_schedule.as_ref().map(schedule).transpose()?)
     .bind(millis(new.created_at))
@@ -44,6 +51,7 @@ pub(super) async fn insert(transaction: &mut SqliteConnection, new: &Subscriptio
 /// Writes a subscription as it is now.
 pub(super) async fn update(
     transaction: &mut SqliteConnection,
+    vault: &Vault,
     changed: &Subscription,
 ) -> Result<()> {
     let generation = raise_generation(transaction).await?;
@@ -52,7 +60,7 @@ pub(super) async fn update(
         update subscription
         set status = ?3, disabled_reason = ?4, version = ?5, generation = ?6, url = ?7,
             description = ?8, event_types = ?9, project_ids = ?10, format = ?11,
-            max_concurrency = ?12, retry_schedule_ms = ?13, updated_at = ?14
+            headers = ?12, max_concurrency = ?13, retry_schedule_ms = ?14, updated_at = ?15
         where workspace = ?1 and id = ?2",
     )
     .bind(changed.workspace.as_str())
@@ -66,6 +74,7 @@ pub(super) async fn update(
     .bind(list(&changed.spec.event_types)?)
     .bind(changed.spec.project_ids.as_ref().map(list).transpose()?)
     .bind(changed.spec.format.as_str())
+    .bind(headers::seal(vault, changed.id, &changed.spec.headers)?)
     .bind(changed.spec.max_concurrency.map(NonZeroU32::get))
     .bind(
         changed
@@ -92,7 +101,7 @@ pub(super) async fn delete(
     sqlx::query(
         "-- sqlite::changes::delete (subscription)
         update subscription
-        set status = 'deleted', disabled_reason = null, version = version + 1,
+        set status = 'deleted', disabled_reason = null, headers = null, version = version + 1,
             generation = ?3, updated_at = ?4, deleted_at = ?4
         where workspace = ?1 and id = ?2",
     )

@@ -20,9 +20,10 @@ use crate::domain::retry::RetrySchedule;
 use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl};
 use crate::store::subscriptions::check_version;
 use crate::store::targets::Target;
+use crate::store::vault::Vault;
 use crate::store::{
     Creation, Idempotency, NewSubscription, Page, PageRequest, Result, Rotation, StoreError,
-    Subscriptions,
+    Subscriptions, headers,
 };
 
 #[async_trait]
@@ -53,7 +54,7 @@ impl Subscriptions for SqliteStore {
             created_at: now,
             updated_at: now,
         };
-        insert(&mut transaction, &created).await?;
+        insert(&mut transaction, &self.vault, &created).await?;
         insert_secret(&mut transaction, &created, new.secret_id, sealed, now).await?;
         let entry = act.made(Action::SubscriptionCreated, &created);
         tell(&mut transaction, entry).await?;
@@ -67,7 +68,7 @@ impl Subscriptions for SqliteStore {
         id: SubscriptionId,
     ) -> Result<Option<Subscription>> {
         let mut reader = self.readers.acquire().await.map_err(store_error)?;
-        find(&mut reader, reach, id).await
+        find(&mut reader, &self.vault, reach, id).await
     }
 
     async fn subscriptions(
@@ -78,7 +79,8 @@ impl Subscriptions for SqliteStore {
         let rows = sqlx::query(
             "-- sqlite::subscriptions::subscriptions
             select id, workspace, status, disabled_reason, version, url, description, event_types,
-                project_ids, format, max_concurrency, retry_schedule_ms, created_at, updated_at
+                project_ids, format, headers, max_concurrency, retry_schedule_ms, created_at,
+                updated_at
             from subscription
             where workspace = ?1 and status <> 'deleted'
                 and (?2 is null or (project_ids is not null and not exists (
@@ -96,7 +98,10 @@ impl Subscriptions for SqliteStore {
         .fetch_all(&self.readers)
         .await
         .map_err(store_error)?;
-        let items = rows.iter().map(from_row).collect::<Result<_>>()?;
+        let items = rows
+            .iter()
+            .map(|row| from_row(row, &self.vault))
+            .collect::<Result<_>>()?;
         Ok(Page::of(
             items,
             page.limit,
@@ -107,7 +112,7 @@ impl Subscriptions for SqliteStore {
     async fn target(&self, reach: &Reach, id: SubscriptionId) -> Result<Option<Target>> {
         // One state for both: a subscription that is deleted in between keeps its secrets.
         let mut transaction = self.read().await?;
-        let Some(subscription) = find(&mut transaction, reach, id).await? else {
+        let Some(subscription) = find(&mut transaction, &self.vault, reach, id).await? else {
             return Ok(None);
         };
         let now = self.clock.now();
@@ -125,7 +130,7 @@ impl Subscriptions for SqliteStore {
         act: &Act,
     ) -> Result<Option<Subscription>> {
         let mut transaction = self.write().await?;
-        let Some(before) = find(&mut transaction, reach, id).await? else {
+        let Some(before) = find(&mut transaction, &self.vault, reach, id).await? else {
             return Ok(None);
         };
         check_version(before.version, Some(version))?;
@@ -139,7 +144,7 @@ impl Subscriptions for SqliteStore {
             updated_at: self.clock.now(),
             ..before.clone()
         };
-        update(&mut transaction, &updated).await?;
+        update(&mut transaction, &self.vault, &updated).await?;
         let entry = act.changed(Action::SubscriptionUpdated, &before, &updated);
         tell(&mut transaction, entry).await?;
         self.commit(transaction).await?;
@@ -159,7 +164,7 @@ impl Subscriptions for SqliteStore {
             rotation.secret.expose().as_bytes(),
         )?;
         let mut transaction = self.write().await?;
-        let Some(before) = find(&mut transaction, reach, id).await? else {
+        let Some(before) = find(&mut transaction, &self.vault, reach, id).await? else {
             return Ok(None);
         };
         check_version(before.version, version)?;
@@ -169,7 +174,7 @@ impl Subscriptions for SqliteStore {
             updated_at: now,
             ..before.clone()
         };
-        update(&mut transaction, &rotated).await?;
+        update(&mut transaction, &self.vault, &rotated).await?;
         end_secrets(&mut transaction, &rotated, now, rotation.overlap).await?;
         insert_secret(&mut transaction, &rotated, rotation.secret_id, sealed, now).await?;
         let entry = act.changed(Action::SecretRotated, &before, &rotated);
@@ -186,7 +191,7 @@ impl Subscriptions for SqliteStore {
         act: &Act,
     ) -> Result<bool> {
         let mut transaction = self.write().await?;
-        let Some(before) = find(&mut transaction, reach, id).await? else {
+        let Some(before) = find(&mut transaction, &self.vault, reach, id).await? else {
             return Ok(false);
         };
         check_version(before.version, version)?;
@@ -200,13 +205,15 @@ impl Subscriptions for SqliteStore {
 
 async fn find(
     connection: &mut SqliteConnection,
+    vault: &Vault,
     reach: &Reach,
     id: SubscriptionId,
 ) -> Result<Option<Subscription>> {
     sqlx::query(
         "-- sqlite::subscriptions::find
         select id, workspace, status, disabled_reason, version, url, description, event_types,
-            project_ids, format, max_concurrency, retry_schedule_ms, created_at, updated_at
+            project_ids, format, headers, max_concurrency, retry_schedule_ms, created_at,
+            updated_at
         from subscription
         where workspace = ?1 and id = ?2 and status <> 'deleted'
             and (?3 is null or (project_ids is not null and not exists (
@@ -221,18 +228,19 @@ async fn find(
     .await
     .map_err(store_error)?
     .as_ref()
-    .map(from_row)
+    .map(|row| from_row(row, vault))
     .transpose()
 }
 
 /// A row of `subscription` that is not deleted.
-pub(super) fn from_row(row: &SqliteRow) -> Result<Subscription> {
+pub(super) fn from_row(row: &SqliteRow, vault: &Vault) -> Result<Subscription> {
+    let id = id(row, "id")?;
     let status = match get::<Option<String>>(row, "disabled_reason")? {
         Some(reason) => SubscriptionStatus::Disabled { reason },
         None => SubscriptionStatus::Active,
     };
     Ok(Subscription {
-        id: id(row, "id")?,
+        id,
         workspace: parsed(row, "workspace")?,
         spec: SubscriptionSpec {
             url: TargetUrl::new(get(row, "url")?).map_err(StoreError::corrupt)?,
@@ -242,6 +250,7 @@ pub(super) fn from_row(row: &SqliteRow) -> Result<Subscription> {
                 .map(read_list)
                 .transpose()?,
             format: parsed(row, "format")?,
+            headers: headers::open(vault, id, get(row, "headers")?)?,
             max_concurrency: optional_nonzero(row, "max_concurrency")?,
             retry_schedule: get::<Option<&str>>(row, "retry_schedule_ms")?
                 .map(read_schedule)

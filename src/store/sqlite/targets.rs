@@ -69,7 +69,7 @@ async fn changes_since(
     let rows = sqlx::query(
         "-- sqlite::targets::changes_since
         select id, workspace, status, disabled_reason, version, url, description, event_types,
-            project_ids, format, max_concurrency, retry_schedule_ms, created_at, updated_at
+            project_ids, format, headers, max_concurrency, retry_schedule_ms, created_at, updated_at
         from subscription
         where generation > ?1",
     )
@@ -88,7 +88,7 @@ async fn changes_since(
                 .unwrap_or_else(|| Err(StoreError::corrupt("no signing secret")));
             let read = keys.and_then(|keys| {
                 Ok(Target {
-                    subscription: subscriptions::from_row(row)?,
+                    subscription: subscriptions::from_row(row, vault)?,
                     keys,
                 })
             });

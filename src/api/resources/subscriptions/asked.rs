@@ -1,5 +1,6 @@
 //! Subscriptions as they are asked for, read value by value.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -10,12 +11,13 @@ use super::beyond_reach;
 use crate::api::Result;
 use crate::api::resources::fields::{self, Faults};
 use crate::domain::filter::EventFilter;
+use crate::domain::headers::CustomHeaders;
 use crate::domain::ids::ProjectId;
 use crate::domain::reach::Reach;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::SigningSecret;
 use crate::domain::subscription::{
-    BodyFormat, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
+    BodyFormat, FieldError, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
 };
 
 /// The reason where an admin gives none.
@@ -45,6 +47,10 @@ pub(super) struct NewOne {
     /// A note for people.
     #[schema(max_length = 500)]
     description: Option<String>,
+    /// Headers that go with every delivery, by name. They are kept sealed, and their values are not
+    /// shown again. Those of the connection, of the message and of the signature are not taken.
+    #[schema(schema_with = fields::headers_schema)]
+    headers: Option<BTreeMap<String, String>>,
     /// Requests in flight at once; null, or left out, for the deployment's default.
     #[schema(value_type = Option<u32>, minimum = 1)]
     max_concurrency: Option<NonZeroU32>,
@@ -80,6 +86,11 @@ pub(super) struct Change {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>, max_length = 500)]
     description: Option<Option<String>>,
+    /// Headers to set, by name, and with null those to take away; the others stay. Null for none at
+    /// all.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(schema_with = fields::headers_change_schema)]
+    headers: Option<Option<BTreeMap<String, Option<String>>>>,
     /// Requests in flight at once; null for the deployment's default.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u32>, minimum = 1)]
@@ -120,6 +131,8 @@ impl NewOne {
         let event_types = event_types(&mut faults, &self.event_types);
         let project_ids = faults.projects("/project_ids", self.project_ids.as_deref());
         let retry_schedule = schedule(&mut faults, self.retry_schedule.as_deref());
+        let headers = CustomHeaders::new(self.headers.clone().unwrap_or_default());
+        let headers = faults.check(headers).unwrap_or_default();
         let format = self.format.unwrap_or_default();
         let secret = self
             .secret
@@ -135,6 +148,7 @@ impl NewOne {
             event_types,
             project_ids,
             format,
+            headers,
             max_concurrency: self.max_concurrency,
             retry_schedule,
         };
@@ -172,16 +186,40 @@ impl Change {
         if let Some(description) = &self.description {
             spec.description = description.clone().unwrap_or_default();
         }
+        if let Some(asked) = &self.headers {
+            let headers = with_headers(&spec.headers, asked.as_ref());
+            spec.headers = faults.check(headers).unwrap_or_default();
+        }
         if let Some(most) = self.max_concurrency {
             spec.max_concurrency = most;
         }
         if let Some(delays) = &self.retry_schedule {
             spec.retry_schedule = schedule(&mut faults, delays.as_deref());
         }
+        if spec.url.as_url().origin() != found.spec.url.as_url().origin()
+            && self.keeps_headers(&found.spec.headers)
+        {
+            // Who may change where it goes is not thereby one who may read what goes along.
+            faults.add(
+                "/headers",
+                "must be set anew, or to null, with a `url` of another host: they may be credentials",
+            );
+        }
         let status = self.status(found, &mut faults);
         faults.check(spec.check());
         faults.none()?;
         Ok((within(spec, reach)?, status))
+    }
+
+    /// Whether a header of before stays as it was.
+    fn keeps_headers(&self, before: &CustomHeaders) -> bool {
+        match &self.headers {
+            None => !before.is_empty(),
+            Some(None) => false,
+            Some(Some(asked)) => before
+                .names()
+                .any(|name| !asked.keys().any(|key| key.eq_ignore_ascii_case(name))),
+        }
     }
 
     fn status(&self, found: &Subscription, faults: &mut Faults) -> SubscriptionStatus {
@@ -224,6 +262,24 @@ fn within(mut spec: SubscriptionSpec, reach: &Reach) -> Result<SubscriptionSpec>
     } else {
         Err(beyond_reach())
     }
+}
+
+/// The headers of before with those that are asked for in place of their own, by names that differ in
+/// capitals alone as well.
+fn with_headers(
+    before: &CustomHeaders,
+    asked: Option<&BTreeMap<String, Option<String>>>,
+) -> std::result::Result<CustomHeaders, FieldError> {
+    let Some(asked) = asked else {
+        return Ok(CustomHeaders::default());
+    };
+    let named = |name: &str| asked.keys().any(|key| key.eq_ignore_ascii_case(name));
+    let stay = before.iter().filter(|(name, _)| !named(name));
+    let stay = stay.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let set = asked
+        .iter()
+        .filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
+    CustomHeaders::new(stay.chain(set))
 }
 
 fn event_types(faults: &mut Faults, texts: &[String]) -> Vec<EventFilter> {

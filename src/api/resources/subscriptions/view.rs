@@ -1,11 +1,16 @@
 //! Subscriptions as they are shown.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::resources::fields;
 use crate::domain::payload::timestamp;
 use crate::domain::subscription::{BodyFormat, Subscription};
+
+/// What is shown in place of a header's value: it may be a credential.
+const HIDDEN: &str = "***";
 
 /// A subscription.
 #[derive(Debug, Serialize, ToSchema)]
@@ -26,6 +31,9 @@ pub struct View {
     /// Which body.
     #[schema(schema_with = fields::format_schema)]
     format: BodyFormat,
+    /// The names of the headers that go with every delivery. Their values are hidden.
+    #[schema(example = json!({"authorization": "***"}))]
+    headers: BTreeMap<String, &'static str>,
     /// Requests in flight at once; null is the deployment's default.
     max_concurrency: Option<u32>,
     /// Seconds to wait before the second attempt, the third, and so on; null is the deployment's.
@@ -72,6 +80,11 @@ impl View {
             event_types: spec.event_types.iter().map(ToString::to_string).collect(),
             project_ids: fields::projects(spec.project_ids.as_deref()),
             format: spec.format,
+            headers: spec
+                .headers
+                .names()
+                .map(|name| (name.to_owned(), HIDDEN))
+                .collect(),
             max_concurrency: spec.max_concurrency.map(std::num::NonZeroU32::get),
             retry_schedule: spec.retry_schedule.as_ref().map(seconds),
             status: subscription.status.as_str(),
