@@ -34,7 +34,7 @@ pub(super) async fn refuse(
     limits: &Limits,
     clock: &dyn Clock,
 ) -> io::Result<()> {
-    let Ok(line) = timeout(limits.header, request_line(&mut stream)).await else {
+    let Ok(line) = timeout(limits.handshake, request_line(&mut stream)).await else {
         return Ok(());
     };
     let Some(method) = line?.as_deref().and_then(method).map(<[u8]>::to_vec) else {

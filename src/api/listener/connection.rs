@@ -95,7 +95,7 @@ impl Connections {
             }
             Door::Proxied(trusted) if trusted.covers(peer) => {
                 let watch = Watch::new();
-                let stream = Watched::new(stream, watch.clone());
+                let stream = Watched::new(stream, watch.clone(), self.limits.linger);
                 self.converse(stream, &watch, peer).await;
             }
             Door::Proxied(_) => self.refuse(stream, peer, PROXY_PORT).await,
@@ -108,13 +108,13 @@ impl Connections {
                 return Ok(Opening::Clear(stream));
             }
             let watch = Watch::new();
-            let stream = Watched::new(stream, watch.clone());
+            let stream = Watched::new(stream, watch.clone(), self.limits.linger);
             let acceptor = TlsAcceptor::from(certificates.tls());
             let stream = acceptor.accept(stream).await?;
             watch.start();
             Ok(Opening::Tls(Box::new(stream), watch))
         };
-        match timeout(self.limits.header, shake).await {
+        match timeout(self.limits.handshake, shake).await {
             Ok(Ok(opening)) => opening,
             Ok(Err(error)) => Opening::Failed(error),
             Err(_) => Opening::Failed(io::ErrorKind::TimedOut.into()),

@@ -8,7 +8,9 @@ use crate::config::Api;
 /// everybody, and tests that cannot wait for them.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// For the TLS handshake, and for the header of a request.
+    /// For the TLS handshake, or the first line of who speaks in clear.
+    pub handshake: Duration,
+    /// For the header of a request.
     pub header: Duration,
     /// For a request's body, from its header to its last byte.
     pub body: Duration,
@@ -36,6 +38,7 @@ pub struct Limits {
 impl Limits {
     pub(super) fn new(settings: &Api) -> Self {
         Self {
+            handshake: settings.header_timeout,
             header: settings.header_timeout,
             body: settings.request_timeout,
             body_pace: Duration::from_secs(10),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use forge_dispatch::api::listener::{Fingerprint, Front};
-use forge_dispatch::clock::ManualClock;
+use forge_dispatch::api::listener::{Fingerprint, Front, Limits};
+use forge_dispatch::clock::{Clock, ManualClock, SystemClock};
 use forge_dispatch::config::Api;
 use forge_dispatch::entropy::Entropy;
 use rcgen::{CertificateParams, KeyPair};
@@ -185,6 +185,24 @@ async fn a_new_pair_is_used_while_serving_and_a_broken_one_is_not() {
     let third = write_pair(dir.path());
     eventually(PATIENCE, "the third certificate", async || {
         shows(&port, &third).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_our_own_is_renewed_while_serving() {
+    // Clients look at the real time: the first certificate is an old one that still holds.
+    let now = SystemClock.now();
+    let clock = Arc::new(ManualClock::at(now - TimeDelta::days(819)));
+    let settings = |api: &mut Api| api.listen = "127.0.0.1:0".parse().unwrap();
+    let reload = |limits: &mut Limits| limits.reload = Duration::from_millis(10);
+    let port = Port::at(clock.clone(), settings, reload).await;
+    let first = port.certificate();
+    assert!(shows(&port, &first).await);
+    clock.advance(Duration::from_hours(819 * 24));
+    eventually(PATIENCE, "a new certificate", async || {
+        let second = port.certificate();
+        second != first && shows(&port, &second).await
     })
     .await;
 }

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
 use axum::response::IntoResponse;
 use axum::routing::{any, get, post};
 use axum::{Extension, Router};
 use forge_dispatch::api::listener::{self, ClientAddress, Front, Limits, ListenError};
-use forge_dispatch::clock::SystemClock;
+use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::config::Api;
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::shutdown::Shutdown;
@@ -73,10 +74,20 @@ impl Port {
     }
 
     async fn with(settings: impl FnOnce(&mut Api), limits: impl FnOnce(&mut Limits)) -> Self {
+        Self::at(Arc::new(SystemClock), settings, limits).await
+    }
+
+    /// By this clock.
+    async fn at(
+        clock: Arc<dyn Clock>,
+        settings: impl FnOnce(&mut Api),
+        limits: impl FnOnce(&mut Limits),
+    ) -> Self {
         let mut api = Api::default();
         settings(&mut api);
         let dir = tempfile::tempdir().unwrap();
-        let front = prepare(&api, dir.path()).unwrap().with_limits(|limited| {
+        let front = Front::prepare(&api, dir.path(), clock, &Entropy::system()).unwrap();
+        let front = front.with_limits(|limited| {
             // Slow connections are looked at as often as the shortest of these asks.
             limited.linger = Duration::from_millis(500);
             limits(limited);
@@ -219,6 +230,10 @@ fn router(hands: Hands) -> Router {
         .route("/", any(|| async { "ok" }))
         .route("/own", get(move || async move { (own, "ok") }))
         .route("/who", get(who))
+        .route(
+            "/early",
+            post(|| async { (StatusCode::PAYLOAD_TOO_LARGE, "ok") }),
+        )
         .route("/echo", post(|body: Bytes| async { body }))
         .route("/big", get(big))
         .route("/hold", get(hold))

@@ -13,7 +13,7 @@ use tokio::time::interval;
 
 use super::{Port, exchange, ok, problem, rest, soon};
 
-const SHORT: Duration = Duration::from_millis(200);
+const SHORT: Duration = Duration::from_millis(300);
 const GET: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 async fn limited(limits: impl FnOnce(&mut Limits)) -> Port {
@@ -22,7 +22,7 @@ async fn limited(limits: impl FnOnce(&mut Limits)) -> Port {
 
 #[tokio::test]
 async fn a_handshake_that_does_not_come_is_cut_off() {
-    let port = limited(|limits| limits.header = SHORT).await;
+    let port = limited(|limits| limits.handshake = SHORT).await;
     // Nothing; the beginning of a record of TLS; the beginning of a request in clear.
     for text in ["", "\u{16}\u{3}\u{1}\u{2}", "GET /v1"] {
         let mut stream = port.connect().await;

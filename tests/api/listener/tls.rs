@@ -2,7 +2,9 @@
 
 use axum::http::Version;
 
-use super::{BIG, Port};
+use tokio::io::AsyncWriteExt;
+
+use super::{BIG, Port, ok, soon};
 
 #[tokio::test]
 async fn http_1_and_http_2_are_chosen_in_the_handshake() {
@@ -21,6 +23,21 @@ async fn http_1_and_http_2_are_chosen_in_the_handshake() {
         assert_eq!(big.content_length(), Some(BIG as u64));
         assert_eq!(big.bytes().await.unwrap().len(), BIG);
     }
+}
+
+#[tokio::test]
+async fn an_answer_arrives_although_the_client_is_still_sending() {
+    let port = Port::start().await;
+    let (mut reading, mut writing) = tokio::io::split(port.shaken("http/1.1").await);
+    let sending = tokio::spawn(async move {
+        let head = "POST /early HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5000000\r\n\r\n";
+        writing.write_all(head.as_bytes()).await?;
+        writing.write_all(&vec![b'x'; 5_000_000]).await?;
+        writing.shutdown().await
+    });
+    let answer = ok(&mut reading).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    soon(sending).await.unwrap().unwrap();
 }
 
 #[tokio::test]
