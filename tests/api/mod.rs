@@ -7,5 +7,8 @@
 
 mod admission;
 mod api_keys;
+mod document;
+mod isolation;
 mod listener;
 pub(crate) mod rig;
+mod scene;

@@ -1,0 +1,114 @@
+//! A workspace with something in it: a subscription for a project, an event of that project, and its
+//! delivery.
+
+use std::sync::Arc;
+
+use forge_dispatch::clock::{Clock, SystemClock};
+use forge_dispatch::domain::ids::{DeliveryId, EventId, SubscriptionId};
+use forge_dispatch::domain::payload::Payload;
+use forge_dispatch::entropy::Entropy;
+use forge_dispatch::store::intake::NoDispatch;
+use forge_dispatch::store::{Leasing, Store};
+use serde_json::json;
+use std::time::Duration;
+
+use super::rig::{Key, Rig};
+use forge_dispatch::domain::api_key::Scope;
+
+pub(crate) struct Scene {
+    pub(crate) project: String,
+    pub(crate) subscription: String,
+    pub(crate) event: String,
+    pub(crate) delivery: String,
+}
+
+impl Scene {
+    pub(crate) async fn in_workspace(rig: &Rig, workspace: &str, project: &str) -> Self {
+        let scopes = [
+            Scope::ReadWebhooks,
+            Scope::WriteWebhooks,
+            Scope::ReadEditions,
+        ];
+        let key = rig
+            .key(Key {
+                workspace,
+                ..Key::with(&scopes)
+            })
+            .await;
+        let body = json!({
+            "url": "http://127.0.0.1:9/hook",
+            "event_types": ["edition.*"],
+            "project_ids": [project],
+        });
+        let made = rig.post(&key, "/v1/subscriptions", &body).await.json();
+        let subscription = made["id"].as_str().unwrap().to_owned();
+        let event = accept(&rig.store, workspace, Some(project)).await;
+        let path = format!("/v1/deliveries?subscription_id={subscription}");
+        let page = rig.get(&key, &path).await.json();
+        let delivery = page["data"][0]["id"].as_str().unwrap().to_owned();
+        Self {
+            project: project.to_owned(),
+            subscription,
+            event: event.to_string(),
+            delivery,
+        }
+    }
+
+    /// The id that a path of the document asks for.
+    pub(crate) fn id_for(&self, path: &str) -> String {
+        let id = if path.contains("/subscriptions/") {
+            &self.subscription
+        } else if path.contains("/deliveries/") {
+            &self.delivery
+        } else if path.contains("/events/") {
+            &self.event
+        } else {
+            assert!(path.contains("/projects/"), "{path}");
+            &self.project
+        };
+        id.clone()
+    }
+
+    /// One of that kind that does not exist.
+    pub(crate) fn missing_id_for(&self, path: &str) -> String {
+        let (entropy, now) = (Entropy::system(), SystemClock.now());
+        if path.contains("/subscriptions/") {
+            let id: SubscriptionId = entropy.id(now);
+            id.to_string()
+        } else if path.contains("/deliveries/") {
+            let id: DeliveryId = entropy.id(now);
+            id.to_string()
+        } else if path.contains("/events/") {
+            let id: EventId = entropy.id(now);
+            id.to_string()
+        } else {
+            "pr_nowhere".to_owned()
+        }
+    }
+}
+
+/// Accepts an event as the core publishes it; nobody delivers it.
+pub(crate) async fn accept(
+    store: &Arc<dyn Store>,
+    workspace: &str,
+    project: Option<&str>,
+) -> EventId {
+    let entropy = Entropy::system();
+    let now = SystemClock.now();
+    let id: EventId = entropy.id(now);
+    let project = project.map_or(String::new(), |id| format!(r#","projectid":"{id}""#));
+    let text = format!(
+        r#"{{"specversion":"1.0","id":"{id}","source":"/core","type":"edition.archived",
+            "subject":"ed_1","workspaceid":"{workspace}"{project},"data":{{"b":1,"a":[1.50]}}}}"#
+    );
+    let payload = Arc::new(Payload::decode(text.as_bytes(), id, now).unwrap());
+    let leasing = Leasing {
+        owner: entropy.id(now),
+        lease: Duration::from_secs(60),
+    };
+    store
+        .accept(&[payload], leasing, &NoDispatch)
+        .await
+        .unwrap();
+    id
+}
