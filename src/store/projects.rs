@@ -58,12 +58,17 @@ impl KnownProjects {
     pub(super) fn unknown<'a>(&self, events: impl Iterator<Item = &'a Event>) -> NewProjects {
         let remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut unknown = NewProjects::new();
+        let mut last = None;
         for event in events {
-            if let Some(project) = &event.project
-                && !remembered.has(&event.workspace, project)
-            {
+            let Some(project) = &event.project else {
+                continue;
+            };
+            // Events of one project come in rows; to compare is cheaper than to look up.
+            let this = Some((&event.workspace, project));
+            if this != last && !remembered.has(&event.workspace, project) {
                 unknown.insert((event.workspace.clone(), project.clone()));
             }
+            last = this;
         }
         unknown
     }

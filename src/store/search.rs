@@ -1,11 +1,13 @@
 //! What a list of deliveries is searched for, the same in both databases.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::identity::delivery_id;
 use super::{DeliveryFilter, DeliveryRecord, MAX_LOOKED_AT, Page, PageRequest};
 use crate::domain::delivery::DeliveryState;
-use crate::domain::ids::{DeliveryId, EventId, SubscriptionId, first_at};
+use crate::domain::ids::{DeliveryId, EventId, SubscriptionId, created_at, first_at};
 use crate::domain::reach::Reach;
 
 /// The first look takes in so many times what a page holds: enough where matches are common.
@@ -71,7 +73,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The deliveries of an event are known by the subscriptions that there are.
+    /// The deliveries of an event are known by the subscriptions that there are. All have its time:
+    /// bounds that keep a planner from walking the whole list for them.
     pub(super) fn of_event(
         &mut self,
         event: EventId,
@@ -79,6 +82,10 @@ impl<'a> Search<'a> {
     ) {
         let ids = subscriptions.into_iter();
         self.ids = Some(ids.map(|id| delivery_id(event, id).uuid()).collect());
+        let made = created_at(event.uuid());
+        let (first, behind) = (first_at(made), first_at(made + Duration::from_millis(1)));
+        self.from = Some(self.from.map_or(first, |from| from.max(first)));
+        self.below = Some(self.below.map_or(behind, |below| below.min(behind)));
     }
 
     /// How many more that match are needed: one more than a page holds tells that there are others.

@@ -9,10 +9,12 @@ use forge_dispatch::config::Config;
 use forge_dispatch::domain::attempt::{Attempt, ErrorClass, Trigger};
 use forge_dispatch::domain::delivery::{Lane, Verdict};
 use forge_dispatch::entropy::Entropy;
-use forge_dispatch::store::{self, Claim, Leasing, Settlement, Store};
+use forge_dispatch::store::intake::NoDispatch;
+use forge_dispatch::store::{self, Claim, Leasing, MAX_LOOKED_AT, Settlement, Store};
 use insta::{assert_json_snapshot, assert_snapshot};
 
 use super::{Home, stable, text};
+use crate::harness::events::events;
 
 /// The program's own store, opened by the test beside it.
 async fn open(home: &Home) -> Arc<dyn Store> {
@@ -106,6 +108,26 @@ fn deliveries_are_listed_newest_first_and_filtered() {
     let first = home.json(&["deliveries", "list", "--limit", "2"]);
     let cursor = text(&first["next_cursor"]);
     assert_eq!(count(&["--after", &cursor]), 1);
+}
+
+#[tokio::test]
+async fn a_search_goes_on_where_the_store_ends_early() {
+    let home = Home::new();
+    home.subscribe("*");
+    home.publish("output.lost");
+    let store = open(&home).await;
+    let leasing = Leasing {
+        owner: Entropy::system().id(DateTime::UNIX_EPOCH),
+        lease: Duration::from_mins(1),
+    };
+    for _ in 0..=MAX_LOOKED_AT / 1_000 {
+        let accepted = store.accept(&events(1_000), leasing, &NoDispatch).await;
+        assert_eq!(accepted.unwrap().pending, 1_000);
+    }
+    store.close().await;
+    let found = home.json(&["deliveries", "list", "--type", "output.lost"]);
+    assert_eq!(found["data"].as_array().unwrap().len(), 1);
+    assert!(found["next_cursor"].is_null());
 }
 
 #[tokio::test]

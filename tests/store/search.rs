@@ -81,6 +81,20 @@ async fn deliveries_of_an_event_are_found_where_they_are(db: &TestDatabase) {
         expected.retain(|record| record.subscription_id == subscriptions[1].id);
         assert_eq!(pages_in(db, &all(), &of_both, 2).await, expected);
     }
+    for (since, until, expected) in [
+        (Some(at(0)), Some(at(1)), 3),
+        (Some(at(1)), None, 0),
+        (None, Some(at(0)), 0),
+        (Some(at(-9)), Some(at(9)), 3),
+    ] {
+        let filter = DeliveryFilter {
+            event: Some(events[0].event().id),
+            since,
+            until,
+            ..DeliveryFilter::default()
+        };
+        assert_eq!(pages_in(db, &all(), &filter, 2).await.len(), expected);
+    }
     let unknown = DeliveryFilter {
         event: Some(event().build().event().id),
         ..DeliveryFilter::default()
