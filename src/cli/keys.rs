@@ -1,5 +1,6 @@
 //! `forge-dispatch keys`: make, list, show, revoke.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -49,6 +50,18 @@ pub struct CreateArgs {
     #[arg(long, value_name = "TIME")]
     expires_in: Option<String>,
 
+    /// Requests in 60 s; the deployment's limit otherwise.
+    #[arg(long, value_name = "N")]
+    per_minute: Option<NonZeroU32>,
+
+    /// Requests in 3,600 s; the deployment's limit otherwise.
+    #[arg(long, value_name = "N")]
+    per_hour: Option<NonZeroU32>,
+
+    /// Requests at once, in each replica; the deployment's limit otherwise.
+    #[arg(long, value_name = "N")]
+    concurrent: Option<NonZeroU32>,
+
     #[command(flatten)]
     workspace: WorkspaceArgs,
 }
@@ -81,6 +94,7 @@ struct View {
     name: String,
     scopes: Vec<&'static str>,
     project_ids: Option<Vec<String>>,
+    limits: KeyLimits,
     status: &'static str,
     expires_at: Option<String>,
     created_by: String,
@@ -140,7 +154,11 @@ fn spec(args: &CreateArgs, now: DateTime<Utc>) -> Result<ApiKeySpec, FieldError>
             .as_deref()
             .map(|text| end(text, now))
             .transpose()?,
-        limits: KeyLimits::default(),
+        limits: KeyLimits {
+            per_minute: args.per_minute,
+            per_hour: args.per_hour,
+            concurrent: args.concurrent,
+        },
     };
     spec.check(now)?;
     Ok(spec)
@@ -202,6 +220,22 @@ fn missing(args: &OneArgs) -> CliError {
     CliError::not_found("key", &args.id, &args.workspace)
 }
 
+/// A key's own limits; what is not among them is the deployment's.
+fn limits(limits: KeyLimits) -> String {
+    let own: Vec<String> = [
+        (limits.per_minute, "a minute"),
+        (limits.per_hour, "an hour"),
+        (limits.concurrent, "at once"),
+    ]
+    .into_iter()
+    .filter_map(|(limit, of)| limit.map(|limit| format!("{limit} {of}")))
+    .collect();
+    if own.is_empty() {
+        return "default".to_owned();
+    }
+    own.join(", ")
+}
+
 impl View {
     fn new(key: &ApiKey, now: DateTime<Utc>) -> Self {
         let spec = &key.spec;
@@ -214,6 +248,7 @@ impl View {
                 .project_ids
                 .as_ref()
                 .map(|projects| projects.iter().map(ToString::to_string).collect()),
+            limits: spec.limits,
             status: key.status(now).as_str(),
             expires_at: spec.expires_at.map(timestamp),
             created_by: key.created_by.clone(),
@@ -244,6 +279,7 @@ impl View {
                 "projects",
                 or_dash(self.project_ids.as_ref().map(|ids| ids.join(" "))),
             ),
+            ("limits", limits(self.limits)),
             ("status", self.status.to_owned()),
             ("expires", or_dash(self.expires_at.as_ref())),
             ("created", self.created_at.clone()),

@@ -11,6 +11,7 @@ use crate::domain::filter::EventType;
 use crate::domain::headers::CustomHeaders;
 use crate::domain::ids::{ProjectId, WorkspaceId};
 use crate::domain::reach::Reach;
+use crate::domain::retry::RetrySchedule;
 use crate::domain::subscription::FieldError;
 use crate::store::PageRequest;
 
@@ -64,6 +65,25 @@ pub fn headers(texts: &[String]) -> Result<CustomHeaders, FieldError> {
         })
         .collect::<Result<Vec<_>, _>>()?;
     CustomHeaders::new(pairs)
+}
+
+/// Reads the delays between attempts: `5s,5m,1h`, or `none` for one attempt and no more.
+pub fn retry_schedule(text: &str) -> Result<RetrySchedule, FieldError> {
+    let wrong = |reason: String| FieldError::new("retry_schedule", reason);
+    if text == "none" {
+        return Ok(RetrySchedule::none());
+    }
+    let delays = text
+        .split(',')
+        .map(|delay| {
+            humantime::parse_duration(delay.trim()).map_err(|_| {
+                wrong(format!(
+                    "`{delay}` is no duration; write the delays as `5s,5m,1h`, or `none`"
+                ))
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    RetrySchedule::new(delays).map_err(|error| wrong(error.to_string()))
 }
 
 /// Reads an id of ours.

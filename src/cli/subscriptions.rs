@@ -1,17 +1,16 @@
 //! `forge-dispatch subscriptions`: register, list, show, change, give a new secret, delete.
 
-use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::output::{List, fields, or_dash};
+use super::output::List;
 use super::parse::{self, PageArgs, WorkspaceArgs};
 use super::{CliError, Context};
 use crate::domain::filter::EventFilter;
-use crate::domain::payload::timestamp;
 use crate::domain::secret::SigningSecret;
 use crate::domain::subscription::{
     BodyFormat, FieldError, Subscription, SubscriptionSpec, TargetUrl,
@@ -20,8 +19,10 @@ use crate::egress::{SystemLookup, WebhookClient};
 use crate::store::NewSubscription;
 
 mod change;
+mod view;
 
 pub use change::{RotateArgs, UpdateArgs};
+use view::View;
 
 /// What to do with subscriptions.
 #[derive(Clone, Debug, Subcommand)]
@@ -66,6 +67,14 @@ pub struct CreateArgs {
     #[arg(long = "header", value_name = "HEADER")]
     headers: Vec<String>,
 
+    /// Requests in flight at once, in each replica; the deployment's limit otherwise.
+    #[arg(long, value_name = "N")]
+    max_concurrency: Option<NonZeroU32>,
+
+    /// When to try again (`5s,5m,1h`), or `none`; the deployment's schedule otherwise.
+    #[arg(long, value_name = "DELAYS")]
+    retry_schedule: Option<String>,
+
     /// The signing secret, if you bring one: `whsec_` and 24 to 64 bytes in base64, or, with
     /// `kazinex`, any 16 to 128 characters.
     #[arg(long)]
@@ -97,30 +106,6 @@ pub struct OneArgs {
 
     #[command(flatten)]
     workspace: WorkspaceArgs,
-}
-
-/// What is printed for the value of a header.
-const HIDDEN: &str = "***";
-
-/// A subscription as it is printed.
-#[derive(Debug, Serialize)]
-struct View {
-    id: String,
-    workspace: String,
-    url: String,
-    description: String,
-    event_types: Vec<String>,
-    project_ids: Option<Vec<String>>,
-    format: &'static str,
-    headers: BTreeMap<String, &'static str>,
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    disabled_reason: Option<String>,
-    created_at: String,
-    updated_at: String,
-    /// Only where it is shown for the only time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -185,8 +170,7 @@ fn print_with_secret(
     secret: &SigningSecret,
     context: &Context,
 ) -> Result<(), CliError> {
-    let mut view = View::new(subscription);
-    view.secret = Some(secret.expose().to_owned());
+    let view = View::with_secret(subscription, secret);
     context.output.print(&view, |view| {
         format!(
             "{}\nThe secret is shown this once only. Receivers verify the signature with it.",
@@ -211,8 +195,12 @@ fn spec(args: &CreateArgs) -> Result<SubscriptionSpec, FieldError> {
         project_ids: parse::project_ids(&args.projects)?,
         format: args.format.parse::<BodyFormat>()?,
         headers: parse::headers(&args.headers)?,
-        max_concurrency: None,
-        retry_schedule: None,
+        max_concurrency: args.max_concurrency,
+        retry_schedule: args
+            .retry_schedule
+            .as_deref()
+            .map(parse::retry_schedule)
+            .transpose()?,
     };
     spec.check()?;
     Ok(spec)
@@ -264,71 +252,4 @@ async fn delete(args: OneArgs, context: &Context) -> Result<(), CliError> {
 
 fn missing(id: &str, workspace: &WorkspaceArgs) -> CliError {
     CliError::not_found("subscription", id, workspace)
-}
-
-impl View {
-    fn new(subscription: &Subscription) -> Self {
-        let spec = &subscription.spec;
-        Self {
-            id: subscription.id.to_string(),
-            workspace: subscription.workspace.to_string(),
-            url: spec.url.to_string(),
-            description: spec.description.clone(),
-            event_types: spec.event_types.iter().map(ToString::to_string).collect(),
-            project_ids: spec
-                .project_ids
-                .as_ref()
-                .map(|projects| projects.iter().map(ToString::to_string).collect()),
-            format: spec.format.as_str(),
-            headers: spec
-                .headers
-                .names()
-                .map(|name| (name.to_owned(), HIDDEN))
-                .collect(),
-            status: subscription.status.as_str(),
-            disabled_reason: subscription.status.reason().map(str::to_owned),
-            created_at: timestamp(subscription.created_at),
-            updated_at: timestamp(subscription.updated_at),
-            secret: None,
-        }
-    }
-
-    fn row(&self) -> Vec<String> {
-        vec![
-            self.id.clone(),
-            self.url.clone(),
-            self.event_types.join(" "),
-            self.format.to_owned(),
-            self.status.to_owned(),
-        ]
-    }
-
-    fn describe(&self) -> String {
-        let mut pairs = vec![
-            ("id", self.id.clone()),
-            ("url", self.url.clone()),
-            ("events", self.event_types.join(" ")),
-            (
-                "projects",
-                or_dash(self.project_ids.as_ref().map(|ids| ids.join(" "))),
-            ),
-            ("format", self.format.to_owned()),
-            ("status", self.status.to_owned()),
-        ];
-        if !self.headers.is_empty() {
-            let names: Vec<&str> = self.headers.keys().map(String::as_str).collect();
-            pairs.insert(pairs.len() - 1, ("headers", names.join(" ")));
-        }
-        if let Some(reason) = &self.disabled_reason {
-            pairs.push(("reason", reason.clone()));
-        }
-        if !self.description.is_empty() {
-            pairs.push(("note", self.description.clone()));
-        }
-        pairs.push(("created", self.created_at.clone()));
-        if let Some(secret) = &self.secret {
-            pairs.push(("secret", secret.clone()));
-        }
-        fields(&pairs)
-    }
 }

@@ -42,6 +42,11 @@ impl RetrySchedule {
         Ok(Self(delays))
     }
 
+    /// One attempt and no more.
+    pub fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// The delays in order.
     pub fn delays(&self) -> &[Duration] {
         &self.0

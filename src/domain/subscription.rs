@@ -198,7 +198,7 @@ pub struct SubscriptionSpec {
     pub format: BodyFormat,
     /// What goes with each delivery beside our own headers.
     pub headers: CustomHeaders,
-    /// Requests in flight at once, over all replicas; `None` is the deployment's default.
+    /// Requests in flight at once, in each replica; `None` is the deployment's default.
     pub max_concurrency: Option<NonZeroU32>,
     /// When to try again; `None` is the deployment's schedule.
     pub retry_schedule: Option<RetrySchedule>,

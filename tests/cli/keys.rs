@@ -77,6 +77,7 @@ fn creating_shows_the_key_and_its_text() {
     name  ERP of Zoë
     scopes  read:editions write:editions
     projects  pr_1 pr_2
+    limits  default
     status  active
     expires  TIME
     created  TIME
@@ -100,6 +101,11 @@ fn creating_shows_the_key_and_its_text() {
         "pr_1",
         "pr_2"
       ],
+      "limits": {
+        "per_minute": null,
+        "per_hour": null,
+        "concurrent": null
+      },
       "status": "active",
       "expires_at": "TIME",
       "created_by": "cli",
@@ -116,6 +122,31 @@ fn creating_shows_the_key_and_its_text() {
         (90 * 24 * 60 - 5..=90 * 24 * 60).contains(&minutes),
         "{times}"
     );
+}
+
+#[test]
+fn a_key_may_have_limits_of_its_own() {
+    let home = Home::new();
+    let own = [
+        "--per-minute",
+        "6",
+        "--per-hour",
+        "100",
+        "--concurrent",
+        "2",
+    ];
+    let created = home.json(&[&CREATE as &[&str], &own].concat());
+    let limits = json!({"per_minute": 6, "per_hour": 100, "concurrent": 2});
+    assert_eq!(created["limits"], limits);
+    let id = text(&created["id"]);
+    assert_eq!(home.json(&["keys", "show", &id])["limits"], limits);
+    let shown = home.ok(&["keys", "show", &id]);
+    assert!(
+        shown.contains("6 a minute, 100 an hour, 2 at once"),
+        "{shown}"
+    );
+    let told = home.fails(2, &[&CREATE as &[&str], &["--per-minute", "0"]].concat());
+    assert!(told.starts_with("error: invalid value '0'"), "{told}");
 }
 
 #[tokio::test]
@@ -281,6 +312,7 @@ fn a_revoked_key_stays_listed_and_may_be_revoked_again() {
     name  ERP
     scopes  read:editions
     projects  -
+    limits  default
     status  revoked
     expires  -
     created  TIME

@@ -34,9 +34,14 @@ fn creating_shows_the_subscription_and_its_secret() {
     events  edition.* output.generated
     projects  pr_1
     format  kazinex
+    headers  -
+    concurrency  default
+    retries  default
     status  active
     note  ERP
+    version  1
     created  TIME
+    updated  TIME
     secret  whsec_SECRET
 
     The secret is shown this once only. Receivers verify the signature with it.
@@ -57,7 +62,11 @@ fn creating_shows_the_subscription_and_its_secret() {
       ],
       "format": "kazinex",
       "headers": {},
+      "max_concurrency": null,
+      "retry_schedule": null,
       "status": "active",
+      "disabled_reason": null,
+      "version": 1,
       "created_at": "TIME",
       "updated_at": "TIME",
       "secret": "whsec_SECRET"
@@ -326,6 +335,71 @@ fn headers_are_shown_by_name_and_replaced_as_a_whole() {
         let told = create(&home, URL, &["--header", header]);
         assert!(told.starts_with(expected), "{told}");
         assert!(!told.contains("s3cret"), "{told}");
+    }
+}
+
+#[test]
+fn concurrency_and_retries_are_set_shown_and_given_back() {
+    let home = Home::new();
+    let args = [
+        "subscriptions",
+        "create",
+        "--url",
+        URL,
+        "--event-type",
+        "*",
+        "--max-concurrency",
+        "3",
+        "--retry-schedule",
+        "5s, 90s,1h 30m",
+    ];
+    let created = home.json(&args);
+    assert_eq!(created["max_concurrency"], 3);
+    let schedule = serde_json::json!(["5s", "1m 30s", "1h 30m"]);
+    assert_eq!(created["retry_schedule"], schedule);
+    let id = text(&created["id"]);
+    assert_snapshot!(stable(&home.ok(&["subscriptions", "show", &id])), @r"
+    id  sub_ID
+    url  https://9.9.9.9/hook
+    events  *
+    projects  -
+    format  standard
+    headers  -
+    concurrency  3
+    retries  5s,1m 30s,1h 30m
+    status  active
+    version  1
+    created  TIME
+    updated  TIME
+    ");
+    let update = |more: &[&str]| home.json(&[&["subscriptions", "update", &id], more].concat());
+    let changed = update(&["--retry-schedule", "none", "--max-concurrency", "7"]);
+    assert_eq!(changed["retry_schedule"], serde_json::json!([]));
+    assert_eq!(
+        (&changed["max_concurrency"], &changed["version"]),
+        (&7.into(), &2.into())
+    );
+    let same = update(&["--max-concurrency", "7"]);
+    assert_eq!(same, changed, "nothing changed");
+    let given_back = update(&["--default-retry-schedule", "--default-concurrency"]);
+    assert!(given_back["retry_schedule"].is_null() && given_back["max_concurrency"].is_null());
+    for (more, expected) in [
+        (
+            ["--retry-schedule", "5s,soon"],
+            "error: retry_schedule: `soon` is no duration",
+        ),
+        (
+            ["--retry-schedule", ""],
+            "error: retry_schedule: `` is no duration",
+        ),
+        (
+            ["--retry-schedule", "8d"],
+            "error: retry_schedule: each delay must be at most 7 days",
+        ),
+        (["--max-concurrency", "0"], "error: invalid value '0'"),
+    ] {
+        let told = create(&home, URL, &more);
+        assert!(told.starts_with(expected), "{told}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! `subscriptions update` and `subscriptions rotate-secret`.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
@@ -17,7 +18,8 @@ use crate::store::Rotation;
 /// What an admin changes; something at least.
 #[derive(Clone, Debug, Args)]
 #[command(group = ArgGroup::new("change").required(true).multiple(true).args([
-    "url", "event_types", "projects", "all_projects", "format", "headers", "clear_headers",
+    "url", "event_types", "projects", "all_projects", "format", "headers", "clear_headers", "max_concurrency",
+    "default_concurrency", "retry_schedule", "default_retry_schedule",
     "description", "enable", "disable",
 ]))]
 pub struct UpdateArgs {
@@ -55,6 +57,22 @@ pub struct UpdateArgs {
     /// No headers any more but our own.
     #[arg(long)]
     clear_headers: bool,
+
+    /// So many requests in flight at once, in each replica.
+    #[arg(long, value_name = "N", conflicts_with = "default_concurrency")]
+    max_concurrency: Option<NonZeroU32>,
+
+    /// As many requests in flight at once as the deployment allows.
+    #[arg(long)]
+    default_concurrency: bool,
+
+    /// Other delays before it is tried again (`5s,5m,1h`), or `none`.
+    #[arg(long, value_name = "DELAYS", conflicts_with = "default_retry_schedule")]
+    retry_schedule: Option<String>,
+
+    /// The deployment's delays before it is tried again.
+    #[arg(long)]
+    default_retry_schedule: bool,
 
     /// Another note.
     #[arg(long)]
@@ -137,6 +155,16 @@ fn changed(
         spec.headers = CustomHeaders::default();
     } else if !args.headers.is_empty() {
         spec.headers = parse::headers(&args.headers)?;
+    }
+    if args.default_concurrency {
+        spec.max_concurrency = None;
+    } else if let Some(count) = args.max_concurrency {
+        spec.max_concurrency = Some(count);
+    }
+    if args.default_retry_schedule {
+        spec.retry_schedule = None;
+    } else if let Some(text) = &args.retry_schedule {
+        spec.retry_schedule = Some(parse::retry_schedule(text)?);
     }
     if let Some(description) = &args.description {
         spec.description.clone_from(description);

@@ -1,0 +1,141 @@
+//! A subscription as it is printed.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use serde::Serialize;
+
+use crate::cli::output::{fields, or_dash};
+use crate::domain::payload::timestamp;
+use crate::domain::retry::RetrySchedule;
+use crate::domain::secret::SigningSecret;
+use crate::domain::subscription::Subscription;
+
+/// What is printed for the value of a header.
+const HIDDEN: &str = "***";
+
+/// What is printed where the deployment decides.
+const DEFAULT: &str = "default";
+
+/// A subscription as it is printed.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    id: String,
+    workspace: String,
+    url: String,
+    description: String,
+    event_types: Vec<String>,
+    project_ids: Option<Vec<String>>,
+    format: &'static str,
+    headers: BTreeMap<String, &'static str>,
+    max_concurrency: Option<NonZeroU32>,
+    retry_schedule: Option<Vec<String>>,
+    status: &'static str,
+    disabled_reason: Option<String>,
+    version: i64,
+    created_at: String,
+    updated_at: String,
+    /// Only where it is shown for the only time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+}
+
+impl View {
+    /// Without its secret.
+    pub(super) fn new(subscription: &Subscription) -> Self {
+        let spec = &subscription.spec;
+        Self {
+            id: subscription.id.to_string(),
+            workspace: subscription.workspace.to_string(),
+            url: spec.url.to_string(),
+            description: spec.description.clone(),
+            event_types: spec.event_types.iter().map(ToString::to_string).collect(),
+            project_ids: spec
+                .project_ids
+                .as_ref()
+                .map(|projects| projects.iter().map(ToString::to_string).collect()),
+            format: spec.format.as_str(),
+            headers: spec
+                .headers
+                .names()
+                .map(|name| (name.to_owned(), HIDDEN))
+                .collect(),
+            max_concurrency: spec.max_concurrency,
+            retry_schedule: spec.retry_schedule.as_ref().map(delays),
+            status: subscription.status.as_str(),
+            disabled_reason: subscription.status.reason().map(str::to_owned),
+            version: subscription.version,
+            created_at: timestamp(subscription.created_at),
+            updated_at: timestamp(subscription.updated_at),
+            secret: None,
+        }
+    }
+
+    /// With a secret that is shown this once.
+    pub(super) fn with_secret(subscription: &Subscription, secret: &SigningSecret) -> Self {
+        Self {
+            secret: Some(secret.expose().to_owned()),
+            ..Self::new(subscription)
+        }
+    }
+
+    /// A line of a table.
+    pub(super) fn row(&self) -> Vec<String> {
+        vec![
+            self.id.clone(),
+            self.url.clone(),
+            self.event_types.join(" "),
+            self.format.to_owned(),
+            self.status.to_owned(),
+        ]
+    }
+
+    /// All of it, for people.
+    pub(super) fn describe(&self) -> String {
+        let headers: Vec<&str> = self.headers.keys().map(String::as_str).collect();
+        let retries = match self.retry_schedule.as_deref() {
+            None => DEFAULT.to_owned(),
+            Some([]) => "none".to_owned(),
+            Some(delays) => delays.join(","),
+        };
+        let concurrency = self
+            .max_concurrency
+            .map_or_else(|| DEFAULT.to_owned(), |count| count.to_string());
+        let mut pairs = vec![
+            ("id", self.id.clone()),
+            ("url", self.url.clone()),
+            ("events", self.event_types.join(" ")),
+            (
+                "projects",
+                or_dash(self.project_ids.as_ref().map(|ids| ids.join(" "))),
+            ),
+            ("format", self.format.to_owned()),
+            (
+                "headers",
+                or_dash((!headers.is_empty()).then(|| headers.join(" "))),
+            ),
+            ("concurrency", concurrency),
+            ("retries", retries),
+            ("status", self.status.to_owned()),
+        ];
+        if let Some(reason) = &self.disabled_reason {
+            pairs.push(("reason", reason.clone()));
+        }
+        if !self.description.is_empty() {
+            pairs.push(("note", self.description.clone()));
+        }
+        pairs.push(("version", self.version.to_string()));
+        pairs.push(("created", self.created_at.clone()));
+        pairs.push(("updated", self.updated_at.clone()));
+        if let Some(secret) = &self.secret {
+            pairs.push(("secret", secret.clone()));
+        }
+        fields(&pairs)
+    }
+}
+
+/// A schedule as `--retry-schedule` takes it, delay by delay.
+fn delays(schedule: &RetrySchedule) -> Vec<String> {
+    let text = |delay: &std::time::Duration| humantime::format_duration(*delay).to_string();
+    schedule.delays().iter().map(text).collect()
+}
