@@ -247,7 +247,7 @@ impl App {
                     Ok(())
                 };
                 let serving = self.front_door.serve(self.shutdown.clone());
-                work(dispatch, &self.dispatch_shutdown, intake, serving).await
+                Box::pin(work(dispatch, &self.dispatch_shutdown, intake, serving)).await
             }
             Ok(Prepared::Stopped) => Ok(()),
             Err(error) => Err(error.into()),

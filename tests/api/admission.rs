@@ -280,13 +280,13 @@ async fn every_use_of_a_key_is_in_the_audit_log(db: &TestDatabase) {
         .map(|used| (used.method, used.route, used.status))
         .collect();
     uses.sort();
-    let used = |route: &str, status| ("GET".to_owned(), route.to_owned(), status);
+    let of = |route: &str, status| ("GET".to_owned(), route.to_owned(), status);
     assert_eq!(
         uses,
         [
-            used("/v1/api-keys", 200),
-            used("/v1/api-keys/{id}", 200),
-            used("unknown", 404)
+            of("/v1/api-keys", 200),
+            of("/v1/api-keys/{id}", 200),
+            of("unknown", 404)
         ]
     );
     for entry in &log.items {

@@ -76,7 +76,7 @@ async fn what_is_elsewhere_is_answered_as_what_is_missing(db: &TestDatabase) {
         .await;
     for (method, path) in operations() {
         let id = scene.id_for(&path);
-        let missing = scene.missing_id_for(&path);
+        let missing = Scene::missing_id_for(&path);
         for key in [&elsewhere, &other_project] {
             let hidden = ask(&rig, key, &method, &path, &id).await;
             assert_eq!(
@@ -141,8 +141,8 @@ async fn lists_hold_what_is_in_reach_only(db: &TestDatabase) {
             .map(|item| item["id"].as_str().unwrap().to_owned())
             .collect()
     };
-    assert_eq!(ids("/v1/subscriptions").await, [here.subscription.clone()]);
-    assert_eq!(ids("/v1/deliveries").await, [here.delivery.clone()]);
+    assert_eq!(ids("/v1/subscriptions").await, [here.subscription.as_str()]);
+    assert_eq!(ids("/v1/deliveries").await, [here.delivery.as_str()]);
     assert_eq!(ids("/v1/projects").await, ["pr_1"]);
     let none = rig
         .key(Key {

@@ -2,18 +2,18 @@
 //! delivery.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use forge_dispatch::clock::{Clock, SystemClock};
+use forge_dispatch::domain::api_key::Scope;
 use forge_dispatch::domain::ids::{DeliveryId, EventId, SubscriptionId};
 use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::intake::NoDispatch;
 use forge_dispatch::store::{Leasing, Store};
 use serde_json::json;
-use std::time::Duration;
 
 use super::rig::{Key, Rig};
-use forge_dispatch::domain::api_key::Scope;
 
 pub(crate) struct Scene {
     pub(crate) project: String,
@@ -70,7 +70,7 @@ impl Scene {
     }
 
     /// One of that kind that does not exist.
-    pub(crate) fn missing_id_for(&self, path: &str) -> String {
+    pub(crate) fn missing_id_for(path: &str) -> String {
         let (entropy, now) = (Entropy::system(), SystemClock.now());
         if path.contains("/subscriptions/") {
             let id: SubscriptionId = entropy.id(now);
@@ -104,7 +104,7 @@ pub(crate) async fn accept(
     let payload = Arc::new(Payload::decode(text.as_bytes(), id, now).unwrap());
     let leasing = Leasing {
         owner: entropy.id(now),
-        lease: Duration::from_secs(60),
+        lease: Duration::from_mins(1),
     };
     store
         .accept(&[payload], leasing, &NoDispatch)

@@ -22,6 +22,10 @@ use crate::store::Rotation;
     "default_concurrency", "retry_schedule", "default_retry_schedule",
     "description", "enable", "disable",
 ]))]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line, and clap wants them so"
+)]
 pub struct UpdateArgs {
     /// The subscription (`sub_…`).
     id: String,

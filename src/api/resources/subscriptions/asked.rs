@@ -67,6 +67,10 @@ pub(super) struct NewOne {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = SubscriptionChange)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::option_option,
+    reason = "left out, null and a value are three things (RFC 7396)"
+)]
 pub(super) struct Change {
     /// Where deliveries go from now on, what waits included.
     #[schema(format = "uri", max_length = 2048)]
