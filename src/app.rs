@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::api;
 use crate::api::listener::{Fingerprint, ListenError};
 use crate::clock::{Clock, SystemClock, pause};
 use crate::config::Config;
@@ -119,7 +120,6 @@ impl App {
         let store = store::open(&config, Arc::clone(&clock), &entropy).await?;
         let client = WebhookClient::new(&config.egress, lookup, Arc::clone(&clock))?;
         let client = Arc::new(client);
-        let front_door = FrontDoor::open(&config, &surroundings, &store, &client).await?;
         let health = Arc::new(Health::default());
         health.down(Part::Database, "starting");
         let leasing = Leasing {
@@ -133,7 +133,7 @@ impl App {
         let (dispatcher, settlements) = Dispatcher::new(
             dispatch::Parts {
                 store: Arc::clone(&store),
-                client,
+                client: Arc::clone(&client),
                 clock,
                 entropy,
                 health: Arc::clone(&health),
@@ -144,6 +144,8 @@ impl App {
             },
             dispatch_shutdown.clone(),
         );
+        let tester = Arc::new(dispatcher.tester());
+        let front_door = FrontDoor::open(&config, &surroundings, &store, &client, tester).await?;
         let address = config.ops.listen;
         let ops = TcpListener::bind(address)
             .await
@@ -316,6 +318,11 @@ impl Entrance {
             .collect::<Result<Vec<_>, _>>()?;
         Ok(accept_all(&self.acceptor, events, ENTRANCE_PATIENCE).await?)
     }
+}
+
+/// The OpenAPI description of the API, as JSON.
+pub fn openapi() -> String {
+    api::openapi::write(&api::openapi::document())
 }
 
 /// Whether the database could be waited for.

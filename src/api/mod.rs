@@ -19,7 +19,7 @@ use crate::config;
 use crate::domain::rate::RateLimits;
 use crate::egress::WebhookClient;
 use crate::entropy::Entropy;
-use crate::store::Store;
+use crate::store::{Store, TestSend};
 
 pub mod auth;
 pub mod body;
@@ -55,6 +55,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Judges where a subscription may send to.
     pub client: Arc<WebhookClient>,
+    /// Sends tests.
+    pub tester: Arc<dyn TestSend>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -80,6 +82,10 @@ impl Api {
 
     fn entropy(&self) -> &Entropy {
         &self.0.entropy
+    }
+
+    fn tester(&self) -> &dyn TestSend {
+        &*self.0.tester
     }
 
     fn client(&self) -> &WebhookClient {

@@ -11,7 +11,7 @@ use crate::api::{Api, Parts, Recorder, router};
 use crate::config::Config;
 use crate::egress::WebhookClient;
 use crate::shutdown::Shutdown;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, TestSend};
 
 /// The API, its port open, and not yet served.
 pub(super) struct FrontDoor {
@@ -28,6 +28,7 @@ impl FrontDoor {
         surroundings: &Surroundings,
         store: &Arc<dyn Store>,
         client: &Arc<WebhookClient>,
+        tester: Arc<dyn TestSend>,
     ) -> Result<Self, AppError> {
         let address = config.api.listen;
         let listener = TcpListener::bind(address)
@@ -46,6 +47,7 @@ impl FrontDoor {
         let api = Api::new(Parts {
             store: Arc::clone(store),
             client: Arc::clone(client),
+            tester,
             clock: Arc::clone(&surroundings.clock),
             entropy: surroundings.entropy.clone(),
             settings: config.api.clone(),

@@ -20,6 +20,7 @@ pub mod error;
 pub mod events;
 pub mod keys;
 pub mod migrate;
+pub mod openapi;
 pub mod output;
 pub mod parse;
 pub mod serve;
@@ -87,6 +88,8 @@ pub enum Command {
     /// Publish events.
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// Print the OpenAPI description of the API, as JSON.
+    Openapi,
     /// Check and show the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -133,6 +136,7 @@ async fn execute(
         Command::Keys(command) => keys::run(command, &context).await,
         Command::Deliveries(command) => deliveries::run(command, &context).await,
         Command::Events(command) => events::run(command, &context).await,
+        Command::Openapi => openapi::run(),
         Command::Config(command) => config::run(command, &context),
     }
 }

@@ -10,9 +10,11 @@ use super::Parts;
 use super::outcome::Judge;
 use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::delivery::Verdict;
-use crate::domain::payload::content_type;
+use crate::domain::payload::{Payload, content_type};
 use crate::domain::signature::webhook_signature;
 use crate::domain::subscription::BodyFormat;
+use crate::egress::Sent;
+use crate::store::targets::Target;
 use crate::store::{LeasedDelivery, Settlement};
 use crate::telemetry::metric;
 
@@ -56,27 +58,32 @@ fn too_late(parts: &Parts, delivery: &LeasedDelivery) -> bool {
 }
 
 async fn send(parts: &Parts, delivery: &LeasedDelivery) -> (Attempt, Verdict) {
-    let spec = &delivery.target.subscription.spec;
-    let body = delivery.payload.body(spec.format);
-    let Some(headers) = headers(parts, delivery, &body) else {
-        return failed(parts, delivery, ErrorClass::Internal);
-    };
-    let sent = parts.client.post(spec.url.as_url(), headers, body).await;
-    judge(parts, delivery, |judge| judge.judge(sent))
+    match post(parts, &delivery.target, &delivery.payload).await {
+        Some(sent) => judge(parts, delivery, |judge| judge.judge(sent)),
+        None => failed(parts, delivery, ErrorClass::Internal),
+    }
+}
+
+/// Signs and sends an event to a subscription; `None` where it could not be signed.
+pub(super) async fn post(parts: &Parts, target: &Target, payload: &Payload) -> Option<Sent> {
+    let spec = &target.subscription.spec;
+    let body = payload.body(spec.format);
+    let headers = headers(parts, target, payload, &body)?;
+    Some(parts.client.post(spec.url.as_url(), headers, body).await)
 }
 
 /// The headers of Standard Webhooks 1.0 and our own; `None` if no key is live or a value is no
 /// header, neither of which an accepted subscription can cause.
-fn headers(parts: &Parts, delivery: &LeasedDelivery, body: &[u8]) -> Option<HeaderMap> {
-    let format = delivery.target.subscription.spec.format;
+fn headers(parts: &Parts, target: &Target, payload: &Payload, body: &[u8]) -> Option<HeaderMap> {
+    let format = target.subscription.spec.format;
     let now = parts.clock.now();
-    let keys = delivery.target.signing_keys(now);
-    let id = delivery.payload.event().id.to_string();
+    let keys = target.signing_keys(now);
+    let id = payload.event().id.to_string();
     let timestamp = now.timestamp();
     let oldest = keys.last()?;
 
     // The admin's own come first, so that ours replace them, whatever was taken once.
-    let custom = &delivery.target.subscription.spec.headers;
+    let custom = &target.subscription.spec.headers;
     let mut headers = HeaderMap::with_capacity(8 + custom.iter().len());
     for (name, value) in custom.iter() {
         let mut value = HeaderValue::try_from(value).ok()?;
@@ -94,7 +101,7 @@ fn headers(parts: &Parts, delivery: &LeasedDelivery, body: &[u8]) -> Option<Head
         let signature = oldest.kazinex(body);
         headers.insert(KAZINEX_SIGNATURE, HeaderValue::try_from(signature).ok()?);
     }
-    if let Some(traceparent) = delivery.payload.traceparent() {
+    if let Some(traceparent) = payload.traceparent() {
         headers.insert(TRACEPARENT, HeaderValue::try_from(traceparent).ok()?);
     }
     Some(headers)

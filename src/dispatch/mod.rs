@@ -12,6 +12,7 @@
 //! - [`attempt`]: signs and sends one delivery.
 //! - [`outcome`]: what an answer means; pure.
 //! - [`settle`]: writes outcomes in batches.
+//! - `test_send`: a `ping` to one subscription, out of turn.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,7 @@ use crate::store::intake::{Intake, Permit};
 use crate::store::targets::Target;
 use crate::store::{LeasedDelivery, Leasing, Settlement, Store};
 use crate::wake::Wake;
+pub use test_send::Tester;
 
 pub mod attempt;
 pub mod lines;
@@ -41,6 +43,7 @@ pub mod outcome;
 mod permits;
 pub mod scheduler;
 pub mod settle;
+mod test_send;
 
 use lines::{Flight, Lines};
 
@@ -147,6 +150,11 @@ impl Dispatcher {
             }
             drained = drained => drained,
         }
+    }
+
+    /// What sends tests.
+    pub fn tester(&self) -> Tester {
+        Tester::new(Arc::clone(&self.parts))
     }
 
     /// Takes leased deliveries into their lines and sends what may be sent now.

@@ -12,6 +12,7 @@
 //! - [`subscriptions`]: registering and changing subscriptions.
 //! - [`idempotency`]: creating calls that may be repeated.
 //! - `headers`: custom headers, sealed.
+//! - [`test_send`]: a `ping` out of turn.
 //! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
 //! - [`vault`]: the master key, and the sealing of secrets under it.
 //! - [`open`](mod@open): the store that the configuration names, under its key.
@@ -45,6 +46,7 @@ pub mod sqlite;
 pub mod stats;
 pub mod subscriptions;
 pub mod targets;
+pub mod test_send;
 pub mod vault;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
@@ -60,6 +62,7 @@ pub use projects::{ProjectRecord, Projects};
 pub use stats::{Stats, SubscriptionStats, Tally};
 pub use subscriptions::{NewSubscription, Rotation, Subscriptions};
 use targets::Target;
+pub use test_send::{TestLog, TestSend, TestSent};
 
 /// What every method answers.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -76,6 +79,7 @@ pub trait Store:
     + EventLog
     + DeliveryLog
     + Stats
+    + TestLog
     + Projects
     + ApiKeys
     + Audit
@@ -91,6 +95,8 @@ impl<T> Store for T where
         + EventLog
         + DeliveryLog
         + Stats
+        + TestLog
+        + TestLog
         + Projects
         + ApiKeys
         + Audit

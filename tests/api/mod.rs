@@ -12,3 +12,4 @@ mod isolation;
 mod listener;
 pub(crate) mod rig;
 mod scene;
+mod subscriptions;

@@ -19,6 +19,7 @@ mod deliveries;
 mod demo;
 mod events;
 mod keys;
+mod openapi;
 mod postgres;
 mod starting;
 mod subscriptions;

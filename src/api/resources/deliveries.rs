@@ -316,7 +316,7 @@ impl View {
 
 impl AttemptView {
     /// As it is kept.
-    pub(super) fn new(record: &AttemptRecord) -> Self {
+    pub fn new(record: &AttemptRecord) -> Self {
         let attempt = &record.attempt;
         Self {
             number: record.epoch,

@@ -57,6 +57,7 @@ mod settle;
 mod stats;
 mod subscriptions;
 mod targets;
+mod test_send;
 mod usage;
 
 /// The schema, carried by the program.

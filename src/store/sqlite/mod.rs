@@ -47,6 +47,7 @@ mod settle;
 mod stats;
 mod subscriptions;
 mod targets;
+mod test_send;
 mod usage;
 
 use connection::Wal;

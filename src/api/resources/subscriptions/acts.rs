@@ -17,12 +17,13 @@ use crate::api::auth::Caller;
 use crate::api::auth::caller::{ReadWebhooks, WriteWebhooks};
 use crate::api::body::OptionalBody;
 use crate::api::path::Id;
+use crate::api::resources::deliveries::AttemptView;
 use crate::api::resources::fields::{self, Faults, PreconditionHeader};
 use crate::api::{Api, Problem, Result};
 use crate::domain::ids::SubscriptionId;
 use crate::domain::payload::timestamp;
 use crate::domain::secret::{MAX_OVERLAP, SigningSecret};
-use crate::store::{Rotation, SubscriptionStats, Tally};
+use crate::store::{AttemptRecord, Rotation, SubscriptionStats, Tally};
 
 /// How long the old secret signs beside the new one, unless it is said.
 const OVERLAP: Duration = Duration::from_hours(24);
@@ -34,6 +35,7 @@ const WINDOW: Duration = Duration::from_hours(24);
 pub fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(rotate_secret))
+        .routes(routes!(test))
         .routes(routes!(stats))
 }
 
@@ -131,6 +133,50 @@ async fn rotate_secret(
         .await?;
     let rotated = rotated.ok_or_else(Problem::not_found)?;
     Ok(with_secret(&rotated, &rotation.secret))
+}
+
+/// What came of a test.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TestResult)]
+pub struct TestView {
+    /// The `ping` that was sent: its `webhook-id`.
+    #[schema(example = "evt_01h455vb4pex5vsknk084sn02q")]
+    event_id: String,
+    /// Its delivery, which is in the log like any other.
+    #[schema(example = "dlv_01h455vb4pex5vsknk084sn02q")]
+    delivery_id: String,
+    /// What the attempt met.
+    attempt: AttemptView,
+}
+
+/// Test a subscription
+///
+/// Sends a signed event of type `ping` at once, whatever the subscription asks for and whether or not
+/// it is disabled, and answers with the attempt, also where that failed. It is not tried again.
+#[utoipa::path(
+    post, path = "/subscriptions/{id}/test", operation_id = "testSubscription",
+    tag = "Subscriptions",
+    params(fields::SubscriptionPath),
+    responses((status = 200, description = "It was sent.", body = TestView)),
+    security(("api_key" = ["write:webhooks"])),
+)]
+async fn test(
+    State(api): State<Api>,
+    caller: Caller<WriteWebhooks>,
+    Id(id): Id<SubscriptionId>,
+) -> Result<Json<TestView>> {
+    let target = api.store().target(&caller.reach(), id).await?;
+    let target = target.ok_or_else(Problem::not_found)?;
+    let sent = api.tester().send(&target).await?;
+    Ok(Json(TestView {
+        event_id: sent.event.to_string(),
+        delivery_id: sent.delivery.to_string(),
+        attempt: AttemptView::new(&AttemptRecord {
+            epoch: 1,
+            attempt: sent.attempt,
+            lease_lost: false,
+        }),
+    }))
 }
 
 /// See how a subscription goes
