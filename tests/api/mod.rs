@@ -9,6 +9,7 @@ mod admission;
 mod api_keys;
 mod document;
 mod isolation;
+mod junk;
 mod listener;
 pub(crate) mod rig;
 mod scene;
