@@ -218,16 +218,15 @@ async fn a_test_is_sent_at_once_signed_and_kept(db: &TestDatabase) {
     assert_eq!(result["attempt"]["succeeded"], true, "{result}");
     assert_eq!(result["attempt"]["trigger"], "test");
 
-    let received = receiver.received();
-    assert_eq!(received.len(), 1);
+    let posts = receiver.received();
+    assert_eq!(posts.len(), 1);
     let secret = made["secret"].as_str().unwrap();
     let hook = standardwebhooks::Webhook::new(secret).unwrap();
-    hook.verify(&received[0].body, &received[0].headers)
-        .unwrap();
-    let sent: Value = serde_json::from_slice(&received[0].body).unwrap();
+    hook.verify(&posts[0].body, &posts[0].headers).unwrap();
+    let sent: Value = serde_json::from_slice(&posts[0].body).unwrap();
     assert_eq!(sent["type"], "ping");
     assert_eq!(
-        received[0].headers["webhook-id"],
+        posts[0].headers["webhook-id"],
         result["event_id"].as_str().unwrap()
     );
 

@@ -6,7 +6,7 @@ use super::errors::from_sqlx;
 use super::{PostgresStore, Result, commit};
 use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::event::Event;
-use crate::domain::ids::{DeliveryId, SubscriptionId};
+use crate::domain::ids::{DeliveryId, EditionId, ProjectId, SubscriptionId};
 use crate::store::StoreError;
 use crate::store::test_send::{EPOCH, TestLog, ended};
 
@@ -34,8 +34,8 @@ impl TestLog for PostgresStore {
         .bind(&event.source)
         .bind(&event.external_id)
         .bind(event.event_type.as_str())
-        .bind(event.project.as_ref().map(|project| project.as_str()))
-        .bind(event.edition.as_ref().map(|edition| edition.as_str()))
+        .bind(event.project.as_ref().map(ProjectId::as_str))
+        .bind(event.edition.as_ref().map(EditionId::as_str))
         .bind(&*event.envelope)
         .bind(event.occurred_at)
         .execute(&mut *tx)

@@ -7,7 +7,7 @@ use super::error::store_error;
 use super::rows::{duration_millis, millis};
 use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::event::Event;
-use crate::domain::ids::{DeliveryId, SubscriptionId};
+use crate::domain::ids::{DeliveryId, EditionId, ProjectId, SubscriptionId};
 use crate::store::test_send::{EPOCH, TestLog, ended};
 use crate::store::{Result, StoreError};
 
@@ -37,8 +37,8 @@ impl TestLog for SqliteStore {
         .bind(&event.source)
         .bind(&event.external_id)
         .bind(event.event_type.as_str())
-        .bind(event.project.as_ref().map(|project| project.as_str()))
-        .bind(event.edition.as_ref().map(|edition| edition.as_str()))
+        .bind(event.project.as_ref().map(ProjectId::as_str))
+        .bind(event.edition.as_ref().map(EditionId::as_str))
         .bind(&*event.envelope)
         .bind(millis(event.occurred_at))
         .bind(now)
