@@ -17,10 +17,11 @@ RUN useradd --system --uid 10001 --home-dir /var/lib/forge-dispatch forge \
 COPY --from=build /usr/local/bin/forge-dispatch /usr/local/bin/
 USER forge
 WORKDIR /var/lib/forge-dispatch
-# The database and the master key of the embedded mode.
+# The database and the master key of the embedded mode, and the certificate that the API makes.
 VOLUME /var/lib/forge-dispatch/data
 # Inside of a container the loopback reaches nobody.
+ENV FORGE_API__LISTEN=0.0.0.0:8443
 ENV FORGE_OPS__LISTEN=0.0.0.0:9464
-EXPOSE 9464
+EXPOSE 8443 9464
 ENTRYPOINT ["forge-dispatch"]
 CMD ["serve"]
