@@ -9,7 +9,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_path_to_error::{Path, Segment};
@@ -125,31 +125,41 @@ pub fn is_encoded(headers: &HeaderMap) -> bool {
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let at = pointer(error.path());
-        told(error.inner(), &at)
-    })?;
-    json.end().map_err(|error| told(&error, ""))?;
-    Ok(value)
-}
-
-fn told(error: &serde_json::Error, pointer: &str) -> Problem {
-    let place = format!("line {}, column {}", error.line(), error.column());
-    match error.classify() {
-        Category::Data => Problem::value(pointer, reason(error)),
-        Category::Eof if error.line() <= 1 && error.column() == 0 => {
-            Problem::new(ProblemType::MalformedBody).detail("The body is empty.")
-        }
-        Category::Eof => Problem::new(ProblemType::MalformedBody)
-            .detail(format!("The JSON document ends too early, at {place}.")),
-        Category::Syntax | Category::Io => {
-            Problem::new(ProblemType::MalformedBody).detail(format!("No JSON at {place}."))
+    let read = serde_path_to_error::deserialize(&mut json);
+    match read {
+        Ok(Object(value)) if json.end().is_ok() => Ok(value),
+        read => {
+            // Whether it is JSON at all is asked for itself: where a name of a list is expected, the
+            // reader calls any other value a fault of the syntax.
+            if let Err(error) = serde_json::from_slice::<IgnoredAny>(bytes) {
+                return Err(malformed(&error));
+            }
+            let fault = read.err().map(|error| {
+                let at = pointer(error.path());
+                Problem::value(at, reason(error.inner()))
+            });
+            Err(fault.unwrap_or_else(|| Problem::new(ProblemType::MalformedBody)))
         }
     }
 }
 
+fn malformed(error: &serde_json::Error) -> Problem {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    let detail = match error.classify() {
+        Category::Eof if error.line() <= 1 && error.column() == 0 => {
+            "The body is empty.".to_owned()
+        }
+        Category::Eof => format!("The JSON document ends too early, at {place}."),
+        _ => format!("No JSON at {place}."),
+    };
+    Problem::new(ProblemType::MalformedBody).detail(detail)
+}
+
 /// What is wrong, in the reader's words, without the place: the pointer says that.
 fn reason(error: &serde_json::Error) -> String {
+    if error.classify() != Category::Data {
+        return "is a value of another type".to_owned();
+    }
     let text = error.to_string();
     let text = text
         .rsplit_once(" at line ")
@@ -185,6 +195,12 @@ mod tests {
         name: String,
         #[serde(default)]
         list: Vec<u32>,
+        kind: Option<Kind>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    enum Kind {
+        Plain,
     }
 
     fn problem(body: &str) -> Problem {
@@ -201,6 +217,10 @@ mod tests {
             ),
             ("{]", "No JSON at line 1, column 2."),
             ("{\"name\":\"x\"} x", "No JSON at line 1, column 14."),
+            (
+                "{\"name\":1,",
+                "The JSON document ends too early, at line 1, column 10.",
+            ),
         ] {
             let problem = problem(body);
             assert_eq!(problem.kind(), ProblemType::MalformedBody, "{body}");
@@ -216,6 +236,11 @@ mod tests {
                 "invalid type: integer `1`, expected a string",
             ),
             (
+                r#"{"name":"x","kind":5}"#,
+                "/kind",
+                "is a value of another type",
+            ),
+            (
                 r#"{"name":"x","list":[1,"2"]}"#,
                 "/list/1",
                 "invalid type: string \"2\", expected u32",
@@ -223,7 +248,7 @@ mod tests {
             (
                 r#"{"name":"x","a/b~c":1}"#,
                 "/a~1b~0c",
-                "unknown field `a/b~c`, expected `name` or `list`",
+                "unknown field `a/b~c`, expected one of `name`, `list`, `kind`",
             ),
         ] {
             let problem = problem(body);

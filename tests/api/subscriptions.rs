@@ -112,6 +112,14 @@ async fn a_change_is_bound_to_the_version_that_was_read(db: &TestDatabase) {
         .await;
     assert_eq!(stale.problem(), "stale-version");
 
+    for nothing in ["url", "event_types", "status"] {
+        let refused = rig.patch(&key, &path, &json!({nothing: null})).await;
+        assert_eq!(
+            refused.problem(),
+            "invalid-values",
+            "{nothing} has no default"
+        );
+    }
     let off = rig
         .patch(
             &key,

@@ -73,10 +73,12 @@ pub(super) struct NewOne {
 )]
 pub(super) struct Change {
     /// Where deliveries go from now on, what waits included.
-    #[schema(format = "uri", max_length = 2048)]
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = String, required = false, format = "uri", max_length = 2048)]
     url: Option<String>,
     /// Which events.
-    #[schema(schema_with = fields::event_types_schema)]
+    #[serde(default, deserialize_with = "given")]
+    #[schema(required = false, schema_with = fields::event_types_schema)]
     event_types: Option<Vec<String>>,
     /// Only events of these projects; null for all (of the key's, where it is restricted).
     #[serde(default, deserialize_with = "given")]
@@ -105,7 +107,8 @@ pub(super) struct Change {
     retry_schedule: Option<Option<Vec<u64>>>,
     /// `disabled`: nothing is sent, new events are not kept for it, what waits stays. `active`: it is
     /// served again.
-    #[schema(schema_with = fields::status_schema)]
+    #[serde(default, deserialize_with = "given")]
+    #[schema(required = false, schema_with = fields::status_schema)]
     status: Option<Status>,
     /// Why it is disabled, in words for people; with `status` `disabled` only.
     #[schema(min_length = 1, max_length = 500)]
@@ -120,7 +123,7 @@ enum Status {
     Disabled,
 }
 
-/// Tells null from what is left out.
+/// Tells null from what is left out: null where it means nothing is an error.
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Option<T>, D::Error> {
