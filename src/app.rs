@@ -106,7 +106,7 @@ pub struct App {
 }
 
 impl App {
-    /// Builds the parts and opens the ops port. Does not wait for a database or a broker.
+    /// Builds the parts and opens the ports. Does not wait for a database or a broker.
     pub async fn build(
         config: Config,
         surroundings: Surroundings,
@@ -205,8 +205,8 @@ impl App {
         }
     }
 
-    /// Runs until the shutdown's soft token, then drains: ingest first, so that what was taken in
-    /// is committed, then dispatch, so that what was sent is written, then the store.
+    /// Runs until the shutdown's soft token, then drains: the ways in first (ingest and the API), so
+    /// that what was taken in is committed, then dispatch, so that what was sent is written, then the store.
     pub async fn run(self) -> Result<(), AppError> {
         let entrance = self.entrance();
         let ops_end = CancellationToken::new();

@@ -54,6 +54,13 @@ impl Precondition {
         }
     }
 
+    /// The version that a change is bound to, where the client bound it: this one, if it may be made
+    /// on it at all.
+    pub fn bound(&self, version: i64) -> Result<Option<i64>> {
+        self.allows(version)?;
+        Ok((*self != Self::None).then_some(version))
+    }
+
     /// Whether a change may be made on this version.
     pub fn allows(&self, version: i64) -> Result<()> {
         match self {

@@ -27,6 +27,7 @@ pub mod docs;
 pub mod etag;
 pub mod idempotency;
 pub mod listener;
+mod neighbourhood;
 pub mod openapi;
 pub mod page;
 pub mod path;
@@ -47,7 +48,12 @@ pub use router::router;
 
 /// What the handlers work with; clones share it.
 #[derive(Clone)]
-pub struct Api(Arc<Parts>);
+pub struct Api(Arc<Shared>);
+
+struct Shared {
+    parts: Parts,
+    cursors: Cursors,
+}
 
 /// What an [`Api`] is made of.
 pub struct Parts {
@@ -68,37 +74,38 @@ pub struct Parts {
 impl Api {
     /// The handlers' parts.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        let cursors = Cursors::new(&parts.store.derive_key("api cursors"));
+        Self(Arc::new(Shared { parts, cursors }))
     }
 
     /// What is kept.
     pub fn store(&self) -> &dyn Store {
-        &*self.0.store
+        &*self.0.parts.store
     }
 
     fn clock(&self) -> &dyn Clock {
-        &*self.0.clock
+        &*self.0.parts.clock
     }
 
     fn entropy(&self) -> &Entropy {
-        &self.0.entropy
+        &self.0.parts.entropy
     }
 
     fn tester(&self) -> &dyn TestSend {
-        &*self.0.tester
+        &*self.0.parts.tester
     }
 
     fn client(&self) -> &WebhookClient {
-        &self.0.client
+        &self.0.parts.client
     }
 
     fn settings(&self) -> &config::Api {
-        &self.0.settings
+        &self.0.parts.settings
     }
 
     /// Writes and reads cursors.
-    fn cursors(&self) -> Cursors {
-        Cursors::new(&self.0.store.derive_key("api cursors"))
+    fn cursors(&self) -> &Cursors {
+        &self.0.cursors
     }
 
     /// What a key may ask for that has no limits of its own.

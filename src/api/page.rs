@@ -18,9 +18,10 @@ use hmac::{Hmac, Mac};
 use secrecy::{ExposeSecret, SecretBox};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use utoipa::IntoParams;
 
 use super::problem_type::ProblemType;
-use super::{Api, Problem, Result};
+use super::{Api, Problem, Result, trace};
 use crate::domain::ids::WorkspaceId;
 use crate::store::vault::keyed;
 use crate::store::{Page, PageRequest};
@@ -87,11 +88,14 @@ pub struct Listing {
 }
 
 /// The parameters that all lists take.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Part {
-    /// At most so many items: 1 to 500.
+    /// At most so many items.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 500)]
     pub limit: Option<String>,
-    /// Behind this cursor.
+    /// Behind this cursor: `next_cursor` of the page before.
     pub after: Option<String>,
 }
 
@@ -146,8 +150,7 @@ impl Listing {
         filters: &[(&str, Option<&str>)],
     ) -> Result<Self> {
         let limit = limit(part.limit.as_deref())?;
-        let path = asked.0.path();
-        let path = path.strip_prefix("/report-forge").unwrap_or(path);
+        let path = trace::documented(asked.0.path());
         let mut of = format!("{path}\0{workspace}");
         for (name, value) in filters {
             if let Some(value) = value {
@@ -156,7 +159,7 @@ impl Listing {
             }
         }
         Ok(Self {
-            cursors: api.cursors(),
+            cursors: api.cursors().clone(),
             of,
             uri: asked.0,
             limit,

@@ -185,6 +185,11 @@ impl Problem {
         }
     }
 
+    /// A part of ours does not answer.
+    pub fn unavailable() -> Self {
+        Self::new(ProblemType::Unavailable).header(RETRY_AFTER, HeaderValue::from(TRY_AGAIN_SECS))
+    }
+
     /// The same creating request came before, and its answer held what is shown once only.
     pub fn already_created(id: String) -> Self {
         Self {
@@ -208,8 +213,7 @@ impl From<StoreError> for Problem {
             StoreError::Stale => Self::new(ProblemType::StaleVersion),
             error if error.is_unavailable() => {
                 tracing::warn!(%error, "the database does not answer");
-                Self::new(ProblemType::Unavailable)
-                    .header(RETRY_AFTER, HeaderValue::from(TRY_AGAIN_SECS))
+                Self::unavailable()
             }
             error => {
                 tracing::error!(%error, "a request failed in the store");

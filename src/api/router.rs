@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::HeaderValue;
-use axum::http::header::RETRY_AFTER;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Router};
@@ -14,7 +12,7 @@ use tower::ServiceBuilder;
 use tower::timeout::TimeoutLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::auth::{Door, admit};
+use super::auth::{Admission, admit};
 use super::body::{MAX_BODY_BYTES, is_encoded};
 use super::problem_type::ProblemType;
 use super::{Api, Problem, Recorder, docs, openapi, problem_docs, trace};
@@ -26,7 +24,7 @@ const HANDLER_TIME: Duration = Duration::from_secs(30);
 pub fn router(api: Api, recorder: Recorder) -> Router {
     // A body has its own deadline, of the listener: what is left is the handler's.
     let timeout = api.settings().request_timeout + HANDLER_TIME;
-    let door = Door::new(api.clone(), recorder);
+    let admission = Admission::new(api.clone(), recorder);
     let (routes, resources) = openapi::routes().split_for_parts();
     let document = openapi::describe(resources);
     let v1 = routes
@@ -34,8 +32,8 @@ pub fn router(api: Api, recorder: Recorder) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .layer(
             ServiceBuilder::new()
-                .layer(from_fn_with_state(door, admit))
-                // Inside the door: an answer that came too late is one to a valid key all the same.
+                .layer(from_fn_with_state(admission, admit))
+                // Inside of the admission: an answer that came too late is one to a valid key all the same.
                 .layer(HandleErrorLayer::new(too_late))
                 .layer(TimeoutLayer::new(timeout))
                 .layer(CatchPanicLayer::custom(panicked))
@@ -44,7 +42,7 @@ pub fn router(api: Api, recorder: Recorder) -> Router {
         );
     Router::new()
         .nest("/v1", v1.clone())
-        .nest("/report-forge/v1", v1)
+        .nest(&format!("{}/v1", trace::ALSO), v1)
         .merge(problem_docs::router())
         .merge(docs::router(&document))
         .fallback(nothing_here)
@@ -71,7 +69,7 @@ async fn plain_bodies_only(request: Request, next: Next) -> Response {
 }
 
 async fn too_late(_error: BoxError) -> Problem {
-    Problem::new(ProblemType::Unavailable).header(RETRY_AFTER, HeaderValue::from(5))
+    Problem::unavailable()
 }
 
 /// A bug of ours. The panic's own text is for the log.

@@ -1,7 +1,6 @@
 //! Request ids and the access log.
 
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -17,7 +16,7 @@ use crate::domain::ids::{ApiKeyId, RequestId};
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the API is also served under.
-const ALSO: &str = "/report-forge";
+pub(super) const ALSO: &str = "/report-forge";
 
 /// What is known of a request from the beginning.
 #[derive(Clone, Debug)]
@@ -52,7 +51,12 @@ pub(super) fn note_key(response: &mut Response, key: ApiKeyId) {
 pub(super) fn route(request: &Request) -> String {
     let path = request.extensions().get::<MatchedPath>();
     let path = path.map_or("unknown", MatchedPath::as_str);
-    path.strip_prefix(ALSO).unwrap_or(path).to_owned()
+    documented(path).to_owned()
+}
+
+/// A path under its documented name, by whichever of both it was asked for.
+pub(super) fn documented(path: &str) -> &str {
+    path.strip_prefix(ALSO).unwrap_or(path)
 }
 
 /// Names the request, and writes its line when the answer begins.

@@ -15,7 +15,8 @@ use crate::domain::ids::EventId;
 use crate::domain::payload::{Payload, timestamp};
 use crate::domain::retry::RetrySchedule;
 use crate::store::targets::Target;
-use crate::store::{Result, StoreError, TestSend, TestSent};
+use crate::store::test_send::EPOCH;
+use crate::store::{AttemptRecord, Result, StoreError, TestSend, TestSent};
 
 /// Who sends a `ping`: its envelope's `source`.
 const SOURCE: &str = "/forge-dispatch";
@@ -93,7 +94,11 @@ impl TestSend for Tester {
         Ok(TestSent {
             event: event.id,
             delivery,
-            attempt,
+            attempt: AttemptRecord {
+                epoch: EPOCH,
+                attempt,
+                lease_lost: false,
+            },
         })
     }
 }

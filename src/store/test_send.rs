@@ -5,16 +5,16 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
-use super::Result;
 use super::identity::delivery_id;
 use super::targets::Target;
+use super::{AttemptRecord, Result};
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::DeliveryState;
 use crate::domain::event::Event;
 use crate::domain::ids::{DeliveryId, EventId, SubscriptionId};
 
 /// The lease token of a delivery that was never leased: its only attempt stands under it.
-pub(super) const EPOCH: i32 = 1;
+pub const EPOCH: i32 = 1;
 
 /// Sends tests. The API is handed one: what sends is not its business.
 #[async_trait]
@@ -30,8 +30,8 @@ pub struct TestSent {
     pub event: EventId,
     /// Its delivery.
     pub delivery: DeliveryId,
-    /// The attempt.
-    pub attempt: Attempt,
+    /// The attempt, as it is kept.
+    pub attempt: AttemptRecord,
 }
 
 /// Keeping what came of test sends.

@@ -1,4 +1,4 @@
-//! The door of `/v1`: a request is judged by its key, counted, and given its caller.
+//! The way into `/v1`: a request is judged by its key, counted, and given its caller.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use super::caller::Identity;
 use super::failures::Failures;
 use super::rate_headers::Standing;
-use super::slots::Slots;
+use super::slots::{Slot, Slots};
 use crate::api::problem_type::ProblemType;
 use crate::api::trace::{self, Traced};
 use crate::api::{Api, Problem, Recorder};
@@ -22,17 +22,17 @@ use crate::domain::key_text::KeyText;
 /// The longest `Authorization` that is looked at: a key has 79 characters.
 const MAX_CREDENTIALS: usize = 256;
 
-/// What the door keeps.
+/// What judges requests.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct Admission {
     api: Api,
     failures: Arc<Failures>,
     slots: Slots,
     recorder: Recorder,
 }
 
-impl Door {
-    /// A door for this API; uses of keys go to `recorder`.
+impl Admission {
+    /// For this API; uses of keys go to `recorder`.
     pub fn new(api: Api, recorder: Recorder) -> Self {
         let failures = Arc::new(Failures::new(
             api.settings().failed_authentications_per_minute,
@@ -48,21 +48,23 @@ impl Door {
 
 /// Lets a request through to its handler, or answers in its place. Every answer to a valid key
 /// carries its limits and goes to the audit log, errors included.
-pub async fn admit(State(door): State<Door>, request: Request, next: Next) -> Response {
+pub async fn admit(
+    State(admission): State<Admission>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let traced = Traced::of(&request);
     let key = match shown(request.headers()) {
         Ok(key) => key,
         Err(problem) => return problem.into_response(),
     };
-    let identity = match door.judge(key.as_ref(), &traced).await {
-        Ok(admitted) => admitted,
+    let (identity, standing, outcome) = match admission.judge(key.as_ref(), &traced).await {
+        Ok(judged) => judged,
         Err(problem) => return problem.into_response(),
     };
-    let (identity, standing, outcome) = identity;
-    let entry = Recorder::entry(&identity.key, &request, &traced, &door.api);
+    let entry = Recorder::entry(&identity.key, &request, &traced, &admission.api);
     let mut response = match outcome {
         Ok(slot) => {
-            let mut request = request;
             request.extensions_mut().insert(identity.clone());
             slot.until_sent(next.run(request).await)
         }
@@ -70,15 +72,15 @@ pub async fn admit(State(door): State<Door>, request: Request, next: Next) -> Re
     };
     standing.insert(response.headers_mut());
     trace::note_key(&mut response, identity.key.id);
-    door.recorder.record(entry, response.status()).await;
+    admission.recorder.record(entry, response.status()).await;
     response
 }
 
 /// Whom a valid key belongs to, where it stands, and its place among the requests under way or why it
 /// has none.
-type Judged = (Identity, Standing, Result<super::slots::Slot, Problem>);
+type Judged = (Identity, Standing, Result<Slot, Problem>);
 
-impl Door {
+impl Admission {
     async fn judge(&self, key: Option<&KeyText>, traced: &Traced) -> Result<Judged, Problem> {
         let now = self.api.clock().monotonic();
         let address = traced.address;

@@ -5,10 +5,11 @@
 //! wrong script in it must not shut the others out.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::api::neighbourhood::neighbourhood;
 use crate::domain::ids::ApiKeyId;
 use crate::domain::key_text::{KeyDigest, KeyText};
 
@@ -67,7 +68,7 @@ impl Failures {
         now: Duration,
     ) -> Option<Duration> {
         let tables = self.lock();
-        let failed = tables.failed.get(&network(address))?;
+        let failed = tables.failed.get(&neighbourhood(address))?;
         let rest = (failed.since + WINDOW).checked_sub(now)?;
         if failed.count < self.limit || rest.is_zero() {
             return None;
@@ -86,10 +87,13 @@ impl Failures {
             tables.known.remove(&key.id());
         }
         make_room(&mut tables.failed, |failed| failed.since + WINDOW > now);
-        let failed = tables.failed.entry(network(address)).or_insert(Failed {
-            since: now,
-            count: 0,
-        });
+        let failed = tables
+            .failed
+            .entry(neighbourhood(address))
+            .or_insert(Failed {
+                since: now,
+                count: 0,
+            });
         if now >= failed.since + WINDOW {
             *failed = Failed {
                 since: now,
@@ -131,14 +135,6 @@ fn make_room<K, V>(table: &mut HashMap<K, V>, lasts: impl Fn(&V) -> bool) {
         if table.len() >= MANY {
             table.clear();
         }
-    }
-}
-
-/// Whom an address stands for: IPv6 is given out by the /64.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) >> 64 << 64)),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -9,5 +9,5 @@ pub mod failures;
 pub mod rate_headers;
 pub mod slots;
 
-pub use admission::{Door, admit};
+pub use admission::{Admission, admit};
 pub use caller::{Caller, Need};

@@ -1,10 +1,12 @@
 //! How many connections there are at once, in all and from one address.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::api::neighbourhood::neighbourhood;
 
 /// The seats for connections.
 pub(super) struct Seats {
@@ -77,14 +79,6 @@ impl Drop for Seat {
                 }
             }
         }
-    }
-}
-
-/// What one customer is given: an address, or a /64 of IPv6.
-fn neighbourhood(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 

@@ -119,18 +119,6 @@ pub struct CreatedView {
     key: String,
 }
 
-/// What the list takes.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct ListParams {
-    /// At most so many items.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 500)]
-    limit: Option<String>,
-    /// Behind this cursor: `next_cursor` of the page before.
-    after: Option<String>,
-}
-
 /// Make a key
 ///
 /// Its text is shown once, in this answer.
@@ -179,7 +167,7 @@ async fn create(
 /// Newest first, those too that ended or were revoked.
 #[utoipa::path(
     get, path = "/api-keys", operation_id = "listApiKeys", tag = "API keys",
-    params(ListParams),
+    params(Part),
     responses((status = 200, description = "A page of keys.", body = PageOf<View>)),
     security(("api_key" = ["admin"])),
 )]
@@ -187,12 +175,8 @@ async fn list(
     State(api): State<Api>,
     caller: Caller<Administer>,
     asked: Asked,
-    Query(params): Query<ListParams>,
+    Query(part): Query<Part>,
 ) -> Result<Response> {
-    let part = Part {
-        limit: params.limit,
-        after: params.after,
-    };
     let listing = Listing::new(&api, asked, caller.workspace(), part, &[])?;
     let page = api
         .store()

@@ -71,18 +71,6 @@ struct Params {
     after: Option<String>,
 }
 
-/// What the list of attempts takes.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct AttemptParams {
-    /// At most so many items.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 500)]
-    limit: Option<String>,
-    /// Behind this cursor: `next_cursor` of the page before.
-    after: Option<String>,
-}
-
 /// A delivery: one event on its way to one subscription.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Delivery)]
@@ -239,7 +227,7 @@ async fn show(
 /// Oldest first.
 #[utoipa::path(
     get, path = "/deliveries/{id}/attempts", operation_id = "listAttempts", tag = "Deliveries",
-    params(("id" = String, Path, description = "The delivery (`dlv_…`)."), AttemptParams),
+    params(("id" = String, Path, description = "The delivery (`dlv_…`)."), Part),
     responses((status = 200, description = "A page of attempts.", body = PageOf<AttemptView>)),
     security(("api_key" = ["read:webhooks"])),
 )]
@@ -248,13 +236,9 @@ async fn attempts(
     caller: Caller<ReadWebhooks>,
     asked: Asked,
     Id(id): Id<DeliveryId>,
-    Query(params): Query<AttemptParams>,
+    Query(part): Query<Part>,
 ) -> Result<Response> {
     let reach = caller.reach();
-    let part = Part {
-        limit: params.limit,
-        after: params.after,
-    };
     let listing = Listing::new(&api, asked, caller.workspace(), part, &[])?;
     let found = api.store().delivery(&reach, id).await?;
     found.ok_or_else(Problem::not_found)?;

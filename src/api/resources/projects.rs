@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -23,18 +23,6 @@ pub fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(show))
-}
-
-/// What the list takes.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct Params {
-    /// At most so many items.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 500)]
-    limit: Option<String>,
-    /// Behind this cursor: `next_cursor` of the page before.
-    after: Option<String>,
 }
 
 /// A project.
@@ -56,7 +44,7 @@ pub struct View {
 /// Those that an event was about, by id.
 #[utoipa::path(
     get, path = "/projects", operation_id = "listProjects", tag = "Projects",
-    params(Params),
+    params(Part),
     responses((status = 200, description = "A page of projects.", body = PageOf<View>)),
     security(("api_key" = ["read:workspace"])),
 )]
@@ -64,12 +52,8 @@ async fn list(
     State(api): State<Api>,
     caller: Caller<ReadWorkspace>,
     asked: Asked,
-    Query(params): Query<Params>,
+    Query(part): Query<Part>,
 ) -> Result<Response> {
-    let part = Part {
-        limit: params.limit,
-        after: params.after,
-    };
     let listing = Listing::new(&api, asked, caller.workspace(), part, &[])?;
     let page = api
         .store()

@@ -12,10 +12,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::view::WithSecret;
-use super::{required_version, with_secret};
+use super::with_secret;
 use crate::api::auth::Caller;
 use crate::api::auth::caller::{ReadWebhooks, WriteWebhooks};
 use crate::api::body::OptionalBody;
+use crate::api::etag::Precondition;
 use crate::api::path::Id;
 use crate::api::resources::deliveries::AttemptView;
 use crate::api::resources::fields::{self, Faults, PreconditionHeader};
@@ -23,7 +24,7 @@ use crate::api::{Api, Problem, Result};
 use crate::domain::ids::SubscriptionId;
 use crate::domain::payload::timestamp;
 use crate::domain::secret::{MAX_OVERLAP, SigningSecret};
-use crate::store::{AttemptRecord, Rotation, SubscriptionStats, Tally};
+use crate::store::{Rotation, SubscriptionStats, Tally};
 
 /// How long the old secret signs beside the new one, unless it is said.
 const OVERLAP: Duration = Duration::from_hours(24);
@@ -107,9 +108,11 @@ async fn rotate_secret(
     OptionalBody(asked): OptionalBody<SecretRotation>,
 ) -> Result<Response> {
     let reach = caller.reach();
-    let version = required_version(&api, &caller, id, &headers).await?;
+    let precondition = Precondition::of(&headers)?;
     let found = api.store().subscription(&reach, id).await?;
-    let format = found.ok_or_else(Problem::not_found)?.spec.format;
+    let found = found.ok_or_else(Problem::not_found)?;
+    let version = precondition.bound(found.version)?;
+    let format = found.spec.format;
     let mut faults = Faults::default();
     let overlap = asked.overlap_seconds.map_or(OVERLAP, Duration::from_secs);
     if overlap > MAX_OVERLAP {
@@ -171,11 +174,7 @@ async fn test(
     Ok(Json(TestView {
         event_id: sent.event.to_string(),
         delivery_id: sent.delivery.to_string(),
-        attempt: AttemptView::new(&AttemptRecord {
-            epoch: 1,
-            attempt: sent.attempt,
-            lease_lost: false,
-        }),
+        attempt: AttemptView::new(&sent.attempt),
     }))
 }
 

@@ -6,8 +6,6 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, ETAG, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -46,18 +44,6 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(create, list))
         .routes(routes!(show, change, delete))
         .merge(acts::routes())
-}
-
-/// What the list takes.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct ListParams {
-    /// At most so many items.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 500)]
-    limit: Option<String>,
-    /// Behind this cursor: `next_cursor` of the page before.
-    after: Option<String>,
 }
 
 /// Register a subscription
@@ -124,7 +110,7 @@ fn with_secret(subscription: &Subscription, secret: &SigningSecret) -> Response 
 /// Newest first.
 #[utoipa::path(
     get, path = "/subscriptions", operation_id = "listSubscriptions", tag = "Subscriptions",
-    params(ListParams),
+    params(Part),
     responses((status = 200, description = "A page of subscriptions.", body = PageOf<View>)),
     security(("api_key" = ["read:webhooks"])),
 )]
@@ -132,12 +118,8 @@ async fn list(
     State(api): State<Api>,
     caller: Caller<ReadWebhooks>,
     asked: Asked,
-    Query(params): Query<ListParams>,
+    Query(part): Query<Part>,
 ) -> Result<Response> {
-    let part = Part {
-        limit: params.limit,
-        after: params.after,
-    };
     let listing = Listing::new(&api, asked, caller.workspace(), part, &[])?;
     let page = api
         .store()
@@ -241,7 +223,10 @@ async fn delete(
     headers: HeaderMap,
 ) -> Result<StatusCode> {
     let reach = caller.reach();
-    let version = required_version(&api, &caller, id, &headers).await?;
+    let precondition = Precondition::of(&headers)?;
+    let found = api.store().subscription(&reach, id).await?;
+    let found = found.ok_or_else(Problem::not_found)?;
+    let version = precondition.bound(found.version)?;
     let act = caller.act(&api);
     if api
         .store()
@@ -252,24 +237,6 @@ async fn delete(
     } else {
         Err(Problem::not_found())
     }
-}
-
-/// The version that a change is bound to, where the client bound it: the current one, if it is among
-/// those that `If-Match` names.
-async fn required_version(
-    api: &Api,
-    caller: &Caller<WriteWebhooks>,
-    id: SubscriptionId,
-    headers: &HeaderMap,
-) -> Result<Option<i64>> {
-    let precondition = Precondition::of(headers)?;
-    if precondition == Precondition::None {
-        return Ok(None);
-    }
-    let found = api.store().subscription(&caller.reach(), id).await?;
-    let found = found.ok_or_else(Problem::not_found)?;
-    precondition.allows(found.version)?;
-    Ok(Some(found.version))
 }
 
 /// A restricted key asks for projects that are not its own.
