@@ -178,8 +178,24 @@ opaque_id!(
     ProjectId
 );
 opaque_id!(
+    /// A report structure of a project.
+    BlueprintId
+);
+opaque_id!(
     /// An edition of a blueprint.
     EditionId
+);
+opaque_id!(
+    /// A row of a repeating section of an edition.
+    RowId
+);
+opaque_id!(
+    /// An output of an edition.
+    OutputId
+);
+opaque_id!(
+    /// A person who uses Report Forge.
+    UserId
 );
 
 impl Default for WorkspaceId {

@@ -12,19 +12,24 @@
 //! - [`api_key`], [`key_text`], [`reach`] and [`rate`]: who may ask for what, how they show it, of
 //!   which projects, and how often.
 //! - [`audit`]: who did what.
+//! - [`workspace`], [`blueprint`], [`edition`] and [`output`]: the edition data that is read and
+//!   pushed; [`values`]: what a section's fields hold.
 //! - [`secret`], [`signature`] and [`payload`]: the exact bytes that go out, and their signatures.
 
 pub mod api_key;
 pub mod attempt;
 pub mod audit;
+pub mod blueprint;
 pub mod catalogue;
 pub mod delivery;
+pub mod edition;
 pub mod envelope;
 pub mod event;
 pub mod filter;
 pub mod headers;
 pub mod ids;
 pub mod key_text;
+pub mod output;
 pub mod payload;
 pub mod rate;
 pub mod reach;
@@ -32,3 +37,5 @@ pub mod retry;
 pub mod secret;
 pub mod signature;
 pub mod subscription;
+pub mod values;
+pub mod workspace;
