@@ -49,6 +49,7 @@ pub struct SecretRotation {
     #[schema(minimum = 0, maximum = 604_800, example = 86_400)]
     overlap_seconds: Option<u64>,
     /// The new secret, if you bring one; one is made otherwise.
+    #[schema(min_length = 16, max_length = 128)]
     secret: Option<String>,
 }
 
