@@ -131,7 +131,10 @@ pub struct CreatedView {
     post, path = "/api-keys", operation_id = "createApiKey", tag = "API keys",
     request_body = NewKey,
     params(fields::IdempotencyHeader),
-    responses((status = 201, description = "Made. `key` is shown this once.", body = CreatedView)),
+    responses((
+        status = 201, description = "Made. `key` is shown this once.", body = CreatedView,
+        headers(("Location" = String, description = "Where it is.")),
+    )),
     security(("api_key" = ["admin"])),
 )]
 async fn create(

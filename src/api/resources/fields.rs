@@ -163,7 +163,8 @@ pub fn project_ids_schema() -> Schema {
         .min_length(Some(1))
         .max_length(Some(MAX_OPAQUE_ID_BYTES))
         // No control characters.
-        .pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]+$"));
+        .pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]+$"))
+        .examples([json!("pr_1")]);
     list_or_null(id)
         .min_items(Some(1))
         .max_items(Some(MAX_FILTERS))
@@ -208,7 +209,7 @@ fn headers(value: ObjectBuilder) -> Schema {
         .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
         .property_names(Some(Schema::Object(name.build())))
         .additional_properties(Some(Schema::Object(value.build())))
-        .examples([json!({"authorization": "Bearer …"})])
+        .examples([json!({"authorization": "Bearer token-of-the-erp"})])
         .build();
     schema.max_properties = Some(MAX_HEADERS);
     Schema::Object(schema)

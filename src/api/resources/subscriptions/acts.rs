@@ -97,7 +97,7 @@ pub struct Count {
     params(fields::SubscriptionPath, PreconditionHeader),
     responses((
         status = 200, description = "The subscription. `secret` is shown this once.",
-        body = WithSecret, headers(("ETag" = String)),
+        body = WithSecret, headers(("ETag" = String, description = "Its version.")),
     )),
     security(("api_key" = ["write:webhooks"])),
 )]

@@ -25,7 +25,13 @@ const NO_REASON: &str = "disabled by an admin";
 
 /// A subscription that is asked for.
 #[derive(Deserialize, ToSchema)]
-#[schema(as = NewSubscription)]
+#[schema(as = NewSubscription, example = json!({
+    "url": "https://erp.example.com/hooks/report-forge",
+    "event_types": ["edition.submitted", "output.*"],
+    "project_ids": ["pr_1"],
+    "description": "Submitted reports, for the ERP",
+    "headers": {"authorization": "Bearer token-of-the-erp"},
+}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewOne {
     /// Where deliveries go: an `https` URL that leads to a public address.
@@ -67,7 +73,10 @@ pub(super) struct NewOne {
 
 /// What is to be changed.
 #[derive(Deserialize, ToSchema)]
-#[schema(as = SubscriptionChange)]
+#[schema(as = SubscriptionChange, example = json!({
+    "status": "disabled",
+    "disabled_reason": "The ERP is being moved",
+}))]
 #[serde(deny_unknown_fields)]
 #[expect(
     clippy::option_option,
