@@ -22,6 +22,8 @@ NOWHERE = "127.0.0.1:9"
 # What a value names (a parameter, a header, a pointer into the body), what is wrong with it, and why no
 # schema says so.
 LET_PASS = [
+    # JSON Schema counts 5.0 among the integers. What is meant to be whole is written so.
+    ("invalid-values", r"/.*", r"invalid type: floating point `\d+\.0`, expected .*"),
     # Only whoever has read a page knows the cursor behind it.
     ("invalid-cursor", None, None),
     # A length in bytes; `maxLength` counts characters.
@@ -58,13 +60,16 @@ schemathesis.openapi.format(
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Keeps a request from what it must not do."""
+    """Keeps a request from what it must not do, and mends what was not drawn as the schema says."""
     body = case.body
     if isinstance(body, dict) and isinstance(body.get("url"), str):
         # The host alone, so that whatever is wrong with the rest stays wrong.
         body["url"] = _nowhere(body["url"])
     if case.path_parameters.get("id") == OWN_KEY and case.method.upper() == "DELETE":
         case.path_parameters["id"] = "key_01h455vb4pex5vsknk084sn02q"
+    if case.headers.get("If-Match") == "0" and case.meta.generation.mode.is_positive:
+        # The phase `coverage` draws this for any pattern with a quote in it, valid or not.
+        case.headers["If-Match"] = '"3.json"'
     key = case.headers.get("Idempotency-Key")
     if isinstance(key, str) and 0 < len(key) <= 255:
         # Two requests with one key are one request.
