@@ -73,7 +73,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
-/// The same, where no body at all says nothing.
+/// The same, where no body at all says nothing, and neither does `null`.
 #[derive(Debug)]
 pub struct OptionalBody<T>(pub T);
 
@@ -84,8 +84,14 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalB
         if request.body().is_end_stream() {
             return Ok(Self(T::default()));
         }
-        let body = JsonBody::from_request(request, state).await?;
-        Ok(Self(body.value))
+        if !is_json(request.headers()) {
+            return Err(Problem::new(ProblemType::UnsupportedMediaType));
+        }
+        let bytes = bytes(request, state).await?;
+        if bytes.trim_ascii() == b"null" {
+            return Ok(Self(T::default()));
+        }
+        read(&bytes).map(Self)
     }
 }
 

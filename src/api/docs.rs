@@ -29,7 +29,10 @@ pub fn router<S: Clone + Send + Sync + 'static>(document: &OpenApi) -> Router<S>
         (headers, json).into_response()
     };
     // A relative address: it is found behind a proxy that serves us under a path, too.
-    let config = Config::from("../openapi.json").try_it_out_enabled(false);
+    // Without the bar that asks for another document: the policy lets no other be read.
+    let config = Config::from("../openapi.json")
+        .try_it_out_enabled(false)
+        .use_base_layout();
     let pages: Router<S> = SwaggerUi::new("/docs").config(config).into();
     Router::new()
         .route("/openapi.json", get(whole))

@@ -27,31 +27,26 @@ impl Precondition {
     pub fn of(headers: &HeaderMap) -> Result<Self> {
         let wrong =
             || Problem::bad_header(&IF_MATCH, "must be an entity tag of this resource, or `*`");
-        let mut versions = Vec::new();
+        let mut given = Vec::new();
         for value in headers.get_all(IF_MATCH) {
-            for tag in value.to_str().map_err(|_| wrong())?.split(',') {
-                let tag = tag.trim();
-                if tag == "*" {
-                    return Ok(Self::None);
-                }
-                // A weak tag matches nothing here (RFC 9110 §13.1.1); neither does one that is not
-                // of our making, but it is well formed.
-                let strong = tag.strip_prefix("W/").unwrap_or(tag);
-                let inner = strong
-                    .strip_prefix('"')
-                    .and_then(|tag| tag.strip_suffix('"'));
-                let inner = inner.filter(|tag| !tag.contains('"')).ok_or_else(wrong)?;
-                if strong.len() == tag.len() {
-                    let version = inner.split('.').next().unwrap_or_default();
-                    versions.push(version.parse().unwrap_or(-1));
-                }
+            given.extend(value.to_str().map_err(|_| wrong())?.split(','));
+        }
+        if given.is_empty() || given == ["*"] {
+            return Ok(Self::None);
+        }
+        let mut versions = Vec::new();
+        for tag in given {
+            // A weak tag matches nothing here (RFC 9110 §13.1.1); neither does one that is not of
+            // our making, but it is well formed.
+            let tag = tag.trim_matches([' ', '\t']);
+            let strong = tag.strip_prefix("W/").unwrap_or(tag);
+            let inner = inner(strong).ok_or_else(wrong)?;
+            if strong.len() == tag.len() {
+                let version = inner.split('.').next().unwrap_or_default();
+                versions.push(version.parse().unwrap_or(-1));
             }
         }
-        if headers.contains_key(IF_MATCH) {
-            Ok(Self::Versions(versions))
-        } else {
-            Ok(Self::None)
-        }
+        Ok(Self::Versions(versions))
     }
 
     /// The version that a change is bound to, where the client bound it: this one, if it may be made
@@ -70,6 +65,13 @@ impl Precondition {
             _ => Ok(()),
         }
     }
+}
+
+/// What is between the quotes of an entity tag (RFC 9110 §8.8.3).
+fn inner(tag: &str) -> Option<&str> {
+    let inner = tag.strip_prefix('"')?.strip_suffix('"')?;
+    let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'"';
+    inner.bytes().all(allowed).then_some(inner)
 }
 
 /// The answer that shows a resource at a version, or `304` where the client has it.
@@ -122,7 +124,15 @@ mod tests {
         assert_eq!(stale.kind(), ProblemType::StaleVersion);
         assert!(read(&["\"other\""]).unwrap().allows(1).is_err());
         assert!(read(&["W/\"1.json\""]).unwrap().allows(1).is_err());
-        for malformed in ["3.json", "\"", "", "\"3.json\" \"4.json\""] {
+        for malformed in [
+            "3.json",
+            "\"",
+            "",
+            "\"3.json\" \"4.json\"",
+            "\"3 json\"",
+            "\"3.json\", *",
+            "\"3.json\",",
+        ] {
             let problem = read(&[malformed]);
             assert!(problem.is_err(), "{malformed}");
         }

@@ -3,6 +3,7 @@
 //! Each handler says what is its own; what all have alike (the problems, the headers of limits) is
 //! added here, by rules, so that no handler can forget it.
 
+use serde_json::json;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, ParameterIn};
 use utoipa::openapi::response::ResponseBuilder;
@@ -148,7 +149,12 @@ fn complete(operation: &mut Operation) {
     if operation.request_body.is_some() {
         statuses.extend([408, 413, 415, 422]);
     }
+    let is_list = has(&ParameterIn::Query, Some("after"));
     let responses = &mut operation.responses.responses;
+    if let Some(RefOr::T(page)) = responses.get_mut("200").filter(|_| is_list) {
+        let link = text("`rel=\"next\"`: the next page, where there is one (RFC 8288).");
+        page.headers.insert("Link".to_owned(), RefOr::T(link));
+    }
     for response in responses.values_mut() {
         if let RefOr::T(response) = response {
             let headers = headers(true).into_iter();
@@ -173,10 +179,20 @@ fn problem(status: u16) -> Response {
     let kinds = ProblemType::ALL
         .into_iter()
         .filter(|kind| kind.status().as_u16() == status);
+    let example = kinds.clone().next().map(|kind| {
+        json!({
+            "type": format!("/problems/{}", kind.slug()),
+            "title": kind.title(),
+            "status": status,
+            "detail": kind.detail(),
+        })
+    });
     let listed: Vec<String> = kinds
         .map(|kind| format!("[`{0}`](/problems/{0}): {1}", kind.slug(), kind.title()))
         .collect();
-    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem")));
+    let content = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name("Problem")))
+        .example(example);
     let mut response = ResponseBuilder::new()
         .description(listed.join("; "))
         .content("application/problem+json", content.build());

@@ -269,8 +269,10 @@ fn limit(text: Option<&str>) -> Result<usize> {
     let Some(text) = text else {
         return Ok(DEFAULT_LIMIT);
     };
+    // Digits alone: the reader of numbers takes a `+` before them, too.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
-        Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
+        Ok(limit) if digits && (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
         _ => Err(Problem::parameter(
             "limit",
             "must be a whole number from 1 to 500",
@@ -308,6 +310,15 @@ mod tests {
             let changed = String::from_utf8(changed).unwrap();
             assert_eq!(read(1, "/v1/deliveries\0ws", &changed), None, "{at}");
             assert_eq!(read(1, "/v1/deliveries\0ws", &cursor[..at]), None, "{at}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_a_number_in_its_bounds() {
+        assert_eq!(limit(None).unwrap(), DEFAULT_LIMIT);
+        assert_eq!(limit(Some("500")).unwrap(), MAX_LIMIT);
+        for wrong in ["", "0", "501", "+5", "-1", "1.0", "5 ", "٥"] {
+            assert!(limit(Some(wrong)).is_err(), "{wrong}");
         }
     }
 

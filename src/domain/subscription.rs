@@ -153,9 +153,10 @@ pub enum SubscriptionStatus {
 impl SubscriptionStatus {
     /// Disabled by an admin, who says why.
     pub fn disabled(reason: &str) -> Result<Self, FieldError> {
+        let fits = reason.chars().count() <= MAX_DESCRIPTION_CHARS;
+        let prints = !reason.chars().any(char::is_control);
         let reason = reason.trim();
-        let fits = (1..=MAX_DESCRIPTION_CHARS).contains(&reason.chars().count());
-        if !fits || reason.chars().any(char::is_control) {
+        if !fits || !prints || reason.is_empty() {
             return Err(FieldError::new(
                 "disabled_reason",
                 "must be 1 to 500 characters, none of them a control character",

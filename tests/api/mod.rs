@@ -7,6 +7,7 @@
 
 mod admission;
 mod api_keys;
+mod contract;
 mod document;
 mod isolation;
 mod junk;

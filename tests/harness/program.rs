@@ -135,6 +135,8 @@ impl Binary {
             .args(["serve", "--config"])
             .arg(file)
             .env("FORGE_MASTER_KEY", MASTER_KEY)
+            // What it makes beside its database.
+            .current_dir(file.parent().expect("it lies in a directory"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -234,6 +236,14 @@ fn toml(config: &Config) -> String {
         .map(|net| format!("\"{net}\""))
         .collect();
     line(format!("behind_proxy = [{}]", proxies.join(", ")));
+    line(format!(
+        "requests_per_minute = {}\nrequests_per_hour = {}",
+        config.api.requests_per_minute, config.api.requests_per_hour
+    ));
+    line(format!(
+        "concurrent_requests = {}\nfailed_authentications_per_minute = {}",
+        config.api.concurrent_requests, config.api.failed_authentications_per_minute
+    ));
     line(format!("[ops]\nlisten = \"{}\"", config.ops.listen));
     line("[amqp]".to_owned());
     if let Some(url) = &config.amqp.url {

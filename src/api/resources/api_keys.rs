@@ -43,7 +43,12 @@ pub fn routes() -> OpenApiRouter<Api> {
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
     /// A name for people.
-    #[schema(min_length = 1, max_length = 100, example = "ERP import")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        example = "ERP import"
+    )]
     name: String,
     /// What it may do. The scopes of a key never change.
     #[schema(schema_with = fields::scopes_schema)]
@@ -64,13 +69,13 @@ pub struct NewKey {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Requests in 60 s.
-    #[schema(minimum = 1, value_type = Option<u32>)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     per_minute: Option<std::num::NonZeroU32>,
     /// Requests in 3,600 s.
-    #[schema(minimum = 1, value_type = Option<u32>)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     per_hour: Option<std::num::NonZeroU32>,
     /// Requests at once, in each replica.
-    #[schema(minimum = 1, value_type = Option<u32>)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     concurrent: Option<std::num::NonZeroU32>,
 }
 
@@ -126,7 +131,10 @@ pub struct CreatedView {
     post, path = "/api-keys", operation_id = "createApiKey", tag = "API keys",
     request_body = NewKey,
     params(fields::IdempotencyHeader),
-    responses((status = 201, description = "Made. `key` is shown this once.", body = CreatedView)),
+    responses((
+        status = 201, description = "Made. `key` is shown this once.", body = CreatedView,
+        headers(("Location" = String, description = "Where it is.")),
+    )),
     security(("api_key" = ["admin"])),
 )]
 async fn create(
@@ -189,7 +197,7 @@ async fn list(
 /// Show a key
 #[utoipa::path(
     get, path = "/api-keys/{id}", operation_id = "getApiKey", tag = "API keys",
-    params(("id" = String, Path, description = "The key (`key_…`).")),
+    params(("id" = String, Path, description = "The key (`key_…`).", pattern = "^key_[0-7][0-9a-hjkmnp-tv-z]{25}$")),
     responses((status = 200, description = "The key, without its text.", body = View)),
     security(("api_key" = ["admin"])),
 )]
@@ -209,7 +217,7 @@ async fn show(
 /// happens to one that is revoked already.
 #[utoipa::path(
     delete, path = "/api-keys/{id}", operation_id = "revokeApiKey", tag = "API keys",
-    params(("id" = String, Path, description = "The key (`key_…`).")),
+    params(("id" = String, Path, description = "The key (`key_…`).", pattern = "^key_[0-7][0-9a-hjkmnp-tv-z]{25}$")),
     responses((status = 204, description = "It is revoked.")),
     security(("api_key" = ["admin"])),
 )]

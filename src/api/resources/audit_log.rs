@@ -59,7 +59,7 @@ struct Params {
     )]
     actor: Option<String>,
     /// From this address only.
-    #[param(example = "192.0.2.1", value_type = Option<String>, format = Ipv4)]
+    #[param(example = "192.0.2.1", schema_with = fields::address_schema)]
     address: Option<String>,
     /// This action only: `request` for the uses of keys.
     #[param(inline, schema_with = fields::actions_schema)]

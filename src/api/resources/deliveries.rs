@@ -49,11 +49,16 @@ struct Params {
     #[param(
         example = "edition.submitted",
         pattern = r"^[a-z0-9_]+(\.[a-z0-9_]+)*$",
-        max_length = 100
+        max_length = 255
     )]
     r#type: Option<String>,
     /// Of events about this edition only.
-    #[param(example = "ed_123", min_length = 1, max_length = 255)]
+    #[param(
+        example = "ed_123",
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
+    )]
     edition_id: Option<String>,
     /// In this state only.
     #[param(inline, schema_with = fields::states_schema)]
@@ -194,7 +199,7 @@ async fn list(
 /// With its attempts.
 #[utoipa::path(
     get, path = "/deliveries/{id}", operation_id = "getDelivery", tag = "Deliveries",
-    params(("id" = String, Path, description = "The delivery (`dlv_…`).")),
+    params(("id" = String, Path, description = "The delivery (`dlv_…`).", pattern = "^dlv_[0-7][0-9a-hjkmnp-tv-z]{25}$")),
     responses((status = 200, description = "The delivery.", body = WithAttempts)),
     security(("api_key" = ["read:webhooks"])),
 )]
@@ -227,7 +232,7 @@ async fn show(
 /// Oldest first.
 #[utoipa::path(
     get, path = "/deliveries/{id}/attempts", operation_id = "listAttempts", tag = "Deliveries",
-    params(("id" = String, Path, description = "The delivery (`dlv_…`)."), Part),
+    params(("id" = String, Path, description = "The delivery (`dlv_…`).", pattern = "^dlv_[0-7][0-9a-hjkmnp-tv-z]{25}$"), Part),
     responses((status = 200, description = "A page of attempts.", body = PageOf<AttemptView>)),
     security(("api_key" = ["read:webhooks"])),
 )]

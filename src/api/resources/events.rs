@@ -53,7 +53,7 @@ pub struct View {
 /// Show an event
 #[utoipa::path(
     get, path = "/events/{id}", operation_id = "getEvent", tag = "Events",
-    params(("id" = String, Path, description = "The event (`evt_…`).")),
+    params(("id" = String, Path, description = "The event (`evt_…`).", pattern = "^evt_[0-7][0-9a-hjkmnp-tv-z]{25}$")),
     responses((status = 200, description = "The event.", body = View)),
     security(("api_key" = ["read:editions"])),
 )]

@@ -1,10 +1,12 @@
 //! Values that several resources have, and the list of all that is wrong with a body.
 
 use chrono::{DateTime, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::IntoParams;
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::schema::{
+    AnyOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type,
+};
 
 use crate::api::problem::Fault;
 use crate::api::problem_type::ProblemType;
@@ -12,13 +14,11 @@ use crate::api::{Problem, Result};
 use crate::domain::api_key::Scope;
 use crate::domain::audit::Action;
 use crate::domain::delivery::DeliveryState;
-use crate::domain::headers::{MAX_HEADERS, MAX_VALUE_BYTES};
+use crate::domain::filter::MAX_EVENT_TYPE_BYTES;
+use crate::domain::headers::{MAX_HEADERS, MAX_NAME_BYTES, MAX_VALUE_BYTES};
 use crate::domain::ids::{MAX_OPAQUE_ID_BYTES, ProjectId};
 use crate::domain::retry::{MAX_DELAY, MAX_RETRIES};
 use crate::domain::subscription::{FieldError, MAX_FILTERS};
-
-/// The longest event type that is documented, in bytes; with what goes behind it in a filter.
-const MAX_TYPE_BYTES: usize = 100;
 
 /// All that is wrong with the values of a body, so that a client mends it in one go.
 #[derive(Debug, Default)]
@@ -93,6 +93,9 @@ pub fn projects(ids: Option<&[ProjectId]>) -> Option<Vec<String>> {
     ids.map(|ids| ids.iter().map(ToString::to_string).collect())
 }
 
+/// The bodies of subscriptions, by name.
+const FORMATS: [&str; 3] = ["standard", "kazinex", "cloudevents"];
+
 /// One of these names.
 fn names<const N: usize>(names: [&'static str; N]) -> Schema {
     let schema = ObjectBuilder::new()
@@ -112,7 +115,30 @@ pub fn scopes_schema() -> Schema {
 
 /// Bodies, by name.
 pub fn format_schema() -> Schema {
-    names(["standard", "kazinex", "cloudevents"])
+    names(FORMATS)
+}
+
+/// Bodies, by name; or null.
+pub fn format_or_null_schema() -> Schema {
+    let values = FORMATS.map(Value::from).into_iter().chain([Value::Null]);
+    let schema = ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .enum_values(Some(values));
+    Schema::Object(schema.build())
+}
+
+/// An address of either kind.
+pub fn address_schema() -> Schema {
+    let address = |format| {
+        ObjectBuilder::new()
+            .schema_type(SchemaType::Type(Type::String))
+            .format(Some(SchemaFormat::KnownFormat(format)))
+    };
+    AnyOfBuilder::new()
+        .item(address(KnownFormat::Ipv4))
+        .item(address(KnownFormat::Ipv6))
+        .build()
+        .into()
 }
 
 /// What a subscription may be.
@@ -137,7 +163,8 @@ pub fn project_ids_schema() -> Schema {
         .min_length(Some(1))
         .max_length(Some(MAX_OPAQUE_ID_BYTES))
         // No control characters.
-        .pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]+$"));
+        .pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]+$"))
+        .examples([json!("pr_1")]);
     list_or_null(id)
         .min_items(Some(1))
         .max_items(Some(MAX_FILTERS))
@@ -149,7 +176,7 @@ pub fn project_ids_schema() -> Schema {
 pub fn event_types_schema() -> Schema {
     let filter = ObjectBuilder::new()
         .schema_type(SchemaType::Type(Type::String))
-        .max_length(Some(MAX_TYPE_BYTES))
+        .max_length(Some(MAX_EVENT_TYPE_BYTES))
         .pattern(Some(r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$"));
     ArrayBuilder::new()
         .items(RefOr::T(Schema::Object(filter.build())))
@@ -171,13 +198,18 @@ pub fn headers_change_schema() -> Schema {
 }
 
 fn headers(value: ObjectBuilder) -> Schema {
+    let name = ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::String))
+        .max_length(Some(MAX_NAME_BYTES))
+        .pattern(Some("^[A-Za-z0-9-]+$"));
     let value = value
         .max_length(Some(MAX_VALUE_BYTES))
         .pattern(Some(r"^[!-~]([ -~]*[!-~])?$"));
     let mut schema = ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+        .property_names(Some(Schema::Object(name.build())))
         .additional_properties(Some(Schema::Object(value.build())))
-        .examples([json!({"authorization": "Bearer …"})])
+        .examples([json!({"authorization": "Bearer token-of-the-erp"})])
         .build();
     schema.max_properties = Some(MAX_HEADERS);
     Schema::Object(schema)
@@ -208,7 +240,13 @@ fn list_or_null(item: ObjectBuilder) -> ArrayBuilder {
 #[expect(dead_code, reason = "describes a header that is read by its name")]
 pub struct PreconditionHeader {
     /// Only if it is still at the version of this `ETag`; 412 otherwise.
-    #[param(rename = "If-Match", example = "\"3.json\"")]
+    #[param(
+        rename = "If-Match",
+        example = "\"3.json\"",
+        value_type = String,
+        required = false,
+        pattern = r#"^(\*|(W/)?"[!#-+\--~]*"( *, *(W/)?"[!#-+\--~]*")*)$"#
+    )]
     if_match: Option<String>,
 }
 
@@ -218,7 +256,12 @@ pub struct PreconditionHeader {
 #[expect(dead_code, reason = "describes a header that is read by its name")]
 pub struct KnownHeader {
     /// The `ETag` that the client has: 304 if it is still so.
-    #[param(rename = "If-None-Match", example = "\"3.json\"")]
+    #[param(
+        rename = "If-None-Match",
+        example = "\"3.json\"",
+        value_type = String,
+        required = false
+    )]
     if_none_match: Option<String>,
 }
 
@@ -231,7 +274,10 @@ pub struct KnownHeader {
 )]
 pub struct SubscriptionPath {
     /// The subscription (`sub_…`).
-    #[param(example = "sub_01h455vb4pex5vsknk084sn02q")]
+    #[param(
+        example = "sub_01h455vb4pex5vsknk084sn02q",
+        pattern = "^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$"
+    )]
     id: String,
 }
 
@@ -242,6 +288,13 @@ pub struct SubscriptionPath {
 pub struct IdempotencyHeader {
     /// Names the request, so that it does nothing when it is sent again within 24 hours: a repeat is
     /// answered 409 `already-created`, another body 422 `idempotency-key-reused`.
-    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 255)]
+    #[param(
+        rename = "Idempotency-Key",
+        min_length = 1,
+        max_length = 255,
+        value_type = String,
+        required = false,
+        pattern = "^[!-~]([ -~]*[!-~])?$"
+    )]
     idempotency_key: Option<String>,
 }

@@ -65,7 +65,10 @@ async fn list(
 /// Show a project
 #[utoipa::path(
     get, path = "/projects/{id}", operation_id = "getProject", tag = "Projects",
-    params(("id" = String, Path, description = "Report Forge's id of it.")),
+    params((
+        "id" = String, Path, description = "Report Forge's id of it.", example = "pr_1",
+        min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$",
+    )),
     responses((status = 200, description = "The project.", body = View)),
     security(("api_key" = ["read:workspace"])),
 )]

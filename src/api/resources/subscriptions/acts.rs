@@ -49,6 +49,7 @@ pub struct SecretRotation {
     #[schema(minimum = 0, maximum = 604_800, example = 86_400)]
     overlap_seconds: Option<u64>,
     /// The new secret, if you bring one; one is made otherwise.
+    #[schema(min_length = 16, max_length = 128)]
     secret: Option<String>,
 }
 
@@ -96,7 +97,7 @@ pub struct Count {
     params(fields::SubscriptionPath, PreconditionHeader),
     responses((
         status = 200, description = "The subscription. `secret` is shown this once.",
-        body = WithSecret, headers(("ETag" = String)),
+        body = WithSecret, headers(("ETag" = String, description = "Its version.")),
     )),
     security(("api_key" = ["write:webhooks"])),
 )]

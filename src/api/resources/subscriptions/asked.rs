@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::beyond_reach;
 use crate::api::Result;
 use crate::api::resources::fields::{self, Faults};
-use crate::domain::filter::EventFilter;
+use crate::domain::filter::{EventFilter, EventTypeError, MAX_EVENT_TYPE_BYTES};
 use crate::domain::headers::CustomHeaders;
 use crate::domain::ids::ProjectId;
 use crate::domain::reach::Reach;
@@ -25,13 +25,20 @@ const NO_REASON: &str = "disabled by an admin";
 
 /// A subscription that is asked for.
 #[derive(Deserialize, ToSchema)]
-#[schema(as = NewSubscription)]
+#[schema(as = NewSubscription, example = json!({
+    "url": "https://erp.example.com/hooks/report-forge",
+    "event_types": ["edition.submitted", "output.*"],
+    "project_ids": ["pr_1"],
+    "description": "Submitted reports, for the ERP",
+    "headers": {"authorization": "Bearer token-of-the-erp"},
+}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewOne {
     /// Where deliveries go: an `https` URL that leads to a public address.
     #[schema(
         format = "uri",
         max_length = 2048,
+        pattern = r"^https?://[^/?#@\\]+([/?][^#]*)?$",
         example = "https://erp.example.com/hooks/report-forge"
     )]
     url: String,
@@ -42,17 +49,17 @@ pub(super) struct NewOne {
     #[schema(schema_with = fields::project_ids_schema)]
     project_ids: Option<Vec<String>>,
     /// Which body; `standard` unless it is said.
-    #[schema(schema_with = fields::format_schema)]
+    #[schema(schema_with = fields::format_or_null_schema)]
     format: Option<BodyFormat>,
     /// A note for people.
-    #[schema(max_length = 500)]
+    #[schema(max_length = 500, pattern = r"^[^\x00]*$")]
     description: Option<String>,
     /// Headers that go with every delivery, by name. They are kept sealed, and their values are not
     /// shown again. Those of the connection, of the message and of the signature are not taken.
     #[schema(schema_with = fields::headers_schema)]
     headers: Option<BTreeMap<String, String>>,
     /// Requests in flight at once; null, or left out, for the deployment's default.
-    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     max_concurrency: Option<NonZeroU32>,
     /// Whole seconds to wait before the second attempt, the third, and so on; null, or left out, for
     /// the deployment's schedule.
@@ -60,12 +67,16 @@ pub(super) struct NewOne {
     retry_schedule: Option<Vec<u64>>,
     /// A signing secret, if you bring one: `whsec_` and 24 to 64 bytes in base64, or, with `kazinex`,
     /// any 16 to 128 characters. One is made otherwise.
+    #[schema(min_length = 16, max_length = 128)]
     secret: Option<String>,
 }
 
 /// What is to be changed.
 #[derive(Deserialize, ToSchema)]
-#[schema(as = SubscriptionChange)]
+#[schema(as = SubscriptionChange, example = json!({
+    "status": "disabled",
+    "disabled_reason": "The ERP is being moved",
+}))]
 #[serde(deny_unknown_fields)]
 #[expect(
     clippy::option_option,
@@ -74,7 +85,7 @@ pub(super) struct NewOne {
 pub(super) struct Change {
     /// Where deliveries go from now on, what waits included.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = String, required = false, format = "uri", max_length = 2048)]
+    #[schema(value_type = String, required = false, format = "uri", max_length = 2048, pattern = r"^https?://[^/?#@\\]+([/?][^#]*)?$")]
     url: Option<String>,
     /// Which events.
     #[serde(default, deserialize_with = "given")]
@@ -86,11 +97,11 @@ pub(super) struct Change {
     project_ids: Option<Option<Vec<String>>>,
     /// Which body; null for `standard`.
     #[serde(default, deserialize_with = "given")]
-    #[schema(schema_with = fields::format_schema)]
+    #[schema(schema_with = fields::format_or_null_schema)]
     format: Option<Option<BodyFormat>>,
     /// A note for people; null for none.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>, max_length = 500)]
+    #[schema(value_type = Option<String>, max_length = 500, pattern = r"^[^\x00]*$")]
     description: Option<Option<String>>,
     /// Headers to set, by name, and with null those to take away; the others stay. Null for none at
     /// all.
@@ -99,7 +110,7 @@ pub(super) struct Change {
     headers: Option<Option<BTreeMap<String, Option<String>>>>,
     /// Requests in flight at once; null for the deployment's default.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     max_concurrency: Option<Option<NonZeroU32>>,
     /// Whole seconds to wait before each further attempt; null for the deployment's schedule.
     #[serde(default, deserialize_with = "given")]
@@ -111,7 +122,11 @@ pub(super) struct Change {
     #[schema(required = false, schema_with = fields::status_schema)]
     status: Option<Status>,
     /// Why it is disabled, in words for people; with `status` `disabled` only.
-    #[schema(min_length = 1, max_length = 500)]
+    #[schema(
+        min_length = 1,
+        max_length = 500,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     disabled_reason: Option<String>,
 }
 
@@ -293,6 +308,12 @@ fn event_types(faults: &mut Faults, texts: &[String]) -> Vec<EventFilter> {
     let mut filters = Vec::with_capacity(texts.len());
     for (index, text) in texts.iter().enumerate() {
         match text.parse::<EventFilter>() {
+            Ok(_) if text.len() > MAX_EVENT_TYPE_BYTES => {
+                faults.add(
+                    format!("/event_types/{index}"),
+                    EventTypeError::TooLong.to_string(),
+                );
+            }
             Ok(filter) if !filters.contains(&filter) => filters.push(filter),
             Ok(_) => {}
             Err(error) => faults.add(format!("/event_types/{index}"), error.to_string()),

@@ -57,7 +57,10 @@ pub fn routes() -> OpenApiRouter<Api> {
     params(fields::IdempotencyHeader),
     responses((
         status = 201, description = "Registered. `secret` is shown this once.", body = WithSecret,
-        headers(("Location" = String), ("ETag" = String)),
+        headers(
+            ("Location" = String, description = "Where it is."),
+            ("ETag" = String, description = "Its version, for `If-Match` and `If-None-Match`."),
+        ),
     )),
     security(("api_key" = ["write:webhooks", "read:editions"])),
 )]
@@ -133,7 +136,7 @@ async fn list(
     get, path = "/subscriptions/{id}", operation_id = "getSubscription", tag = "Subscriptions",
     params(fields::SubscriptionPath, fields::KnownHeader),
     responses(
-        (status = 200, description = "The subscription.", body = View, headers(("ETag" = String))),
+        (status = 200, description = "The subscription.", body = View, headers(("ETag" = String, description = "Its version."))),
         (status = 304, description = "It is as `If-None-Match` says."),
     ),
     security(("api_key" = ["read:webhooks"])),
@@ -163,7 +166,7 @@ async fn show(
     request_body = Change,
     params(fields::SubscriptionPath, PreconditionHeader),
     responses((
-        status = 200, description = "What it is now.", body = View, headers(("ETag" = String)),
+        status = 200, description = "What it is now.", body = View, headers(("ETag" = String, description = "Its version.")),
     )),
     security(("api_key" = ["write:webhooks"])),
 )]

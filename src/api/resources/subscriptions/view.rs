@@ -23,10 +23,13 @@ pub struct View {
     #[schema(format = "uri", example = "https://erp.example.com/hooks/report-forge")]
     url: String,
     /// A note for people.
+    #[schema(example = "Submitted reports, for the ERP")]
     description: String,
     /// Which events: a type, all below a prefix (`edition.*`), or `*`.
+    #[schema(example = json!(["edition.submitted", "output.*"]))]
     event_types: Vec<String>,
     /// Only events of these projects; null for all.
+    #[schema(example = json!(["pr_1"]))]
     project_ids: Option<Vec<String>>,
     /// Which body.
     #[schema(schema_with = fields::format_schema)]
@@ -35,13 +38,16 @@ pub struct View {
     #[schema(example = json!({"authorization": "***"}))]
     headers: BTreeMap<String, &'static str>,
     /// Requests in flight at once; null is the deployment's default.
+    #[schema(example = json!(null))]
     max_concurrency: Option<u32>,
     /// Seconds to wait before the second attempt, the third, and so on; null is the deployment's.
+    #[schema(example = json!(null))]
     retry_schedule: Option<Vec<u64>>,
     /// `active` or `disabled`.
     #[schema(schema_with = fields::status_schema)]
     status: &'static str,
     /// Why it is disabled.
+    #[schema(example = json!(null))]
     disabled_reason: Option<String>,
     /// When it was registered.
     #[schema(format = DateTime)]
