@@ -58,6 +58,7 @@ mod stats;
 mod subscriptions;
 mod targets;
 mod test_send;
+mod unbuilt;
 mod usage;
 
 /// The schema, carried by the program.
