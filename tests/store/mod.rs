@@ -25,6 +25,7 @@ mod api_keys;
 mod audit;
 mod claim;
 mod deliveries_in_reach;
+mod editions;
 mod event;
 mod fixture;
 mod headers;
