@@ -17,6 +17,8 @@ use forge_dispatch::domain::workspace::{Member, Person, Project, Workspace};
 use forge_dispatch::store::{Applied, Store};
 use serde_json::value::RawValue;
 
+use crate::harness::events::{EventBuilder, event};
+
 /// So many seconds after some instant.
 pub(super) fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_777_000_000 + seconds, 0).unwrap()
@@ -254,4 +256,32 @@ pub(super) async fn tell(store: &Arc<dyn Store>, snapshots: &[Snapshot]) {
         applied.iter().all(|one| *one == Applied::Changed),
         "{applied:?}"
     );
+}
+
+/// `edition.submitted`, `edition.approved` or `edition.changes_requested`, which tells the status of
+/// an edition; it says its project in `data`, where it must.
+pub(super) fn told(word: &str, edition: &str, time: DateTime<Utc>) -> EventBuilder {
+    let time_text = time.to_rfc3339();
+    let more = match word {
+        "submitted" => r#""blueprint_id":"bp_1","project_id":"pr_1","#,
+        "approved" => r#""approved_by":{"id":"u1","name":"Ann"},"#,
+        _ => r#""comment_count":2,"#,
+    };
+    event()
+        .event_type(&format!("edition.{word}"))
+        .time(time)
+        .data(&format!(
+            r#"{{"edition_id":"{edition}",{more}"timestamp":"{time_text}"}}"#
+        ))
+}
+
+/// `output.generated`.
+pub(super) fn generated(output: &str, edition: &str, time: DateTime<Utc>) -> EventBuilder {
+    event()
+        .event_type("output.generated")
+        .time(time)
+        .data(&format!(
+            r#"{{"edition_id":"{edition}","output_id":"{output}","format":"pdf",
+                "download_url":"https://core.example/file"}}"#
+        ))
 }
