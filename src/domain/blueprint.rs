@@ -127,6 +127,26 @@ pub enum FieldType {
 }
 
 impl FieldType {
+    /// Reads the word for it; the options are those of a choice, and of no use to others.
+    pub fn of(word: &str, options: Vec<String>) -> Option<Self> {
+        Some(match word {
+            "text" => Self::Text,
+            "long_text" => Self::LongText,
+            "number" => Self::Number,
+            "integer" => Self::Integer,
+            "date" => Self::Date,
+            "datetime" => Self::Datetime,
+            "boolean" => Self::Boolean,
+            "select" => Self::Select(options),
+            "multi_select" => Self::MultiSelect(options),
+            "rag" => Self::Rag,
+            "user" => Self::User,
+            "file" => Self::File,
+            "calculated" => Self::Calculated,
+            _ => return None,
+        })
+    }
+
     /// The word for it in blueprints and answers.
     pub fn as_str(&self) -> &'static str {
         match self {

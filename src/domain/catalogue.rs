@@ -8,9 +8,7 @@ use serde::Deserialize;
 
 use super::envelope::{self, Object};
 use super::filter::EventType;
-
-/// Entities whose snapshots and deletions are state for the read model, not events.
-const STATE_ENTITIES: [&str; 5] = ["workspace", "project", "blueprint", "edition", "output"];
+use super::snapshot::EntityKind;
 
 /// What is wrong with the data of a known type: the path of the member and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -109,7 +107,7 @@ pub fn is_state(event_type: &EventType) -> bool {
         .as_str()
         .split_once('.')
         .is_some_and(|(entity, what)| {
-            STATE_ENTITIES.contains(&entity) && matches!(what, "snapshot" | "deleted")
+            EntityKind::parse(entity).is_some() && matches!(what, "snapshot" | "deleted")
         })
 }
 

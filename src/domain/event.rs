@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Deserialize;
 
+use super::attributes::{Attributes, rfc3339};
 use super::catalogue::{self, DataError};
-use super::envelope::{self, Envelope, EnvelopeError};
-use super::filter::{EventType, EventTypeError};
-use super::ids::{EditionId, EventId, OpaqueIdError, ProjectId, WorkspaceId};
+use super::filter::EventType;
+use super::ids::{EditionId, EventId, ProjectId, WorkspaceId};
 use super::payload::Reading;
 
 /// The largest event that is accepted, in bytes (product.md §3).
@@ -72,7 +72,7 @@ pub enum EventError {
 }
 
 impl EventError {
-    fn attribute(attribute: &'static str, reason: impl Into<String>) -> Self {
+    pub(super) fn attribute(attribute: &'static str, reason: impl Into<String>) -> Self {
         Self::Attribute {
             attribute,
             reason: reason.into(),
@@ -130,102 +130,39 @@ impl Event {
             return Err(EventError::TooLarge(bytes.len()));
         }
         let text = std::str::from_utf8(bytes).map_err(|_| EventError::NotUtf8)?;
-        let envelope = Envelope::parse(text).map_err(|error| envelope_error(&error))?;
-
-        if envelope.specversion != "1.0" {
-            return Err(EventError::attribute("specversion", "must be `1.0`"));
-        }
-        if envelope.data_base64.is_some() {
-            return Err(EventError::attribute(
-                "data_base64",
-                "binary data is not taken; send JSON in `data`",
-            ));
-        }
-        let external_id = identity("id", &envelope.id)?;
-        let source = identity("source", &envelope.source)?;
-        let event_type = EventType::new(&envelope.event_type)
-            .map_err(|error: EventTypeError| EventError::attribute("type", error.to_string()))?;
-        if catalogue::is_state(&event_type) {
+        let told = Attributes::read(text)?;
+        if catalogue::is_state(&told.event_type) {
             return Err(EventError::State);
         }
-        let data = envelope.data_text();
-        catalogue::check_data(&event_type, data)?;
+        let data = told.envelope.data_text();
+        catalogue::check_data(&told.event_type, data)?;
 
-        let told: Attribution<'_> = serde_json::from_str(data).unwrap_or_default();
+        let about: Attribution<'_> = serde_json::from_str(data).unwrap_or_default();
         let (data_project, data_edition, data_time) = (
-            told.project_id.as_ref().and_then(Loose::text),
-            told.edition_id.as_ref().and_then(Loose::text),
-            told.timestamp.as_ref().and_then(Loose::text),
+            about.project_id.as_ref().and_then(Loose::text),
+            about.edition_id.as_ref().and_then(Loose::text),
+            about.timestamp.as_ref().and_then(Loose::text),
         );
-        let workspace = match envelope.workspaceid.as_deref() {
-            Some(text) => WorkspaceId::new(text).map_err(|error: OpaqueIdError| {
-                EventError::attribute("workspaceid", error.to_string())
-            })?,
-            None => WorkspaceId::default(),
-        };
         // What the envelope says must be right; what `data` says is taken where it can be.
-        let project = match envelope.projectid.as_deref() {
-            Some(text) => Some(
-                ProjectId::new(text)
-                    .map_err(|error| EventError::attribute("projectid", error.to_string()))?,
-            ),
-            None => data_project.and_then(|text| ProjectId::new(text).ok()),
-        };
+        let project = told
+            .project
+            .or_else(|| data_project.and_then(|text| ProjectId::new(text).ok()));
         let edition = data_edition
-            .or(envelope.subject.as_deref())
+            .or(told.envelope.subject.as_deref())
             .and_then(|text| EditionId::new(text).ok());
-        let occurred_at = match envelope.time.as_deref() {
-            Some(text) => rfc3339(text)
-                .ok_or_else(|| EventError::attribute("time", "must be a timestamp of RFC 3339"))?,
-            None => data_time.and_then(rfc3339).unwrap_or(accepted_at),
-        };
+        let occurred_at = told.time.or_else(|| data_time.and_then(rfc3339));
         let event = Self {
             id,
-            workspace,
-            source,
-            external_id,
-            event_type,
+            workspace: told.workspace,
+            source: told.source,
+            external_id: told.external_id,
+            event_type: told.event_type,
             project,
             edition,
-            occurred_at: occurred_at.trunc_subsecs(3),
+            occurred_at: occurred_at.unwrap_or(accepted_at).trunc_subsecs(3),
             envelope: Box::from(text),
         };
-        Ok((event, Reading::of(&envelope, text)))
-    }
-}
-
-/// Checks `id` and `source`: both are needed, bounded, and go into a text column.
-fn identity(attribute: &'static str, text: &str) -> Result<String, EventError> {
-    if text.is_empty() {
-        return Err(EventError::attribute(attribute, "must not be empty"));
-    }
-    if text.len() > MAX_IDENTITY_BYTES {
-        return Err(EventError::attribute(
-            attribute,
-            format!("must be at most {MAX_IDENTITY_BYTES} bytes"),
-        ));
-    }
-    if text.contains('\0') {
-        return Err(EventError::attribute(attribute, "must not hold NUL"));
-    }
-    Ok(text.to_owned())
-}
-
-fn rfc3339(text: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc3339(text)
-        .ok()
-        .map(|time| time.with_timezone(&Utc))
-}
-
-/// Tells "no JSON" from "JSON, but no envelope", and names the attribute.
-fn envelope_error(error: &EnvelopeError) -> EventError {
-    if error.source.is_syntax() || error.source.is_eof() {
-        return EventError::NotJson(error.source.to_string());
-    }
-    let reason = envelope::reason(&error.source);
-    match error.path.as_str() {
-        "." => EventError::NotCloudEvent(reason),
-        path => EventError::NotCloudEvent(format!("`{path}`: {reason}")),
+        Ok((event, Reading::of(&told.envelope, text)))
     }
 }
 

@@ -13,11 +13,12 @@
 //!   which projects, and how often.
 //! - [`audit`]: who did what.
 //! - [`workspace`], [`blueprint`], [`edition`] and [`output`]: the edition data that is read and
-//!   pushed; [`values`]: what a section's fields hold.
+//!   pushed; [`values`]: what a section's fields hold; [`snapshot`]: how the core tells of them all.
 //! - [`secret`], [`signature`] and [`payload`]: the exact bytes that go out, and their signatures.
 
 pub mod api_key;
 pub mod attempt;
+mod attributes;
 pub mod audit;
 pub mod blueprint;
 pub mod catalogue;
@@ -36,6 +37,7 @@ pub mod reach;
 pub mod retry;
 pub mod secret;
 pub mod signature;
+pub mod snapshot;
 pub mod subscription;
 pub mod values;
 pub mod workspace;

@@ -102,6 +102,18 @@ impl Payload {
         })
     }
 
+    /// The same event, now known to be of this project; its bodies are made anew.
+    #[must_use]
+    pub fn of_project(&self, project: &ProjectId) -> Self {
+        Self {
+            reading: self.reading.clone(),
+            ..Self::new(Event {
+                project: Some(project.clone()),
+                ..self.event.clone()
+            })
+        }
+    }
+
     /// The event itself.
     pub fn event(&self) -> &Event {
         &self.event

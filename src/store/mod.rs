@@ -8,6 +8,8 @@
 //! - [`intake`]: what a writer of events must know of the dispatcher (rooms, hand-over).
 //! - [`log`] (`search`) and [`stats`]: what came, what was and is delivered, and how it went.
 //! - [`projects`]: which projects are known.
+//! - [`snapshots`] and `projection`: what the core's state and its events change in the read model;
+//!   [`editions`]: reading it. `definition`: blueprints as they are kept.
 //! - [`access`]: API keys and the audit log.
 //! - [`subscriptions`]: registering and changing subscriptions.
 //! - [`idempotency`]: creating calls that may be repeated.
@@ -32,6 +34,8 @@ use crate::domain::payload::Payload;
 use crate::wake::Wake;
 
 pub mod access;
+mod definition;
+pub mod editions;
 pub mod error;
 mod headers;
 pub mod idempotency;
@@ -40,8 +44,10 @@ pub mod intake;
 pub mod log;
 pub mod open;
 pub mod postgres;
+mod projection;
 pub mod projects;
 mod search;
+pub mod snapshots;
 pub mod sqlite;
 pub mod stats;
 pub mod subscriptions;
@@ -50,6 +56,10 @@ pub mod test_send;
 pub mod vault;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
+pub use editions::{
+    BlueprintRecord, EditionFilter, EditionKey, EditionList, EditionRecord, EditionTag, Editions,
+    OutputRecord, RowsPage, SectionData, SectionRecord, Whole, WorkspaceRecord,
+};
 pub use error::StoreError;
 pub use idempotency::{Creation, Idempotency};
 use intake::{Intake, Permit};
@@ -59,6 +69,7 @@ pub use log::{
 };
 pub use open::open;
 pub use projects::{ProjectRecord, Projects};
+pub use snapshots::{Applied, Snapshots};
 pub use stats::{Stats, SubscriptionStats, Tally};
 pub use subscriptions::{NewSubscription, Rotation, Subscriptions};
 use targets::Target;
@@ -81,6 +92,8 @@ pub trait Store:
     + Stats
     + TestLog
     + Projects
+    + Snapshots
+    + Editions
     + ApiKeys
     + Audit
     + Maintenance
@@ -96,8 +109,9 @@ impl<T> Store for T where
         + DeliveryLog
         + Stats
         + TestLog
-        + TestLog
         + Projects
+        + Snapshots
+        + Editions
         + ApiKeys
         + Audit
         + Maintenance

@@ -1,4 +1,5 @@
-//! Which projects are known: those that an event was about.
+//! Which projects are known: those that the core told of, and those that an event or an edition is
+//! of.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -18,11 +19,14 @@ pub struct ProjectRecord {
     pub id: ProjectId,
     /// Its name, where the core has told it.
     pub name: Option<String>,
-    /// When the first event about it was kept.
+    /// What it is about, where the core has told that.
+    pub description: Option<String>,
+    /// When it was first heard of.
     pub first_seen_at: DateTime<Utc>,
 }
 
-/// The projects of a workspace. A restricted reach has its own ones only.
+/// The projects of a workspace, without those that the core deleted. A restricted reach has its own
+/// ones only.
 #[async_trait]
 pub trait Projects: Send + Sync {
     /// All that are known, in the order of their ids.

@@ -24,6 +24,7 @@ pub(crate) struct EventBuilder {
     event_type: String,
     workspace: String,
     project: Option<String>,
+    time: String,
     data: String,
 }
 
@@ -35,6 +36,7 @@ pub(crate) fn event() -> EventBuilder {
         event_type: "edition.archived".to_owned(),
         workspace: "default".to_owned(),
         project: None,
+        time: "2026-05-01T09:00:00.25Z".to_owned(),
         data: "{}".to_owned(),
     }
 }
@@ -70,6 +72,12 @@ impl EventBuilder {
         self
     }
 
+    /// When it happened.
+    pub(crate) fn time(mut self, time: DateTime<Utc>) -> Self {
+        self.time = time.to_rfc3339();
+        self
+    }
+
     /// The JSON text of `data`, taken as it is.
     pub(crate) fn data(mut self, json: &str) -> Self {
         json.clone_into(&mut self.data);
@@ -83,11 +91,12 @@ impl EventBuilder {
             format!(r#","projectid":{}"#, quoted(id))
         });
         format!(
-            r#"{{"specversion":"1.0","id":{},"source":{},"type":{},"workspaceid":{}{project},"time":"2026-05-01T09:00:00.25Z","data":{}}}"#,
+            r#"{{"specversion":"1.0","id":{},"source":{},"type":{},"workspaceid":{}{project},"time":"{}","data":{}}}"#,
             quoted(&self.id),
             quoted(&self.source),
             quoted(&self.event_type),
             quoted(&self.workspace),
+            self.time,
             self.data
         )
     }

@@ -22,9 +22,9 @@ impl Projects for PostgresStore {
         let rows: Vec<ProjectRow> = reading(async {
             sqlx::query_as(
                 "-- postgres::projects::projects
-                select id, name, first_seen_at
+                select id, name, description, first_seen_at
                 from project
-                where workspace = $1
+                where workspace = $1 and deleted_at is null
                   and ($2::text[] is null or id = any($2))
                   and ($3::text is null or id > $3)
                 order by id
@@ -52,9 +52,10 @@ impl Projects for PostgresStore {
         let row: Option<ProjectRow> = reading(async {
             sqlx::query_as(
                 "-- postgres::projects::project
-                select id, name, first_seen_at
+                select id, name, description, first_seen_at
                 from project
-                where workspace = $1 and id = $2 and ($3::text[] is null or id = any($3))",
+                where workspace = $1 and id = $2 and deleted_at is null
+                  and ($3::text[] is null or id = any($3))",
             )
             .bind(reach.workspace.as_str())
             .bind(id.as_str())
@@ -72,6 +73,7 @@ impl Projects for PostgresStore {
 struct ProjectRow {
     id: String,
     name: Option<String>,
+    description: Option<String>,
     first_seen_at: DateTime<Utc>,
 }
 
@@ -80,6 +82,7 @@ impl ProjectRow {
         Ok(ProjectRecord {
             id: parse("project.id", &self.id)?,
             name: self.name,
+            description: self.description,
             first_seen_at: self.first_seen_at,
         })
     }

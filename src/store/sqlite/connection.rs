@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
@@ -179,6 +180,11 @@ impl SqliteStore {
     /// Begins a transaction that sees one state of the database and changes nothing.
     pub(super) async fn read(&self) -> Result<Transaction<'static, Sqlite>> {
         self.readers.begin().await.map_err(store_error)
+    }
+
+    /// A connection for one statement that changes nothing.
+    pub(super) async fn reader(&self) -> Result<PoolConnection<Sqlite>> {
+        self.readers.acquire().await.map_err(store_error)
     }
 
     /// Commits, and sees to the log's length.

@@ -13,13 +13,14 @@ use super::error::store_error;
 use super::rows::{
     self, count, duration_millis, get, id, lane_number, millis, projects as projects_of, time,
 };
-use super::{Approach, SqliteStore, projects};
+use super::{Approach, SqliteStore, projection, projects};
 use crate::domain::delivery::Lane;
 use crate::domain::ids::{DeliveryId, EditionId, EventId, ProjectId};
 use crate::domain::payload::Payload;
 use crate::domain::reach::Reach;
 use crate::store::identity::{EventKey, event_key};
 use crate::store::intake::Intake;
+use crate::store::projection::Moves;
 use crate::store::targets::Targets;
 use crate::store::{Accepted, EventLog, EventRecord, EventStore, Leasing, Result, StoreError};
 
@@ -95,7 +96,9 @@ impl SqliteStore {
             Approach::Confident => HashMap::new(),
             Approach::Careful => known_keys(&mut transaction, &offer.keys).await?,
         };
-        let batch = Batch::sort(offer.events, &offer.keys, &known, &targets);
+        let attributed = projection::attribute(&mut transaction, offer.events).await?;
+        let events = attributed.as_deref().unwrap_or(offer.events);
+        let batch = Batch::sort(events, &offer.keys, &known, &targets);
         if write_keys(&mut transaction, &batch.fresh, lease.now).await? < batch.fresh.len() {
             transaction.rollback().await.map_err(store_error)?;
             return Ok(None);
@@ -113,6 +116,8 @@ impl SqliteStore {
             .known_projects
             .unknown(batch.fresh.iter().map(|new| new.payload.event()));
         projects::write(&mut transaction, &new_projects, lease.now).await?;
+        let moves = Moves::of(batch.fresh.iter().map(|new| &**new.payload));
+        projection::write(&mut transaction, &moves, lease.now).await?;
         self.commit(transaction).await?;
         self.known_projects.remember(new_projects);
 

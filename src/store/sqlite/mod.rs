@@ -6,6 +6,9 @@
 //! - `subscriptions`, `changes`, `log`, `stats` and `projects`: what clients read and change.
 //!   `targets`: the cache's rows.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
+//! - `snapshots`, `deletions` and `contents`: what the core says of its entities, written;
+//!   `projection`: what webhook events change in that. `editions`: reading it, by `structure`,
+//!   `heads`, `sections` and `outputs`.
 //! - `idempotency`: creating calls that may be repeated.
 //! - `maintenance`: schema, key, readiness.
 //!
@@ -35,16 +38,25 @@ mod batch;
 mod bulk;
 mod changes;
 mod connection;
+mod contents;
+mod deletions;
+mod editions;
 mod error;
 mod events;
+mod heads;
 mod idempotency;
 mod log;
 mod maintenance;
+mod outputs;
+mod projection;
 mod projects;
 mod queue;
 mod rows;
+mod sections;
 mod settle;
+mod snapshots;
 mod stats;
+mod structure;
 mod subscriptions;
 mod targets;
 mod test_send;

@@ -22,9 +22,9 @@ impl Projects for SqliteStore {
     ) -> Result<Page<ProjectRecord, ProjectId>> {
         let rows = sqlx::query(
             "-- sqlite::projects::projects
-            select id, name, first_seen_at
+            select id, name, description, first_seen_at
             from project
-            where workspace = ?1
+            where workspace = ?1 and deleted_at is null
                 and (?2 is null or id in (select value from json_each(?2)))
                 and id > ?3
             order by id
@@ -47,9 +47,9 @@ impl Projects for SqliteStore {
     async fn project(&self, reach: &Reach, id: &ProjectId) -> Result<Option<ProjectRecord>> {
         let row = sqlx::query(
             "-- sqlite::projects::project
-            select id, name, first_seen_at
+            select id, name, description, first_seen_at
             from project
-            where workspace = ?1 and id = ?2
+            where workspace = ?1 and id = ?2 and deleted_at is null
                 and (?3 is null or id in (select value from json_each(?3)))",
         )
         .bind(reach.workspace.as_str())
@@ -66,6 +66,7 @@ fn record(row: &SqliteRow) -> Result<ProjectRecord> {
     Ok(ProjectRecord {
         id: parsed(row, "id")?,
         name: get(row, "name")?,
+        description: get(row, "description")?,
         first_seen_at: time(row, "first_seen_at")?,
     })
 }

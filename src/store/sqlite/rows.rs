@@ -56,7 +56,7 @@ pub(super) fn optional_time(row: &SqliteRow, column: &str) -> Result<Option<Date
     get::<Option<i64>>(row, column)?.map(to_time).transpose()
 }
 
-fn to_time(millis: i64) -> Result<DateTime<Utc>> {
+pub(super) fn to_time(millis: i64) -> Result<DateTime<Utc>> {
     DateTime::from_timestamp_millis(millis)
         .ok_or_else(|| StoreError::corrupt(format!("no time: {millis}")))
 }

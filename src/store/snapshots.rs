@@ -1,0 +1,83 @@
+//! Taking in what the core says of its entities (product.md §3).
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+
+use super::Result;
+use crate::domain::edition::Row;
+use crate::domain::ids::WorkspaceId;
+use crate::domain::snapshot::{EntityKey, EntityKind, Snapshot, State};
+use crate::store::projects::NewProjects;
+
+/// What became of one snapshot of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It is how the entity stands now.
+    Changed,
+    /// The entity stands at this version already, or at a greater one, of this batch or from before:
+    /// nothing changed.
+    Older,
+}
+
+/// The read model's side of the core's state.
+#[async_trait]
+pub trait Snapshots: Send + Sync {
+    /// Takes in a batch, in one transaction; answers in the order given. Of each entity the greatest
+    /// version wins, wherever in the batch or in the past it came. What was deleted stays deleted for
+    /// every smaller version. An edition's snapshot replaces all that the edition holds; deleting it
+    /// deletes that, and its outputs.
+    ///
+    /// Coming again after an ambiguous failure is safe: what was committed is then older.
+    async fn apply(&self, snapshots: &[Snapshot]) -> Result<Vec<Applied>>;
+}
+
+/// Where an entity's row stands in the order in which all writers of several rows touch them: table
+/// by table, each in the order of its keys.
+type Place<'a> = (EntityKind, &'a WorkspaceId, &'a EntityKey);
+
+/// The newest snapshot of each entity of a batch, in the order in which rows are touched; each with
+/// its place in the batch. Of two that are of one version it is the first.
+pub(super) fn newest(snapshots: &[Snapshot]) -> impl Iterator<Item = (usize, &Snapshot)> {
+    let mut newest: BTreeMap<Place<'_>, (usize, &Snapshot)> = BTreeMap::new();
+    for (number, snapshot) in snapshots.iter().enumerate() {
+        let place = (snapshot.key.kind(), &snapshot.workspace, &snapshot.key);
+        let best = newest.entry(place).or_insert((number, snapshot));
+        if snapshot.version > best.1.version {
+            *best = (number, snapshot);
+        }
+    }
+    newest.into_values()
+}
+
+/// The projects that a batch tells of by what belongs to them: known from then on, even where the
+/// snapshot itself is old.
+pub(super) fn projects(snapshots: &[Snapshot]) -> NewProjects {
+    snapshots
+        .iter()
+        .filter_map(|snapshot| {
+            let project = match &snapshot.state {
+                State::Blueprint(blueprint) => &blueprint.project,
+                State::Edition(state) => &state.edition.project,
+                State::Workspace(_) | State::Project(_) | State::Output(_) | State::Deleted => {
+                    return None;
+                }
+            };
+            Some((snapshot.workspace.clone(), project.clone()))
+        })
+        .collect()
+}
+
+/// What rows are recognised by, so that a section that did not change is not written again. Each text
+/// stands behind its length: no two lists of rows run together.
+pub(super) fn digest(rows: &[Row]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for row in rows {
+        for text in [row.id.as_str(), row.values.as_str()] {
+            digest.update((text.len() as u64).to_be_bytes());
+            digest.update(text);
+        }
+    }
+    digest.finalize().into()
+}

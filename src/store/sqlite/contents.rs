@@ -1,0 +1,221 @@
+//! What the sections of an edition hold, as they are written.
+
+use std::collections::HashMap;
+
+use sqlx::SqliteConnection;
+
+use super::bulk::{self, Bulk};
+use super::error::store_error;
+use super::rows::{get, list};
+use crate::domain::edition::{Row, SectionContent};
+use crate::domain::ids::{EditionId, WorkspaceId};
+use crate::domain::snapshot::{Snapshot, State};
+use crate::store::Result;
+use crate::store::snapshots::digest;
+
+/// What an edition is to hold from now on.
+pub(super) struct Content<'a>(Vec<Section<'a>>);
+
+struct Section<'a> {
+    name: &'a str,
+    kind: Kind<'a>,
+}
+
+enum Kind<'a> {
+    Single(&'a str),
+    Repeating { rows: &'a [Row], digest: [u8; 32] },
+}
+
+impl<'a> Content<'a> {
+    /// What this snapshot says; nothing, where it is not of an edition.
+    pub(super) fn of(snapshot: &'a Snapshot) -> Self {
+        let State::Edition(state) = &snapshot.state else {
+            return Self(Vec::new());
+        };
+        let sections = state.content.iter().map(|(name, content)| Section {
+            name,
+            kind: match content {
+                SectionContent::Single(values) => Kind::Single(values.as_str()),
+                SectionContent::Repeating(rows) => Kind::Repeating {
+                    rows,
+                    digest: digest(rows),
+                },
+            },
+        });
+        Self(sections.collect())
+    }
+}
+
+impl Section<'_> {
+    /// Whether the rows that are there are these already.
+    fn is_kept(&self, digests: &HashMap<String, Vec<u8>>) -> bool {
+        match self.kind {
+            Kind::Single(_) => false,
+            Kind::Repeating { digest, .. } => {
+                digests.get(self.name).is_some_and(|kept| *kept == digest)
+            }
+        }
+    }
+}
+
+/// Puts this in the place of all that the edition held. Sections whose rows are the same are not
+/// written again.
+pub(super) async fn replace(
+    transaction: &mut SqliteConnection,
+    workspace: &WorkspaceId,
+    edition: &EditionId,
+    content: &Content<'_>,
+) -> Result<()> {
+    let digests = digests(transaction, workspace, edition).await?;
+    let (kept, changed): (Vec<_>, Vec<_>) = content
+        .0
+        .iter()
+        .partition(|section| section.is_kept(&digests));
+    let kept: Vec<_> = kept.iter().map(|section| section.name).collect();
+    forget(transaction, workspace, edition, &kept).await?;
+    write_sections(transaction, workspace, edition, &content.0).await?;
+    for section in changed {
+        if let Kind::Repeating { rows, .. } = section.kind {
+            write_rows(transaction, workspace, edition, section.name, rows).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Leaves the edition with nothing.
+pub(super) async fn delete(
+    transaction: &mut SqliteConnection,
+    workspace: &WorkspaceId,
+    edition: &EditionId,
+) -> Result<()> {
+    forget(transaction, workspace, edition, &[]).await
+}
+
+/// What the rows of its sections are recognised by.
+async fn digests(
+    transaction: &mut SqliteConnection,
+    workspace: &WorkspaceId,
+    edition: &EditionId,
+) -> Result<HashMap<String, Vec<u8>>> {
+    let rows = sqlx::query(
+        "-- sqlite::contents::digests
+        select name, digest
+        from edition_section
+        where workspace = ?1 and edition = ?2 and digest is not null",
+    )
+    .bind(workspace.as_str())
+    .bind(edition.as_str())
+    .fetch_all(transaction)
+    .await
+    .map_err(store_error)?;
+    rows.iter()
+        .map(|row| Ok((get(row, "name")?, get(row, "digest")?)))
+        .collect()
+}
+
+/// Deletes its sections, and the rows of all but those that are kept.
+async fn forget(
+    transaction: &mut SqliteConnection,
+    workspace: &WorkspaceId,
+    edition: &EditionId,
+    kept: &[&str],
+) -> Result<()> {
+    sqlx::query(
+        "-- sqlite::contents::forget (sections)
+        delete from edition_section where workspace = ?1 and edition = ?2",
+    )
+    .bind(workspace.as_str())
+    .bind(edition.as_str())
+    .execute(&mut *transaction)
+    .await
+    .map_err(store_error)?;
+    sqlx::query(
+        "-- sqlite::contents::forget (rows)
+        delete from edition_row
+        where workspace = ?1 and edition = ?2
+            and section not in (select value from json_each(?3))",
+    )
+    .bind(workspace.as_str())
+    .bind(edition.as_str())
+    .bind(list(&kept)?)
+    .execute(&mut *transaction)
+    .await
+    .map_err(store_error)?;
+    Ok(())
+}
+
+async fn write_sections(
+    transaction: &mut SqliteConnection,
+    workspace: &WorkspaceId,
+    edition: &EditionId,
+    sections: &[Section<'_>],
+) -> Result<()> {
+    static INSERT: Bulk = Bulk::new(
+        "-- sqlite::contents::write_sections
+        with fresh (name, ord, content, digest) as (values ",
+        "(?, ?, ?, ?)",
+        ")
+        insert into edition_section (workspace, edition, name, ord, content, digest)
+        select ?, ?, name, ord, content, digest from fresh where name is not null",
+    );
+    let mut ord = 0_i64;
+    let statements = INSERT.statements(
+        sections,
+        |statement, section| {
+            ord += 1;
+            let (content, digest) = match section.kind {
+                Kind::Single(values) => (Some(values), None),
+                Kind::Repeating { digest, .. } => (None, Some(digest.to_vec())),
+            };
+            statement
+                .bind(section.name)
+                .bind(ord)
+                .bind(content)
+                .bind(digest)
+        },
+        |statement| {
+            statement
+                .bind(workspace.to_shared())
+                .bind(edition.to_shared())
+        },
+    );
+    bulk::execute(transaction, statements).await?;
+    Ok(())
+}
+
+/// In the order of the list, so that rows come to lie beside one another.
+async fn write_rows(
+    transaction: &mut SqliteConnection,
+    workspace: &WorkspaceId,
+    edition: &EditionId,
+    section: &str,
+    rows: &[Row],
+) -> Result<()> {
+    static INSERT: Bulk = Bulk::new(
+        "-- sqlite::contents::write_rows
+        with fresh (ord, id, content) as (values ",
+        "(?, ?, ?)",
+        ")
+        insert or fail into edition_row (workspace, edition, section, ord, id, content)
+        select ?, ?, ?, ord, id, content from fresh where id is not null",
+    );
+    let mut ord = 0_i64;
+    let statements = INSERT.statements(
+        rows,
+        |statement, row| {
+            ord += 1;
+            statement
+                .bind(ord)
+                .bind(row.id.to_shared())
+                .bind(row.values.as_str())
+        },
+        |statement| {
+            statement
+                .bind(workspace.to_shared())
+                .bind(edition.to_shared())
+                .bind(section)
+        },
+    );
+    bulk::execute(transaction, statements).await?;
+    Ok(())
+}
