@@ -51,6 +51,11 @@ impl Section {
         self.fields.iter().find(|field| field.name == name)
     }
 
+    /// Whether it is filled row by row.
+    pub fn is_repeating(&self) -> bool {
+        self.kind == SectionKind::Repeating
+    }
+
     /// What a person reads above it.
     pub fn title(&self) -> &str {
         self.label.as_deref().unwrap_or(&self.name)

@@ -1,8 +1,17 @@
 //! What the fields of a section, or of one row, hold: a JSON object, kept as the text that arrived,
 //! so that a figure is given back with the digits that it came with.
+//!
+//! [`Checker`] holds values against a blueprint's section, [`check_complete`] a whole edition before
+//! it is handed in; what they find are [`ValueFaults`], each with its [`Place`].
+
+mod check;
+mod complete;
+mod fault;
+mod kind;
+mod merge;
+mod scan;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,7 +19,13 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Values by the names of their fields. Always the text of one JSON object, no name in it twice.
+pub use check::Checker;
+pub use complete::{RequiredFields, check_complete};
+pub use fault::{MAX_FAULTS, Place, ValueFault, ValueFaults, pointer_token};
+
+/// Values by the names of their fields. Always the text of one JSON object of bounded size and depth,
+/// no name in it twice, and no text in it that a database or a reader could not take (NUL, half a
+/// surrogate pair).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Values(Arc<str>);
 
@@ -18,12 +33,7 @@ impl Values {
     /// Takes the text of a JSON object; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         let entries: Entries<'_> = serde_json::from_str(text)?;
-        let mut names = HashSet::with_capacity(entries.0.len());
-        for (name, _) in &entries.0 {
-            if !names.insert(name) {
-                return Err(de::Error::custom(format!("`{name}` stands there twice")));
-            }
-        }
+        scan::check(text, &entries.0).map_err(de::Error::custom)?;
         Ok(Self(Arc::from(text.trim())))
     }
 
@@ -35,6 +45,14 @@ impl Values {
     /// The object's text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The value of that name, where there is one.
+    pub fn get(&self, name: &str) -> Result<Option<&RawValue>, serde_json::Error> {
+        let entries = self.entries()?;
+        Ok(entries
+            .into_iter()
+            .find_map(|(known, value)| (known == name).then_some(value)))
     }
 
     /// Names and values, in the order in which they were written.
@@ -53,18 +71,53 @@ impl Default for Values {
 impl FromIterator<(String, Box<RawValue>)> for Values {
     /// Values whose names are different from one another.
     fn from_iter<I: IntoIterator<Item = (String, Box<RawValue>)>>(entries: I) -> Self {
-        let mut text = String::from("{");
+        let mut writer = ValuesWriter::default();
         for (name, value) in entries {
-            if text.len() > 1 {
-                text.push(',');
-            }
-            text.push_str(&serde_json::Value::from(name).to_string());
-            text.push(':');
-            text.push_str(value.get());
+            writer.push(&quoted(&name), value.get());
         }
-        text.push('}');
-        Self(Arc::from(text))
+        writer.finish()
     }
+}
+
+/// Writes the text of an object, member by member.
+#[derive(Default)]
+pub(super) struct ValuesWriter(String);
+
+impl ValuesWriter {
+    /// One more member: its name in quotes, and its value in JSON.
+    pub(super) fn push(&mut self, quoted_name: &str, json: &str) {
+        self.0.push(if self.0.is_empty() { '{' } else { ',' });
+        self.0.push_str(quoted_name);
+        self.0.push(':');
+        self.0.push_str(json);
+    }
+
+    /// The object. The writer is empty again, and keeps its room.
+    pub(super) fn finish(&mut self) -> Values {
+        if self.0.is_empty() {
+            return Values::default();
+        }
+        self.0.push('}');
+        let values = Values(Arc::from(&*self.0));
+        self.0.clear();
+        values
+    }
+}
+
+/// A text in the quotes of JSON.
+pub(super) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// The text that a JSON value is, where it is one.
+pub(super) fn text_of(json: &str) -> Option<Cow<'_, str>> {
+    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        return serde_json::from_str::<Name<'_>>(json)
+            .ok()
+            .map(|name| name.0);
+    }
+    Some(Cow::Borrowed(inner))
 }
 
 impl fmt::Debug for Values {
@@ -144,9 +197,39 @@ mod tests {
             "{",
             r#"{"a":1,"a":2}"#,
             r#"{"a":1,"\u0061":2}"#,
+            r#"{"a":"\u0000"}"#,
+            r#"{"a\u0000":1}"#,
+            r#"{"a":["\ud800"]}"#,
+            r#"{"a":"\ud800\u0041"}"#,
+            r#"{"a":"\udc00"}"#,
         ] {
             assert!(Values::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn escapes_that_stand_for_something_are_taken() {
+        for text in [
+            r#"{"a":"\\u0000 \ud83d\ude00 \n \u00e9"}"#,
+            r#"{"\u0061":"\\\\"}"#,
+        ] {
+            assert_eq!(Values::parse(text).unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn depth_length_and_number_of_names_are_bounded() {
+        let nested = |depth| format!(r#"{{"a":{}1{}}}"#, "[".repeat(depth), "]".repeat(depth));
+        assert!(Values::parse(&nested(31)).is_ok());
+        assert!(Values::parse(&nested(33)).is_err());
+        assert!(Values::parse(&nested(100_000)).is_err());
+        let names = |count: usize| -> Values {
+            let one = || RawValue::from_string("1".to_owned()).unwrap();
+            (0..count).map(|n| (n.to_string(), one())).collect()
+        };
+        assert!(Values::parse(names(1_000).as_str()).is_ok());
+        assert!(Values::parse(names(1_001).as_str()).is_err());
+        assert!(Values::parse(&format!(r#"{{"{}":1}}"#, "n".repeat(256))).is_err());
     }
 
     #[test]
