@@ -3,7 +3,7 @@
 //! Each part writes its own line; nobody needs to know who reads it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The parts whose absence operators want to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +57,39 @@ impl Health {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Part, Option<String>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells of one loop's faults: health each time, the log once for each change, however often the same
+/// fault comes again.
+#[derive(Debug)]
+pub struct Reporter {
+    health: Arc<Health>,
+    /// The fault that was told last; `None` while all is well.
+    last: Option<String>,
+}
+
+impl Reporter {
+    /// Nothing was told yet.
+    pub fn new(health: Arc<Health>) -> Self {
+        Self { health, last: None }
+    }
+
+    /// The part works.
+    pub fn up(&mut self, part: Part) {
+        self.last = None;
+        self.health.up(part);
+    }
+
+    /// The part does not work. The reason must hold no secret.
+    pub fn down(&mut self, part: Part, reason: String) {
+        self.health.down(part, reason.clone());
+        if self.last.as_ref() == Some(&reason) {
+            tracing::debug!(reason, "{}: still away", part.as_str());
+        } else {
+            tracing::warn!(reason, "{}: away, trying again", part.as_str());
+            self.last = Some(reason);
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! - [`domain`]: the product's rules, pure.
 //! - [`store`]: what is kept; one trait per consumer, two databases.
+//! - [`broker`]: RabbitMQ, for those who take from it and those who give to it.
 //! - [`ingest`]: from AMQP to a commit, and only then an acknowledgement.
 //! - [`dispatch`]: permits, attempts, outcomes, settling.
 //! - [`egress`]: which addresses may be dialled, and the client that dials them.
@@ -19,6 +20,7 @@
 
 pub mod api;
 pub mod app;
+pub mod broker;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -23,22 +23,23 @@ const LEAVES: [&str; 8] = [
 ];
 
 /// Each room, and the rooms it may import; leaves are listed only where they import a room.
-const RULES: [(&str, &[&str]); 11] = [
+const RULES: [(&str, &[&str]); 12] = [
     ("domain", &[]),
     ("store", &["domain"]),
     ("egress", &["domain"]),
-    ("ingest", &["store", "egress", "domain"]),
+    ("broker", &["domain"]),
+    ("ingest", &["broker", "store", "egress", "domain"]),
     ("dispatch", &["store", "egress", "domain"]),
     ("ops", &["store", "egress", "domain"]),
     ("api", &["store", "egress", "domain"]),
     (
         "app",
         &[
-            "store", "egress", "domain", "ingest", "dispatch", "ops", "api",
+            "broker", "store", "egress", "domain", "ingest", "dispatch", "ops", "api",
         ],
     ),
-    // `ingest` for `events publish`, which speaks to the broker as the core does.
-    ("cli", &["app", "store", "egress", "domain", "ingest"]),
+    // `broker` for `events publish`, which speaks to it as the core does.
+    ("cli", &["app", "store", "egress", "domain", "broker"]),
     // Ids are made of randomness.
     ("entropy", &["domain"]),
     // Limits and the default schedule are the domain's own.

@@ -12,10 +12,10 @@ use serde_json::value::RawValue;
 
 use super::parse::WorkspaceArgs;
 use super::{CliError, Context};
+use crate::broker;
 use crate::domain::event::{Event, EventError, MAX_EVENT_BYTES};
 use crate::domain::payload::{Payload, timestamp};
 use crate::domain::subscription::FieldError;
-use crate::ingest::amqp;
 use crate::store::intake::NoDispatch;
 use crate::store::{AcceptOutcome, Leasing};
 
@@ -179,7 +179,7 @@ async fn to_broker(
     context: &Context,
 ) -> Result<Published, CliError> {
     let settings = &context.config.amqp;
-    amqp::publish(url, settings, event.envelope.as_bytes(), &event.event_type)
+    broker::publish(url, settings, event.envelope.as_bytes(), &event.event_type)
         .await
         .context("publishing")?;
     Ok(Published::new(event, "broker", "published"))

@@ -1,7 +1,7 @@
 //! Publishing as `events publish` does.
 
+use forge_dispatch::broker::{AmqpError, publish};
 use forge_dispatch::domain::filter::EventType;
-use forge_dispatch::ingest::amqp::{AmqpError, publish};
 use secrecy::SecretString;
 
 use super::rig::{Rig, settings};

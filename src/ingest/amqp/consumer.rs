@@ -20,14 +20,14 @@ use lapin::options::{BasicAckOptions, BasicRejectOptions};
 use secrecy::SecretString;
 use tokio::time::{Instant, timeout_at};
 
-use super::connection::{self, Line, short};
 use super::dead_letter::{Burial, DeadLetters, Letter};
-use super::error::AmqpError;
+use super::delivery_count;
 use super::storing::{Work, batch_length};
 use super::subscription::Subscription;
 use super::watermark::Watermark;
 use super::window::Window;
-use super::{delivery_count, topology};
+use crate::broker::connection::{self, Line, short};
+use crate::broker::{AmqpError, topology};
 use crate::config;
 use crate::domain::payload::timestamp;
 use crate::health::{Health, Part};

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use lapin::message::Delivery;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Connection};
 use metrics::counter;
 
-use super::connection::short;
-use super::error::AmqpError;
-use super::{delivery_count, topology};
+use super::delivery_count;
+use crate::broker::confirm::{ConfirmChannel, Placed};
+use crate::broker::connection::short;
+use crate::broker::{AmqpError, PERSISTENT, topology};
 use crate::config;
 use crate::telemetry::metric;
 
@@ -47,7 +47,7 @@ const BARE_FROM: u64 = 3;
 pub(super) struct DeadLetters {
     connection: Arc<Connection>,
     settings: config::Amqp,
-    channel: Option<Channel>,
+    channel: Option<ConfirmChannel>,
 }
 
 impl DeadLetters {
@@ -92,27 +92,16 @@ impl DeadLetters {
     async fn publish(&mut self, letters: &[&Letter], at: &str) -> Result<Vec<Burial>, AmqpError> {
         let channel = self.channel().await?;
         let exchange = short(&self.settings.dead_letter_exchange)?;
-        let options = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
-        };
         let mut confirms = Vec::with_capacity(letters.len());
         for letter in letters {
             let Letter { delivery, reason } = letter;
             let properties = properties(delivery, reason, at, &self.settings.events_queue);
             let key = delivery.routing_key.clone();
-            let sent = channel
-                .basic_publish(exchange.clone(), key, options, &delivery.data, properties)
-                .await;
-            // The confirm is awaited with the others: a round trip for all, not for each.
-            confirms.push(async move {
-                match sent {
-                    Ok(confirm) => confirm.await,
-                    Err(error) => Err(error),
-                }
-            });
+            let sent = channel.send(exchange.clone(), key, &delivery.data, properties);
+            confirms.push(sent.await);
         }
-        let burials: Vec<Burial> = join_all(confirms).await.into_iter().map(judge).collect();
+        let placed = join_all(confirms).await;
+        let burials = placed.into_iter().map(Burial::from).collect();
         if self.connection.status().connected() {
             Ok(burials)
         } else {
@@ -121,31 +110,26 @@ impl DeadLetters {
         }
     }
 
-    async fn channel(&mut self) -> Result<Channel, AmqpError> {
+    async fn channel(&mut self) -> Result<ConfirmChannel, AmqpError> {
         if let Some(channel) = &self.channel
-            && channel.status().connected()
+            && channel.is_open()
         {
             return Ok(channel.clone());
         }
-        let channel = self.connection.create_channel().await?;
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await?;
+        let channel = ConfirmChannel::open(&self.connection).await?;
         self.channel = Some(channel.clone());
         Ok(channel)
     }
 }
 
-/// An unroutable message comes back and is confirmed all the same.
-fn judge(confirmation: lapin::Result<Confirmation>) -> Burial {
-    match confirmation {
-        Ok(Confirmation::Ack(None)) => Burial::Kept,
-        Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) => {
-            Burial::Failed(format!("returned: {}", returned.reply_text))
+impl From<Placed> for Burial {
+    fn from(placed: Placed) -> Self {
+        match placed {
+            Placed::Kept => Self::Kept,
+            Placed::Returned(told) => Self::Failed(format!("returned: {told}")),
+            Placed::NotKept => Self::Failed("not kept by the broker".to_owned()),
+            Placed::Failed(error) => Self::Failed(error.to_string()),
         }
-        Ok(Confirmation::Nack(None)) => Burial::Failed("not kept by the broker".to_owned()),
-        Ok(Confirmation::NotRequested) => Burial::Failed("not confirmed".to_owned()),
-        Err(error) => Burial::Failed(error.to_string()),
     }
 }
 
@@ -205,7 +189,7 @@ fn properties(delivery: &Delivery, reason: &str, at: &str, queue: &str) -> Basic
     }
     properties
         .with_headers(headers)
-        .with_delivery_mode(super::PERSISTENT)
+        .with_delivery_mode(PERSISTENT)
 }
 
 fn shortened(reason: &str) -> &str {

@@ -1,6 +1,6 @@
 //! The way in from RabbitMQ (product.md §3).
 //!
-//! [`run`] keeps one session after another going, for ever: connect, declare (`topology`), consume
+//! [`run`] keeps one session after another going, for ever: connect, declare ([`crate::broker`]), consume
 //! (`consumer`, `subscription`), and on any fault begin anew. A session acknowledges only what is
 //! committed or confirmed as a dead letter (`dead_letter`), and only as a contiguous prefix
 //! (`watermark`); how much it has open at once is up to `window`.
@@ -14,30 +14,20 @@ use metrics::gauge;
 use secrecy::SecretString;
 
 use crate::config;
-use crate::health::{Health, Part};
+use crate::health::{Health, Part, Reporter};
 use crate::ingest::{Acceptor, Decoder};
 use crate::reconnect::Reconnect;
 use crate::shutdown::Shutdown;
 use crate::telemetry::metric;
 
-mod connection;
 mod consumer;
 mod dead_letter;
-mod error;
-mod publish;
 mod storing;
 mod subscription;
-mod topology;
 mod watermark;
 mod window;
 
-pub use error::AmqpError;
-pub use publish::{Publisher, publish};
-
 use consumer::{Ended, Session};
-
-/// AMQP's "delivery mode" of a message that survives the broker's restart.
-const PERSISTENT: u8 = 2;
 
 /// A session that lasted so long was no failed attempt: after it, the first one comes quickly.
 const STEADY: Duration = Duration::from_secs(30);
@@ -56,10 +46,7 @@ pub async fn run(
     let Some(url) = settings.url.clone() else {
         return;
     };
-    let mut reporter = Reporter {
-        health: Arc::clone(&health),
-        last: None,
-    };
+    let mut reporter = Reporter::new(Arc::clone(&health));
     let mut reconnect = Reconnect::default();
     gauge!(metric::AMQP_CONNECTED).set(0.0);
     health.down(Part::Broker, "not connected yet");
@@ -74,7 +61,13 @@ pub async fn run(
                 Ok(session) => session,
                 Err(ended) => return ended,
             };
-            reporter.up(&settings);
+            reporter.up(Part::Broker);
+            gauge!(metric::AMQP_CONNECTED).set(1.0);
+            tracing::info!(
+                queue = settings.events_queue,
+                exchange = settings.events_exchange,
+                "broker: consuming"
+            );
             let since = decoder.clock().monotonic();
             let ended = session.run().await;
             let lasted = decoder.clock().monotonic().saturating_sub(since);
@@ -119,36 +112,6 @@ async fn open<'a>(
     Session::connect(url, settings, acceptor, decoder, health, shutdown)
         .await
         .map_err(Ended::Fault)
-}
-
-/// Writes health and logs: one line for each change, however often the same fault comes again.
-struct Reporter {
-    health: Arc<Health>,
-    /// The fault that was told last; `None` while all is well.
-    last: Option<String>,
-}
-
-impl Reporter {
-    fn up(&mut self, settings: &config::Amqp) {
-        self.last = None;
-        self.health.up(Part::Broker);
-        gauge!(metric::AMQP_CONNECTED).set(1.0);
-        tracing::info!(
-            queue = settings.events_queue,
-            exchange = settings.events_exchange,
-            "broker: consuming"
-        );
-    }
-
-    fn down(&mut self, part: Part, reason: String) {
-        self.health.down(part, reason.clone());
-        if self.last.as_ref() == Some(&reason) {
-            tracing::debug!(reason, "{}: still away", part.as_str());
-        } else {
-            tracing::warn!(reason, "{}: away, trying again", part.as_str());
-            self.last = Some(reason);
-        }
-    }
 }
 
 /// How often a message was delivered before, as quorum queues count it.

@@ -8,7 +8,7 @@ use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 
-use super::error::AmqpError;
+use crate::broker::AmqpError;
 
 /// A consumer, or its absence.
 pub(super) struct Subscription {

@@ -70,7 +70,7 @@ pub enum AmqpError {
 }
 
 /// The reply code of AMQP, where the broker closed a channel or connection with one.
-pub(super) fn reply_code(error: &lapin::Error) -> Option<u16> {
+pub(crate) fn reply_code(error: &lapin::Error) -> Option<u16> {
     match error.kind() {
         ErrorKind::ProtocolError(error) => Some(error.get_id()),
         _ => None,
@@ -78,10 +78,10 @@ pub(super) fn reply_code(error: &lapin::Error) -> Option<u16> {
 }
 
 /// "Not found": an exchange or a queue that is not there.
-pub(super) const NOT_FOUND: u16 = 404;
+pub(crate) const NOT_FOUND: u16 = 404;
 
 /// "Access refused": the user's permissions do not reach.
-pub(super) const ACCESS_REFUSED: u16 = 403;
+pub(crate) const ACCESS_REFUSED: u16 = 403;
 
 /// "Precondition failed": declared otherwise than it is.
-pub(super) const PRECONDITION_FAILED: u16 = 406;
+pub(crate) const PRECONDITION_FAILED: u16 = 406;

@@ -22,7 +22,7 @@ const HEARTBEAT_SECS: u16 = 15;
 ///
 /// lapin's own recovery stays off: it knows nothing of our watermark, and revives neither a
 /// channel that was closed alone nor a consumer that was cancelled. `run` rebuilds everything.
-pub(super) async fn connect(url: &SecretString, name: &str) -> Result<Connection, AmqpError> {
+pub(crate) async fn connect(url: &SecretString, name: &str) -> Result<Connection, AmqpError> {
     let mut uri: AMQPUri = url.expose_secret().parse().map_err(|_| AmqpError::BadUrl)?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECS);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
@@ -36,15 +36,15 @@ pub(super) async fn connect(url: &SecretString, name: &str) -> Result<Connection
 /// A connection that is closed when this is dropped, whatever ended its user in between. lapin
 /// closes a connection that nobody holds any more, except where a request was under way: a
 /// subscription whose answer nobody waits for lives on, and takes messages for ever.
-pub(super) struct Line(Arc<Connection>);
+pub(crate) struct Line(Arc<Connection>);
 
 impl Line {
-    pub(super) fn new(connection: Connection) -> Self {
+    pub(crate) fn new(connection: Connection) -> Self {
         Self(Arc::new(connection))
     }
 
     /// The connection, for a part of the same session.
-    pub(super) fn share(&self) -> Arc<Connection> {
+    pub(crate) fn share(&self) -> Arc<Connection> {
         Arc::clone(&self.0)
     }
 }
@@ -71,7 +71,7 @@ impl Drop for Line {
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Says goodbye. A broker that does not answer finds the connection gone.
-pub(super) async fn close(connection: &Connection) {
+pub(crate) async fn close(connection: &Connection) {
     if !connection.status().connected() {
         return;
     }
@@ -84,7 +84,7 @@ pub(super) async fn close(connection: &Connection) {
 }
 
 /// A name as AMQP carries it.
-pub(super) fn short(name: &str) -> Result<ShortString, AmqpError> {
+pub(crate) fn short(name: &str) -> Result<ShortString, AmqpError> {
     ShortString::try_new(name).map_err(|_| AmqpError::NameTooLong(name.to_owned()))
 }
 

@@ -1,11 +1,12 @@
 //! Publishing an event as the core does it: for `events publish`.
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Connection};
 use secrecy::SecretString;
 
+use super::confirm::{ConfirmChannel, Placed};
 use super::connection::{self, short};
 use super::error::{AmqpError, NOT_FOUND, reply_code};
+use super::{CLOUDEVENTS_JSON, PERSISTENT};
 use crate::config;
 use crate::domain::filter::EventType;
 
@@ -27,7 +28,7 @@ pub async fn publish(
 #[derive(Debug)]
 pub struct Publisher {
     connection: Connection,
-    channel: Channel,
+    channel: ConfirmChannel,
     exchange: String,
 }
 
@@ -35,10 +36,7 @@ impl Publisher {
     /// Connects to the broker.
     pub async fn connect(url: &SecretString, settings: &config::Amqp) -> Result<Self, AmqpError> {
         let connection = connection::connect(url, "forge-dispatch publish").await?;
-        let channel = connection.create_channel().await?;
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await?;
+        let channel = ConfirmChannel::open(&connection).await?;
         Ok(Self {
             connection,
             channel,
@@ -49,33 +47,21 @@ impl Publisher {
     /// Publishes an event: persistent, confirmed, and refused where no queue would get it.
     pub async fn publish(&self, envelope: &[u8], event_type: &EventType) -> Result<(), AmqpError> {
         let properties = BasicProperties::default()
-            .with_content_type("application/cloudevents+json".into())
-            .with_delivery_mode(super::PERSISTENT);
-        let options = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
-        };
+            .with_content_type(CLOUDEVENTS_JSON.into())
+            .with_delivery_mode(PERSISTENT);
         let (exchange, key) = (short(&self.exchange)?, short(event_type.as_str())?);
-        let sent = self
-            .channel
-            .basic_publish(exchange, key, options, envelope, properties);
-        let confirmed = match sent.await {
-            Ok(confirm) => confirm.await,
-            Err(error) => Err(error),
-        };
-        match confirmed {
-            Ok(Confirmation::Ack(None)) => Ok(()),
-            Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => {
-                Err(AmqpError::Unroutable {
-                    exchange: self.exchange.clone(),
-                    routing_key: event_type.to_string(),
-                })
-            }
-            Ok(Confirmation::Nack(None) | Confirmation::NotRequested) => Err(AmqpError::NotKept),
-            Err(error) if reply_code(&error) == Some(NOT_FOUND) => {
+        let sent = self.channel.send(exchange, key, envelope, properties);
+        match sent.await.await {
+            Placed::Kept => Ok(()),
+            Placed::Returned(_) => Err(AmqpError::Unroutable {
+                exchange: self.exchange.clone(),
+                routing_key: event_type.to_string(),
+            }),
+            Placed::NotKept => Err(AmqpError::NotKept),
+            Placed::Failed(error) if reply_code(&error) == Some(NOT_FOUND) => {
                 Err(AmqpError::NoExchange(self.exchange.clone()))
             }
-            Err(error) => Err(error.into()),
+            Placed::Failed(error) => Err(error.into()),
         }
     }
 

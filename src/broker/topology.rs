@@ -11,7 +11,7 @@ use super::error::{ACCESS_REFUSED, AmqpError, PRECONDITION_FAILED, reply_code};
 use crate::config;
 
 /// Declares all of it.
-pub(super) async fn declare(
+pub(crate) async fn declare(
     connection: &Connection,
     settings: &config::Amqp,
 ) -> Result<(), AmqpError> {
@@ -30,7 +30,7 @@ pub(super) async fn declare(
 }
 
 /// Declares the exchange and the queue of the dead letters.
-pub(super) async fn declare_dead_letters(
+pub(crate) async fn declare_dead_letters(
     connection: &Connection,
     settings: &config::Amqp,
 ) -> Result<(), AmqpError> {
