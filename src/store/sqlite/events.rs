@@ -114,6 +114,9 @@ impl SqliteStore {
             .unknown(batch.fresh.iter().map(|new| new.payload.event()));
         projects::write(&mut transaction, &new_projects, lease.now).await?;
         self.commit(transaction).await?;
+        if !batch.fresh.is_empty() {
+            self.feed_moved();
+        }
         self.known_projects.remember(new_projects);
 
         deliveries.extend(born);

@@ -6,6 +6,7 @@
 //! - `subscriptions`, `changes`, `log`, `stats` and `projects`: what clients read and change.
 //!   `targets`: the cache's rows.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
+//! - `feed`: what came, in the order of the commits.
 //! - `idempotency`: creating calls that may be repeated.
 //! - `maintenance`: schema, key, readiness.
 //!
@@ -24,6 +25,7 @@ use sqlx::SqlitePool;
 use tokio_util::sync::CancellationToken;
 
 use super::Result;
+use super::feed::FeedBell;
 use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
@@ -37,6 +39,7 @@ mod changes;
 mod connection;
 mod error;
 mod events;
+mod feed;
 mod idempotency;
 mod log;
 mod maintenance;
@@ -74,6 +77,7 @@ pub struct SqliteStore {
     readers: SqlitePool,
     wal: Wal,
     targets: Mutex<Arc<Targets>>,
+    feed_bell: FeedBell,
     known_projects: KnownProjects,
     usage: Usage,
     vault: Vault,
@@ -97,6 +101,7 @@ impl SqliteStore {
             readers,
             wal: Wal::of(path),
             targets: Mutex::default(),
+            feed_bell: FeedBell::default(),
             known_projects: KnownProjects::default(),
             usage: Usage::default(),
             vault,
