@@ -19,7 +19,8 @@ use crate::domain::reach::Reach;
 /// The first look takes in so many times what a page holds: enough where matches are common.
 const FIRST_LOOK: usize = 4;
 
-/// A place in the feed: behind the event that has this position.
+/// A place in the feed: behind the event that has this position. As text it always has as many digits,
+/// so that a length tells nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FeedPosition(pub(super) i64);
 
@@ -30,7 +31,7 @@ impl FeedPosition {
 
 impl fmt::Display for FeedPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        write!(f, "{:019}", self.0)
     }
 }
 

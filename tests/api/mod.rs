@@ -8,9 +8,11 @@
 mod admission;
 mod api_keys;
 mod document;
+mod feed;
 mod isolation;
 mod junk;
 mod listener;
 pub(crate) mod rig;
 mod scene;
 mod subscriptions;
+mod tail;

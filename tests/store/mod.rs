@@ -10,6 +10,7 @@ mod audit;
 mod claim;
 mod deliveries_in_reach;
 mod event;
+mod feed;
 mod fixture;
 mod headers;
 mod idempotency;
