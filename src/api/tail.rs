@@ -32,7 +32,7 @@ const GAP: Duration = Duration::from_millis(25);
 const HEADS: usize = 100;
 
 /// How many looks a room remembers for those who have not heard of them yet.
-const MEMORY: usize = 4;
+const MEMORY: usize = 16;
 
 /// How many of those who were woken read at once: a thousand that wake together must leave the
 /// database's connections to others.

@@ -12,6 +12,7 @@ use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{FeedFilter, FeedPosition, FeedRequest, FeedStart, Store};
 use futures::future::join_all;
 use futures::poll;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -52,8 +53,8 @@ async fn latest(store: &Arc<dyn Store>) -> FeedPosition {
         limit: 1,
         max_bytes: 1,
     };
-    let page = store.feed(&all(), &FeedFilter::default(), request);
-    page.await.unwrap().unwrap().next
+    let page = store.feed(&all(), &FeedFilter::default(), request).await;
+    page.unwrap().unwrap().next
 }
 
 async fn soon(waiting: impl Future<Output = Waited>) -> Waited {
@@ -147,17 +148,18 @@ async fn many_who_wait_cost_no_more_looks_than_one() {
     };
     let (place, whole) = (latest(&db.store).await, all());
     let waiting = (0..WAITING).map(|_| tail.wait(&whole, &one, place, late()));
-    let mut waiting = pin!(join_all(waiting));
+    // All of them sit down at the first poll.
+    let mut waiting = pin!(unconstrained(join_all(waiting)));
     assert!(poll!(&mut waiting).is_pending());
-    for _ in 0..10 {
-        accept(&db.store, &events(3)).await;
-    }
-    accept(
-        &db.store,
-        &[event().data(r#"{"edition_id":"ed_1"}"#).build()],
-    )
-    .await;
-    let waited = timeout(SOON, waiting).await.expect("they end");
+    let commits = async {
+        for _ in 0..10 {
+            accept(&db.store, &events(3)).await;
+        }
+        let last = event().data(r#"{"edition_id":"ed_1"}"#).build();
+        accept(&db.store, &[last]).await;
+    };
+    let both = async { tokio::join!(waiting, commits) };
+    let (waited, ()) = timeout(SOON, both).await.expect("they end");
     assert!(waited.iter().all(|waited| *waited == Waited::Moved));
     // What a connection read is told when it ends, at the latest.
     db.store.close().await;

@@ -245,10 +245,8 @@ async fn an_edition_and_a_reach_leave_out_what_they_should(db: &TestDatabase) {
             assert_eq!(found, expected, "{within:?} {edition:?}");
         }
         // Who waits is woken by the same events.
-        let news = db
-            .store
-            .feed_news(&[(within.workspace.clone(), FeedPosition::START)], 9);
-        let news: Vec<FeedHead> = news.await.unwrap();
+        let known = [(within.workspace.clone(), FeedPosition::START)];
+        let news: Vec<FeedHead> = db.store.feed_news(&known, 9).await.unwrap();
         let heads = news.iter().filter(|head| head.is_for(&within, &filter));
         assert_eq!(heads.count(), expected.len(), "{within:?} {edition:?}");
     }
