@@ -240,8 +240,13 @@ pub(super) enum Step {
 }
 
 impl<'a> FeedSearch<'a> {
-    /// A search from the start on; a start at the end is no search.
+    /// A search from the start on; a start at the end is no search. A page of nothing would never end:
+    /// it holds one event at least.
     pub(super) fn new(reach: &'a Reach, filter: &'a FeedFilter, request: FeedRequest) -> Self {
+        let request = FeedRequest {
+            limit: request.limit.max(1),
+            ..request
+        };
         let selective = reach.is_restricted() || *filter != FeedFilter::default();
         let times = if selective { FIRST_LOOK } else { 1 };
         let look = request.limit.saturating_mul(times).min(MAX_LOOKED_AT);
@@ -284,7 +289,7 @@ impl<'a> FeedSearch<'a> {
         let edge = sight.last.unwrap_or(self.after).max(floor);
         self.bytes = self.bytes.saturating_add(count(sight.bytes));
         self.found.extend(sight.found);
-        let full = cut || self.wanted() == 0 || self.room() == 0;
+        let full = cut || self.wanted() == 0 || (self.room() == 0 && !self.found.is_empty());
         if !(full || ended) && self.left > 0 {
             self.after = edge;
             self.look = std::mem::take(&mut self.left);
