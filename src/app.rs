@@ -145,7 +145,9 @@ impl App {
             dispatch_shutdown.clone(),
         );
         let tester = Arc::new(dispatcher.tester());
-        let front_door = FrontDoor::open(&config, &surroundings, &store, &client, tester).await?;
+        let stop = shutdown.soft.clone();
+        let front_door =
+            FrontDoor::open(&config, &surroundings, &store, &client, tester, stop).await?;
         let address = config.ops.listen;
         let ops = TcpListener::bind(address)
             .await

@@ -8,11 +8,14 @@
 //! - [`router`](mod@router): the routes, and what lies around them.
 //! - [`body`], [`query`], [`path`], [`page`], [`etag`], [`idempotency`]: what all resources read and
 //!   write alike.
+//! - [`tail`]: waiting for a feed to move.
 //! - [`recorder`]: the uses of keys, on their way to the audit log.
 //! - [`openapi`], [`webhooks`], [`docs`]: the description of all this, made from the code.
 
 use std::fmt;
 use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config;
@@ -38,6 +41,7 @@ pub mod query;
 pub mod recorder;
 pub mod resources;
 pub mod router;
+pub mod tail;
 pub mod trace;
 pub mod webhooks;
 
@@ -45,6 +49,7 @@ use page::Cursors;
 pub use problem::{Problem, Result};
 pub use recorder::Recorder;
 pub use router::router;
+use tail::Tail;
 
 /// What the handlers work with; clones share it.
 #[derive(Clone)]
@@ -53,6 +58,7 @@ pub struct Api(Arc<Shared>);
 struct Shared {
     parts: Parts,
     cursors: Cursors,
+    tail: Tail,
 }
 
 /// What an [`Api`] is made of.
@@ -69,13 +75,24 @@ pub struct Parts {
     pub entropy: Entropy,
     /// `[api]`.
     pub settings: config::Api,
+    /// Ends waiting: the shutdown's soft token.
+    pub stop: CancellationToken,
 }
 
 impl Api {
     /// The handlers' parts.
     pub fn new(parts: Parts) -> Self {
         let cursors = Cursors::new(&parts.store.derive_key("api cursors"));
-        Self(Arc::new(Shared { parts, cursors }))
+        let tail = Tail::new(
+            Arc::clone(&parts.store),
+            parts.entropy.clone(),
+            parts.stop.clone(),
+        );
+        Self(Arc::new(Shared {
+            parts,
+            cursors,
+            tail,
+        }))
     }
 
     /// What is kept.
@@ -106,6 +123,11 @@ impl Api {
     /// Writes and reads cursors.
     fn cursors(&self) -> &Cursors {
         &self.0.cursors
+    }
+
+    /// Where requests wait for a feed to move.
+    fn tail(&self) -> &Tail {
+        &self.0.tail
     }
 
     /// What a key may ask for that has no limits of its own.

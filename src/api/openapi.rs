@@ -72,6 +72,7 @@ pub fn routes() -> OpenApiRouter<Api> {
         .merge(resources::audit_log::routes())
         .merge(resources::subscriptions::routes())
         .merge(resources::deliveries::routes())
+        .merge(resources::feed::routes())
         .merge(resources::events::routes())
         .merge(resources::projects::routes())
 }
@@ -139,6 +140,9 @@ fn complete(operation: &mut Operation) {
     }
     if has(&ParameterIn::Path, None) {
         statuses.push(404);
+    }
+    if has(&ParameterIn::Query, Some("wait")) {
+        statuses.push(410);
     }
     if has(&ParameterIn::Header, Some("If-Match")) {
         statuses.push(412);

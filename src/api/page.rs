@@ -2,7 +2,8 @@
 //!
 //! A cursor is the place behind the last item, and 16 bytes of an HMAC-SHA256 over that place and
 //! what the list is of: its route, its workspace and its filters. One that was made up, changed, or
-//! taken from another list is refused; it says nothing that its holder did not know.
+//! taken from another list is refused. The place is veiled by what comes of those 16 bytes, since it
+//! may say what its holder does not know: that of a feed tells how much others write.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
@@ -33,9 +34,12 @@ const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 500;
 
 /// Where a page ends before its last item, so that the answer stays below 10 MB.
-const MAX_PAGE_BYTES: usize = 9_900_000;
+pub const MAX_PAGE_BYTES: usize = 9_900_000;
 
 const TAG_BYTES: usize = 16;
+
+/// What a veil is made from begins so; what a tag is made from begins with a length that is less.
+const VEIL: [u8; 8] = [0xff; 8];
 
 /// Writes and reads cursors.
 #[derive(Clone)]
@@ -64,15 +68,31 @@ impl Cursors {
 
     fn write(&self, of: &str, place: &str) -> String {
         let tag = self.tag(of, place).finalize().into_bytes();
-        URL_SAFE_NO_PAD.encode([&tag[..TAG_BYTES], place.as_bytes()].concat())
+        let tag = &tag[..TAG_BYTES];
+        URL_SAFE_NO_PAD.encode([tag, &self.veil(tag, place.as_bytes())].concat())
     }
 
     fn read(&self, of: &str, cursor: &str) -> Option<String> {
         let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
         let (tag, place) = bytes.split_at_checked(TAG_BYTES)?;
-        let place = std::str::from_utf8(place).ok()?;
-        self.tag(of, place).verify_truncated_left(tag).ok()?;
-        Some(place.to_owned())
+        let place = String::from_utf8(self.veil(tag, place)).ok()?;
+        self.tag(of, &place).verify_truncated_left(tag).ok()?;
+        Some(place)
+    }
+
+    /// Puts the veil on, or takes it off. Each tag has its own: it stands for the place, as the nonce
+    /// of RFC 5297 does for its text.
+    fn veil(&self, tag: &[u8], text: &[u8]) -> Vec<u8> {
+        let pads = (0_u64..).flat_map(|number| {
+            let pad = self.0.clone().chain_update(VEIL).chain_update(tag);
+            pad.chain_update(number.to_be_bytes())
+                .finalize()
+                .into_bytes()
+        });
+        text.iter()
+            .zip(pads)
+            .map(|(byte, pad)| byte ^ pad)
+            .collect()
     }
 }
 
@@ -199,7 +219,18 @@ impl Listing {
         key: impl Fn(&Item) -> Key,
         view: impl Fn(&Item) -> View,
     ) -> Result<Response> {
-        let write = |item: &Item| serde_json::to_string(&view(item)).map_err(|e| unwritable(&e));
+        self.answer_checked(page, key, |item| Ok(view(item)))
+    }
+
+    /// The same, where an item may turn out to be none.
+    pub fn answer_checked<'p, Item, Key: Display, View: Serialize>(
+        &self,
+        page: &'p Page<Item, Key>,
+        key: impl Fn(&Item) -> Key,
+        view: impl Fn(&'p Item) -> Result<View>,
+    ) -> Result<Response> {
+        let write =
+            |item: &'p Item| serde_json::to_string(&view(item)?).map_err(|e| unwritable(&e));
         let (items, cursor) = self.fit(page, key, write)?;
         let next = serde_json::to_string(&cursor).map_err(|error| unwritable(&error))?;
         let body = format!("{{\"data\":[{}],\"next_cursor\":{next}}}", items.join(","));
@@ -208,11 +239,11 @@ impl Listing {
 
     /// As many items of the page as fit into an answer, written, and the cursor behind them where
     /// there are more.
-    pub fn fit<Item, Key: Display>(
+    pub fn fit<'p, Item, Key: Display>(
         &self,
-        page: &Page<Item, Key>,
+        page: &'p Page<Item, Key>,
         key: impl Fn(&Item) -> Key,
-        write: impl Fn(&Item) -> Result<String>,
+        write: impl Fn(&'p Item) -> Result<String>,
     ) -> Result<(Vec<String>, Option<String>)> {
         let mut bytes = 0;
         let mut items: Vec<String> = Vec::with_capacity(page.items.len());
@@ -320,6 +351,23 @@ mod tests {
         for wrong in ["", "0", "501", "+5", "-1", "1.0", "5 ", "٥"] {
             assert!(limit(Some(wrong)).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_cursor_shows_nothing_of_its_place() {
+        let place = |cursor: &str| URL_SAFE_NO_PAD.decode(cursor).unwrap()[TAG_BYTES..].to_vec();
+        let long = "0123456789".repeat(20);
+        let cursor = cursors(1).write("a", &long);
+        assert_eq!(cursors(1).read("a", &cursor), Some(long.clone()));
+        let veiled = place(&cursor);
+        assert!(
+            !veiled
+                .windows(3)
+                .any(|part| long.as_bytes().windows(3).any(|it| it == part))
+        );
+        // Two that differ in a digit do not differ in a byte only.
+        let [one, two] = ["1000001", "1000002"].map(|it| place(&cursors(1).write("a", it)));
+        assert_ne!(one[..6], two[..6]);
     }
 
     #[test]

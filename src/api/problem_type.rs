@@ -29,6 +29,8 @@ pub enum ProblemType {
     RequestTimeout,
     /// The same request made something before.
     AlreadyCreated,
+    /// The cursor is of what was removed.
+    CursorExpired,
     /// `If-Match` names another version.
     StaleVersion,
     /// The body is too large.
@@ -62,7 +64,7 @@ struct Entry {
 
 impl ProblemType {
     /// All of them, by status.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::MalformedBody,
         Self::InvalidParameter,
         Self::InvalidCursor,
@@ -75,6 +77,7 @@ impl ProblemType {
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::AlreadyCreated,
+        Self::CursorExpired,
         Self::StaleVersion,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
@@ -210,6 +213,15 @@ impl ProblemType {
                 "A request with this `Idempotency-Key` and body was carried out before.",
                 "`id` is what was made. Its secret is not shown again: where the first answer was \
                  lost, delete it and make another, or rotate its secret.",
+            ),
+            Self::CursorExpired => entry(
+                "cursor-expired",
+                StatusCode::GONE,
+                "The cursor has expired",
+                "Some of the events behind this cursor are no longer kept.",
+                "Begin again without `after`, with the oldest event that is kept, and read anew what \
+                 you keep a copy of: events between were missed. Come back sooner than events are \
+                 kept for.",
             ),
             Self::StaleVersion => entry(
                 "stale-version",

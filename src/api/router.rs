@@ -15,15 +15,16 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::auth::{Admission, admit};
 use super::body::{MAX_BODY_BYTES, is_encoded};
 use super::problem_type::ProblemType;
+use super::resources::feed::MAX_WAIT;
 use super::{Api, Problem, Recorder, docs, openapi, problem_docs, trace};
 
-/// For a handler, once the body has come.
+/// For a handler, once the body has come, beside what it may wait for.
 const HANDLER_TIME: Duration = Duration::from_secs(30);
 
 /// The whole API under both of its names, its documentation, and nothing else.
 pub fn router(api: Api, recorder: Recorder) -> Router {
     // A body has its own deadline, of the listener: what is left is the handler's.
-    let timeout = api.settings().request_timeout + HANDLER_TIME;
+    let timeout = api.settings().request_timeout + MAX_WAIT + HANDLER_TIME;
     let admission = Admission::new(api.clone(), recorder);
     let (routes, resources) = openapi::routes().split_for_parts();
     let document = openapi::describe(resources);

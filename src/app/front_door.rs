@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::{AppError, Surroundings};
 use crate::api::listener::{self, Fingerprint, Front};
@@ -29,6 +30,7 @@ impl FrontDoor {
         store: &Arc<dyn Store>,
         client: &Arc<WebhookClient>,
         tester: Arc<dyn TestSend>,
+        stop: CancellationToken,
     ) -> Result<Self, AppError> {
         let address = config.api.listen;
         let listener = TcpListener::bind(address)
@@ -51,6 +53,7 @@ impl FrontDoor {
             clock: Arc::clone(&surroundings.clock),
             entropy: surroundings.entropy.clone(),
             settings: config.api.clone(),
+            stop,
         });
         Ok(Self {
             listener,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_EVENT_TYPE_BYTES: usize = 255;
 
 /// First segments of the types that tell of this program rather than of the domain.
-const OPERATIONAL: [&str; 2] = ["subscription", "delivery"];
+pub const OPERATIONAL: [&str; 2] = ["subscription", "delivery"];
 
 /// Why a string is no event type, or no filter over them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -26,6 +26,24 @@ impl Reach {
         self.projects.is_some()
     }
 
+    /// Whether what belongs to this project is in reach; `None` belongs to the workspace alone.
+    pub fn sees(&self, project: Option<&ProjectId>) -> bool {
+        match &self.projects {
+            None => true,
+            Some(mine) => project.is_some_and(|project| mine.contains(project)),
+        }
+    }
+
+    /// The part of it that is in one project: nothing where that is out of reach.
+    #[must_use]
+    pub fn within(self, project: ProjectId) -> Self {
+        let projects = self.sees(Some(&project)).then_some(project);
+        Self {
+            projects: Some(projects.into_iter().collect()),
+            ..self
+        }
+    }
+
     /// Whether all of these projects are in reach; `None` means the whole workspace.
     pub fn covers(&self, projects: Option<&[ProjectId]>) -> bool {
         match (&self.projects, projects) {
@@ -58,5 +76,22 @@ mod tests {
         assert!(some.covers(Some(&ids(&["b"]))));
         assert!(!some.covers(Some(&ids(&["b", "c"]))));
         assert!(!some.covers(None), "the whole workspace is more");
+    }
+
+    #[test]
+    fn what_belongs_to_no_project_is_seen_by_the_whole_only() {
+        let id = |name| ProjectId::new(name).unwrap();
+        let all = Reach::all(&WorkspaceId::default());
+        let some = Reach {
+            projects: Some(vec![id("a"), id("b")]),
+            ..all.clone()
+        };
+        assert!(all.sees(None) && all.sees(Some(&id("x"))));
+        assert!(some.sees(Some(&id("b"))));
+        assert!(!some.sees(None) && !some.sees(Some(&id("x"))));
+
+        assert_eq!(all.within(id("x")).projects, Some(vec![id("x")]));
+        assert_eq!(some.clone().within(id("b")).projects, Some(vec![id("b")]));
+        assert_eq!(some.within(id("x")).projects, Some(Vec::new()));
     }
 }

@@ -7,6 +7,7 @@
 //! - `identity`: what events and deliveries are known by.
 //! - [`intake`]: what a writer of events must know of the dispatcher (rooms, hand-over).
 //! - [`log`] (`search`) and [`stats`]: what came, what was and is delivered, and how it went.
+//! - [`feed`]: what came, in the order of the commits, and the bell that tells of more.
 //! - [`projects`]: which projects are known.
 //! - [`snapshots`] and `projection`: what the core's state and its events change in the read model;
 //!   [`editions`]: reading it. `definition`: blueprints as they are kept.
@@ -37,6 +38,7 @@ pub mod access;
 mod definition;
 pub mod editions;
 pub mod error;
+pub mod feed;
 mod headers;
 pub mod idempotency;
 mod identity;
@@ -61,6 +63,9 @@ pub use editions::{
     OutputRecord, RowsPage, SectionData, SectionRecord, Whole, WorkspaceRecord,
 };
 pub use error::StoreError;
+pub use feed::{
+    Feed, FeedFilter, FeedHead, FeedItem, FeedPage, FeedPosition, FeedRequest, FeedStart,
+};
 pub use idempotency::{Creation, Idempotency};
 use intake::{Intake, Permit};
 pub use log::{
@@ -88,6 +93,7 @@ pub trait Store:
     + DeliveryQueue
     + Subscriptions
     + EventLog
+    + Feed
     + DeliveryLog
     + Stats
     + TestLog
@@ -106,6 +112,7 @@ impl<T> Store for T where
         + DeliveryQueue
         + Subscriptions
         + EventLog
+        + Feed
         + DeliveryLog
         + Stats
         + TestLog
@@ -367,7 +374,8 @@ pub trait Maintenance: Send + Sync {
     /// Whether the database answers and its schema is the one this program knows.
     async fn ready(&self) -> Result<()>;
 
-    /// Rings when another process may have made work. Returns only when the store is closed.
+    /// Rings when another process may have made work, and the feed's bell when one may have moved a
+    /// feed. Returns only when the store is closed.
     async fn listen(&self, wake: Arc<Wake>);
 
     /// Tells other processes that there may be work; many calls make one notice.

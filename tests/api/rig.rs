@@ -113,6 +113,7 @@ impl Rig {
             },
             Shutdown::default(),
         );
+        let shutdown = Shutdown::default();
         let api = Api::new(Parts {
             store: Arc::clone(store),
             client,
@@ -120,9 +121,9 @@ impl Rig {
             clock,
             entropy: Entropy::system(),
             settings: config.api,
+            stop: shutdown.soft.clone(),
         });
         let (recorder, recording) = Recorder::new();
-        let shutdown = Shutdown::default();
         let recording = tokio::spawn(recording.run(Arc::clone(store), shutdown.clone()));
         let router = router(api, recorder).layer(from_fn(address));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

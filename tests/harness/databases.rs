@@ -105,7 +105,7 @@ impl TestDatabase {
         open(&self.place, byte, &clock).await.unwrap()
     }
 
-    /// The feed of a workspace as it is kept, in order. No trait reads it yet.
+    /// The feed of a workspace as it is kept, in order.
     pub(crate) async fn feed(&self, workspace: &WorkspaceId) -> Vec<(i64, EventId)> {
         let rows: Vec<(i64, Uuid)> = match &self.place {
             Place::Directory(_) => sqlx::query_as(

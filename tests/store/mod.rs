@@ -12,6 +12,7 @@ mod convergence;
 mod deliveries_in_reach;
 mod editions;
 mod event;
+mod feed;
 mod fixture;
 mod headers;
 mod idempotency;

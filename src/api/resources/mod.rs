@@ -4,6 +4,7 @@ pub mod api_keys;
 pub mod audit_log;
 pub mod deliveries;
 pub mod events;
+pub mod feed;
 pub mod fields;
 pub mod projects;
 pub mod subscriptions;

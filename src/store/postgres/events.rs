@@ -108,6 +108,10 @@ impl PostgresStore {
         }
         projection::write(&mut tx, &moves).await?;
         commit(tx).await?;
+        // Those that an earlier try committed too: its answer was lost, and it rang for nobody.
+        if !(new.is_empty() && again.is_empty()) {
+            self.feed_moved();
+        }
         self.known_projects.remember(new_projects);
 
         births.extend(adopted);

@@ -15,11 +15,12 @@
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
 //! - `idempotency`: creating calls that may be repeated.
 //! - `log` and `stats`: what came, what was and is delivered, and how it went.
+//! - `feed`: what came, in the order of the commits.
 //! - `projects`: which ones are known.
 //! - `snapshots`, `states` and `contents`: what the core says of its entities, written; `projection`:
 //!   what webhook events change in that. `editions`: reading it, by `structure`, `heads`, `sections`
 //!   and `outputs`.
-//! - `notices`: telling other processes that there is work.
+//! - `notices`: telling other processes that there is work, or that a feed moved.
 //! - `errors` and `rows`: from the database's words to ours.
 
 use std::fmt;
@@ -34,7 +35,8 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, PgTransaction};
 
 use self::errors::{from_migrate, from_sqlx, within};
-use self::notices::Notices;
+use self::notices::{Notices, Topic};
+use super::feed::FeedBell;
 use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
@@ -53,6 +55,7 @@ mod editions;
 mod endings;
 mod errors;
 mod events;
+mod feed;
 mod heads;
 mod idempotency;
 mod log;
@@ -95,6 +98,7 @@ pub struct PostgresStore {
     /// All active subscriptions as of some generation; replaced whole.
     targets: RwLock<Arc<Targets>>,
     notices: Notices,
+    feed_bell: FeedBell,
     known_projects: KnownProjects,
 }
 
@@ -154,6 +158,7 @@ impl PostgresStore {
             clock,
             targets: RwLock::default(),
             notices,
+            feed_bell: FeedBell::default(),
             known_projects: KnownProjects::default(),
         })
     }
@@ -254,11 +259,11 @@ impl Maintenance for PostgresStore {
     }
 
     async fn listen(&self, wake: Arc<Wake>) {
-        self.notices.listen(&wake).await;
+        self.notices.listen(&wake, &self.feed_bell).await;
     }
 
     fn announce(&self) {
-        self.notices.announce();
+        self.notices.announce(Topic::Work);
     }
 
     async fn close(&self) {

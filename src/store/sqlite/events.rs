@@ -119,6 +119,9 @@ impl SqliteStore {
         let moves = Moves::of(batch.fresh.iter().map(|new| &**new.payload));
         projection::write(&mut transaction, &moves, lease.now).await?;
         self.commit(transaction).await?;
+        if !batch.fresh.is_empty() {
+            self.feed_moved();
+        }
         self.known_projects.remember(new_projects);
 
         deliveries.extend(born);

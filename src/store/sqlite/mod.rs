@@ -9,6 +9,7 @@
 //! - `snapshots`, `deletions` and `contents`: what the core says of its entities, written;
 //!   `projection`: what webhook events change in that. `editions`: reading it, by `structure`,
 //!   `heads`, `sections` and `outputs`.
+//! - `feed`: what came, in the order of the commits.
 //! - `idempotency`: creating calls that may be repeated.
 //! - `maintenance`: schema, key, readiness.
 //!
@@ -27,6 +28,7 @@ use sqlx::SqlitePool;
 use tokio_util::sync::CancellationToken;
 
 use super::Result;
+use super::feed::FeedBell;
 use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
@@ -43,6 +45,7 @@ mod deletions;
 mod editions;
 mod error;
 mod events;
+mod feed;
 mod heads;
 mod idempotency;
 mod log;
@@ -86,6 +89,7 @@ pub struct SqliteStore {
     readers: SqlitePool,
     wal: Wal,
     targets: Mutex<Arc<Targets>>,
+    feed_bell: FeedBell,
     known_projects: KnownProjects,
     usage: Usage,
     vault: Vault,
@@ -109,6 +113,7 @@ impl SqliteStore {
             readers,
             wal: Wal::of(path),
             targets: Mutex::default(),
+            feed_bell: FeedBell::default(),
             known_projects: KnownProjects::default(),
             usage: Usage::default(),
             vault,
