@@ -23,18 +23,19 @@ const LEAVES: [&str; 8] = [
 ];
 
 /// Each room, and the rooms it may import; leaves are listed only where they import a room.
-const RULES: [(&str, &[&str]); 11] = [
+const RULES: [(&str, &[&str]); 12] = [
     ("domain", &[]),
     ("store", &["domain"]),
     ("egress", &["domain"]),
     ("ingest", &["store", "egress", "domain"]),
     ("dispatch", &["store", "egress", "domain"]),
+    ("outputs", &["store", "egress", "domain"]),
     ("ops", &["store", "egress", "domain"]),
     ("api", &["store", "egress", "domain"]),
     (
         "app",
         &[
-            "store", "egress", "domain", "ingest", "dispatch", "ops", "api",
+            "store", "egress", "domain", "ingest", "dispatch", "outputs", "ops", "api",
         ],
     ),
     // `ingest` for `events publish`, which speaks to the broker as the core does.

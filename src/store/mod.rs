@@ -33,6 +33,7 @@ use crate::wake::Wake;
 
 pub mod access;
 pub mod error;
+pub mod files;
 mod headers;
 pub mod idempotency;
 mod identity;
@@ -51,6 +52,7 @@ pub mod vault;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
 pub use error::StoreError;
+pub use files::{FileError, FileReferences, FileStream, Files};
 pub use idempotency::{Creation, Idempotency};
 use intake::{Intake, Permit};
 pub use log::{
