@@ -7,7 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::{Amqp, Api, Config, Dispatch, Egress};
+use super::outputs::S3;
+use super::{Amqp, Api, Config, Dispatch, Egress, Outputs};
 use crate::domain::event::MAX_EVENT_BYTES;
 use crate::domain::retry::RetrySchedule;
 
@@ -23,6 +24,9 @@ const LONGEST: Duration = Duration::from_hours(24);
 const MOST_AT_ONCE: usize = 10_000;
 const BETWEEN: &str = "must be 1 to 10000";
 
+/// The longest that a file may be on its way: less than the sweep leaves an unknown one alone.
+const LONGEST_FETCH: Duration = Duration::from_mins(30);
+
 /// The longest name that AMQP can carry (a short string), in bytes.
 const MAX_NAME_BYTES: usize = 255;
 
@@ -37,6 +41,7 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     api(&config.api, &mut found);
     egress(&config.egress, &mut found);
     dispatch(&config.dispatch, &config.egress, &mut found);
+    outputs(&config.outputs, &mut found);
     if let Err(error) = RetrySchedule::new(config.retry.schedule.clone()) {
         found.add("retry.schedule", error.to_string());
     }
@@ -253,6 +258,64 @@ fn dispatch(dispatch: &Dispatch, egress: &Egress, found: &mut Problems) {
                  more: a lease that ends while its request is under way is sent twice",
                 humantime::format_duration(LEASE_MARGIN)
             ),
+        );
+    }
+}
+
+fn outputs(outputs: &Outputs, found: &mut Problems) {
+    found.require(
+        outputs.max_file_bytes >= 1,
+        "outputs.max_file_bytes",
+        "must be at least 1",
+    );
+    found.require(
+        (1..=64).contains(&outputs.concurrency),
+        "outputs.concurrency",
+        "must be 1 to 64: each takes a thread",
+    );
+    found.duration("outputs.fetch_timeout", outputs.fetch_timeout);
+    found.require(
+        outputs.fetch_timeout <= LONGEST_FETCH,
+        "outputs.fetch_timeout",
+        "must be at most 30m",
+    );
+    s3(&outputs.s3, found);
+}
+
+/// All that an S3-compatible store needs, or nothing of it.
+fn s3(s3: &S3, found: &mut Problems) {
+    if let Some(endpoint) = &s3.endpoint {
+        let bare = endpoint.query().is_none()
+            && endpoint.fragment().is_none()
+            && endpoint.username().is_empty()
+            && endpoint.password().is_none();
+        found.require(
+            matches!(endpoint.scheme(), "https" | "http") && endpoint.has_host() && bare,
+            "outputs.s3.endpoint",
+            "must be `https://HOST`, perhaps with a port (or `http://…`, inside)",
+        );
+    }
+    found.require(
+        !s3.region.is_empty(),
+        "outputs.s3.region",
+        "must not be empty",
+    );
+    let is_used = s3.bucket.is_some()
+        || s3.endpoint.is_some()
+        || s3.access_key_id.is_some()
+        || s3.secret_access_key.is_some();
+    for (key, is_there) in [
+        ("outputs.s3.bucket", s3.bucket.is_some()),
+        ("outputs.s3.access_key_id", s3.access_key_id.is_some()),
+        (
+            "outputs.s3.secret_access_key",
+            s3.secret_access_key.is_some(),
+        ),
+    ] {
+        found.require(
+            is_there || !is_used,
+            key,
+            "must be set, as other keys of `outputs.s3` are",
         );
     }
 }

@@ -21,12 +21,14 @@ pub mod api;
 pub mod check;
 pub mod duration;
 pub mod load;
+pub mod outputs;
 pub mod redact;
 pub mod shape;
 
 pub use allow::AllowRule;
 pub use api::Api;
 pub use load::{ConfigError, KeyError, Origin};
+pub use outputs::Outputs;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -49,6 +51,8 @@ pub struct Config {
     pub dispatch: Dispatch,
     /// Trying again.
     pub retry: Retry,
+    /// Files of outputs.
+    pub outputs: Outputs,
     /// The master key's file.
     pub secrets: Secrets,
     /// Logs.
@@ -68,6 +72,12 @@ impl Config {
             Some(directory) => directory.to_owned(),
             None => PathBuf::from("data"),
         }
+    }
+
+    /// Where files of outputs are kept, unless an S3-compatible store keeps them, and made.
+    pub fn outputs_directory(&self) -> PathBuf {
+        let named = self.outputs.directory.clone();
+        named.unwrap_or_else(|| self.data_directory().join("outputs"))
     }
 }
 

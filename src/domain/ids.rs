@@ -59,6 +59,10 @@ typed_id!(
     /// One request to the API, in its answer and in the logs.
     RequestId, RequestTag, "req"
 );
+typed_id!(
+    /// One file of an output, each time it is made.
+    FileId, FileTag, "fil"
+);
 
 /// A new UUIDv7 (RFC 9562) from an instant and ten random bytes, both given.
 pub fn new_id<T: StaticType>(now: DateTime<Utc>, random: [u8; 10]) -> TypeSafeId<T> {

@@ -14,6 +14,7 @@
 //! - [`audit`]: who did what.
 //! - [`workspace`], [`blueprint`], [`edition`] and [`output`]: the edition data that is read and
 //!   pushed; [`values`]: what a section's fields hold; [`snapshot`]: how the core tells of them all.
+//!   [`file`]: the files of outputs.
 //! - [`secret`], [`signature`] and [`payload`]: the exact bytes that go out, and their signatures.
 
 pub mod api_key;
@@ -26,6 +27,7 @@ pub mod delivery;
 pub mod edition;
 pub mod envelope;
 pub mod event;
+pub mod file;
 pub mod filter;
 pub mod headers;
 pub mod ids;

@@ -34,6 +34,9 @@ const POOL_IDLE_PER_HOST: usize = 256;
 /// requests share it, so a dead one must not take each of them through its whole deadline.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long a configured host may say nothing in the middle of an answer.
+const STANDSTILL: Duration = Duration::from_mins(1);
+
 /// The client could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -132,15 +135,14 @@ impl WebhookClient {
         let request = client.post(url.clone()).headers(headers).body(body);
         let response = match tokio::time::timeout_at(ends, request.send()).await {
             Ok(response) => response.map_err(SendError::sending)?,
-            Err(_) => return Err(self.too_late("no answer")),
+            Err(_) => return Err(too_late("no answer", self.deadline)),
         };
         let answer = Answer::head(response.status().as_u16(), response.headers());
         let mut read = BytesMut::new();
         match tokio::time::timeout_at(ends, read_excerpt(response, &mut read)).await {
             Ok(Ok(())) => Ok(answer.with_excerpt(&read)),
             Ok(Err(error)) => Err(SendError::reading(error).after(answer.with_excerpt(&read))),
-            Err(_) => Err(self
-                .too_late("the answer was not complete")
+            Err(_) => Err(too_late("the answer was not complete", self.deadline)
                 .after(answer.with_excerpt(&read))),
         }
     }
@@ -170,13 +172,53 @@ impl WebhookClient {
             Some(Host::Domain(_)) | None => Ok(()),
         }
     }
+}
 
-    fn too_late(&self, what: &str) -> SendError {
-        SendError::new(
-            ErrorClass::Timeout,
-            format!("{what} within {:?}", self.deadline),
-        )
+/// An answer whose body is taken piece by piece.
+#[derive(Debug)]
+pub struct Download {
+    /// The status code.
+    pub status: u16,
+    /// How long the body says it is.
+    pub length: Option<u64>,
+    response: Response,
+    limit: Duration,
+    ends: tokio::time::Instant,
+}
+
+impl Download {
+    /// The next piece, within the download's deadline; `None` behind the last one. A body that ends
+    /// before its length is an error.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, SendError> {
+        match tokio::time::timeout_at(self.ends, self.response.chunk()).await {
+            Ok(piece) => piece.map_err(SendError::reading),
+            Err(_) => Err(too_late("the answer was not complete", self.limit)),
+        }
     }
+}
+
+impl WebhookClient {
+    /// Asks for a file. `limit` is for all of it, to the last byte of the body. Of headers only
+    /// `accept` and `host` are sent.
+    pub async fn download(&self, url: &Url, limit: Duration) -> Result<Download, SendError> {
+        let client = self.client_for(url)?;
+        let ends = tokio::time::Instant::now() + limit;
+        let response = match tokio::time::timeout_at(ends, client.get(url.clone()).send()).await {
+            Ok(response) => response.map_err(SendError::sending)?,
+            Err(_) => return Err(too_late("no answer", limit)),
+        };
+        Ok(Download {
+            status: response.status().as_u16(),
+            length: response.content_length(),
+            response,
+            limit,
+            ends,
+        })
+    }
+}
+
+fn too_late(what: &str, limit: Duration) -> SendError {
+    SendError::new(ErrorClass::Timeout, format!("{what} within {limit:?}"))
 }
 
 /// Reads the body up to its cap. Dropping the response afterwards ends the transfer.
@@ -214,6 +256,28 @@ fn http(
         .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
         .http2_keep_alive_timeout(config.connect_timeout)
         .build()
+}
+
+/// A client for a host that the configuration names and nobody else can: it may lie inside, so no
+/// address is guarded. HTTP/1.1 only, where large bodies are at home; what stands still is given up.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "for hosts that an operator chose; never for an address that came over the API or AMQP"
+)]
+pub fn for_configured_host(config: &config::Egress) -> Result<reqwest::Client, ClientError> {
+    let mut tls = tls(config.ca_file.as_deref())?;
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .connect_timeout(config.connect_timeout)
+        .read_timeout(STANDSTILL)
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .tcp_nodelay(true)
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .build()?)
 }
 
 /// TLS 1.2 and 1.3 by ring, trusting Mozilla's authorities as they are built in (a slim container

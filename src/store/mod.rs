@@ -39,6 +39,7 @@ mod definition;
 pub mod editions;
 pub mod error;
 pub mod feed;
+pub mod files;
 mod headers;
 pub mod idempotency;
 mod identity;
@@ -66,6 +67,7 @@ pub use error::StoreError;
 pub use feed::{
     Feed, FeedFilter, FeedHead, FeedItem, FeedPage, FeedPosition, FeedRequest, FeedStart,
 };
+pub use files::{FileError, FileReferences, FileStream, Files};
 pub use idempotency::{Creation, Idempotency};
 use intake::{Intake, Permit};
 pub use log::{

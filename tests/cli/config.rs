@@ -89,6 +89,10 @@ fn what_is_shown_is_effective_readable_again_and_without_secrets() {
         .with("FORGE_DATABASE__URL", "postgres://forge:s3cret@db/forge")
         .with("FORGE_AMQP__URL", "amqp://forge:s3cret@mq:5672/%2f")
         .with("FORGE_MASTER_KEY", "s3cret")
+        .with("FORGE_OUTPUTS__S3__BUCKET", "forge")
+        .with("FORGE_OUTPUTS__S3__ACCESS_KEY_ID", "AKIA1")
+        .with("FORGE_OUTPUTS__S3__SECRET_ACCESS_KEY", "s3cret")
+        .with("FORGE_OUTPUTS__CORE_HOSTS", "files.example:8443")
         .with("FORGE_EGRESS__ALLOW", "127.0.0.0/8,10.0.0.0/8:8080");
     let shown = home.ok(&["config", "show", "--set", "retry.schedule=1s,1m 30s"]);
     assert!(!shown.contains("s3cret"), "{shown}");
@@ -98,6 +102,8 @@ fn what_is_shown_is_effective_readable_again_and_without_secrets() {
         r#"url = "amqp://forge:***@mq:5672/%2f""#,
         r#"allow = ["127.0.0.0/8", "10.0.0.0/8:8080"]"#,
         r#"schedule = ["1s", "1m 30s"]"#,
+        r#"core_hosts = ["files.example:8443"]"#,
+        r#"secret_access_key = "***""#,
     ] {
         assert!(shown.contains(line), "{line} is not in\n{shown}");
     }

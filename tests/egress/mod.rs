@@ -22,7 +22,7 @@ mod errors;
 mod sending;
 mod ssrf;
 mod target;
-mod tls;
+pub(crate) mod tls;
 
 /// A name server whose answers the test writes: one list for each look at a name, and the last
 /// list for all looks after that. Names that it does not know do not exist.

@@ -16,13 +16,13 @@ use super::{Names, allowing, client, local_client, post};
 use crate::harness::receiver::{RawReceiver, Receiver, Reply};
 
 /// A certificate authority of an operator's own.
-struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     file: NamedTempFile,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "Inside");
@@ -33,7 +33,7 @@ impl Authority {
     }
 
     /// A server with a certificate for this name.
-    fn server(&self, name: &str, alpn: &[&str]) -> rustls::ServerConfig {
+    pub(crate) fn server(&self, name: &str, alpn: &[&str]) -> rustls::ServerConfig {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -46,7 +46,7 @@ impl Authority {
     }
 
     /// A client that trusts it and knows `inside.example` as this machine.
-    fn client(&self) -> WebhookClient {
+    pub(crate) fn client(&self) -> WebhookClient {
         let config = Egress {
             ca_file: Some(self.file.path().to_owned()),
             ..allowing(&["127.0.0.0/8"])

@@ -195,11 +195,19 @@ fn values_that_do_not_fit_together_are_named() {
         ("dispatch.lease", "15s"),
         ("dispatch.poll_interval", "0s"),
         ("dispatch.drain_timeout", "0s"),
+        ("outputs.max_file_bytes", "0"),
+        ("outputs.concurrency", "0"),
+        ("outputs.fetch_timeout", "31m"),
+        ("outputs.core_hosts", "https://files.example"),
+        ("outputs.s3.endpoint", "ftp://files.example"),
+        ("outputs.s3.region", ""),
         ("retry.schedule", "8days"),
         ("ops.listen", "127.0.0.1:8443"),
         ("log.filter", "forge=loud"),
     ] {
         let told = error("", &[], &[&format!("{key}={value}")]);
+        // An item of a list is named with its place.
+        let told = told.replace("[0]`", "`");
         assert!(
             told.contains(&format!("`{key}` (in --set): ")),
             "{key}={value}: {told}"
@@ -227,6 +235,27 @@ fn a_certificate_has_no_place_behind_a_proxy() {
         told.starts_with("`api.behind_proxy` (in --set): "),
         "{told}"
     );
+}
+
+#[test]
+fn a_store_of_files_needs_all_its_keys() {
+    let store = [
+        "outputs.s3.bucket=b",
+        "outputs.s3.access_key_id=i",
+        "outputs.s3.secret_access_key=s3cret",
+    ];
+    assert!(load("", &[], &store).is_ok());
+    for (missing, key) in store.iter().enumerate() {
+        let mut some = store.to_vec();
+        some.remove(missing);
+        let key = key.split('=').next().unwrap();
+        let told = error("", &[], &some);
+        assert!(
+            told.starts_with(&format!("`{key}` (by default): ")),
+            "{told}"
+        );
+        assert!(!told.contains("s3cret"), "{told}");
+    }
 }
 
 #[test]
