@@ -29,10 +29,10 @@ const POLL: Duration = Duration::from_secs(1);
 const GAP: Duration = Duration::from_millis(25);
 
 /// What one look takes in of a feed; what is behind it, the next one does.
-const HEADS: usize = 100;
+const HEADS: usize = 500;
 
 /// How many looks a room remembers for those who have not heard of them yet.
-const MEMORY: usize = 16;
+const MEMORY: usize = 8;
 
 /// How many of those who were woken read at once: a thousand that wake together must leave the
 /// database's connections to others.

@@ -367,7 +367,7 @@ async fn who_waited_in_vain_ends_where_it_began(db: &TestDatabase) {
     let path = format!("/v1/events?after={}&wait=1", cursor(&before));
     let began = SystemClock.monotonic();
     let after = rig.get(&key, &path).await;
-    assert!(SystemClock.monotonic() - began >= Duration::from_secs(1));
+    assert!(SystemClock.monotonic() >= began + Duration::from_secs(1));
     assert!(ids(&after).is_empty());
     assert_eq!(cursor(&after), cursor(&before));
     rig.stop().await;

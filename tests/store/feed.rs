@@ -288,12 +288,12 @@ async fn a_page_ends_before_its_bytes_are_too_many(db: &TestDatabase) {
 async fn a_search_that_finds_little_ends_early_and_goes_on(db: &TestDatabase) {
     let needle = || event().event_type("output.lost").project("pr_1").build();
     let first = needle();
-    accept(&db.store, &[first.clone()]).await;
+    accept(&db.store, std::slice::from_ref(&first)).await;
     for _ in 0..=MAX_LOOKED_AT / 1_000 {
         accept(&db.store, &events(1_000)).await;
     }
     let last = needle();
-    accept(&db.store, &[last.clone()]).await;
+    accept(&db.store, std::slice::from_ref(&last)).await;
     let kept = db.feed(&WorkspaceId::default()).await;
     let some = reach(&WorkspaceId::default(), &["pr_1"]);
     for (reach, filter) in [(all(), types(&["output.*"])), (some, FeedFilter::default())] {
