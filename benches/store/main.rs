@@ -8,7 +8,7 @@
 //!
 //! Two roads, each with small and with large events: accepted born leased and settled, and accepted
 //! to wait, then claimed and settled. Everything succeeds, since that is the road that must be
-//! cheap. Making the events is not measured. The processor's time is this process's own, user and
+//! cheap. Behind them the rows of a large edition's snapshots. Making the events is not measured. The processor's time is this process's own, user and
 //! system: all of `SQLite`, but only our side of Postgres. It says more than rows per second where
 //! other programs run beside this one.
 
@@ -32,6 +32,7 @@ use secrecy::SecretString;
 use fixture::{AlwaysFree, events, registration, taken};
 use meter::Meter;
 
+mod editions;
 mod fixture;
 mod meter;
 
@@ -92,6 +93,7 @@ async fn main() -> anyhow::Result<()> {
             bench.born_leased(options.deliveries, data_bytes).await?;
             bench.claimed(options.deliveries, data_bytes).await?;
         }
+        editions::measure(&bench.store).await?;
         bench.store.close().await;
         Ok(())
     })

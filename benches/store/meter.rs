@@ -8,6 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// What calls of one kind took, and how many deliveries they were for.
 #[derive(Default)]
 pub(crate) struct Meter {
+    /// Deliveries, or rows.
     pub(crate) deliveries: usize,
     wall: Duration,
     processor: Duration,
@@ -27,7 +28,7 @@ impl Meter {
         #[expect(clippy::cast_precision_loss, reason = "a figure to look at")]
         let deliveries = self.deliveries as f64;
         println!(
-            "{what:20} {data_bytes:6} bytes {:8.0} per second {:6.1} us of processor each",
+            "{what:26} {data_bytes:6} bytes {:8.0} per second {:6.1} us of processor each",
             deliveries / self.wall.as_secs_f64(),
             self.processor.as_secs_f64() * 1e6 / deliveries,
         );

@@ -114,7 +114,7 @@ pub struct EditionKeyError;
 impl FromStr for EditionKey {
     type Err = EditionKeyError;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+    fn from_str(text: &str) -> std::result::Result<Self, EditionKeyError> {
         let (millis, id) = text.split_once(' ').ok_or(EditionKeyError)?;
         let millis = millis.parse().map_err(|_| EditionKeyError)?;
         Ok(Self {
@@ -168,7 +168,7 @@ pub struct RowsPage {
 #[derive(Clone, Debug)]
 pub enum Whole {
     /// All of it.
-    Content(EditionRecord, Content),
+    Content(Box<EditionRecord>, Content),
     /// It has more bytes.
     TooLarge,
 }

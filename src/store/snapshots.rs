@@ -75,7 +75,8 @@ pub(super) fn digest(rows: &[Row]) -> [u8; 32] {
     let mut digest = Sha256::new();
     for row in rows {
         for text in [row.id.as_str(), row.values.as_str()] {
-            digest.update((text.len() as u64).to_be_bytes());
+            let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+            digest.update(length.to_be_bytes());
             digest.update(text);
         }
     }

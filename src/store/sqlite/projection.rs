@@ -57,6 +57,9 @@ pub(super) async fn write(
     moves: &Moves<'_>,
     now: i64,
 ) -> Result<()> {
+    if moves.is_empty() {
+        return Ok(());
+    }
     write_editions(transaction, moves, now).await?;
     write_outputs(transaction, moves).await
 }
