@@ -168,7 +168,7 @@ pub struct RowsPage {
 #[derive(Clone, Debug)]
 pub enum Whole {
     /// All of it.
-    Content(EditionRecord, Content),
+    Content(Box<EditionRecord>, Content),
     /// It has more bytes.
     TooLarge,
 }

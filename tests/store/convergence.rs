@@ -343,6 +343,7 @@ async fn read(store: &Arc<dyn Store>, workspace: &WorkspaceId) -> Seen {
     for id in ["ed_0", "ed_1", "ed_2"] {
         let read = store.content(&reach, &edition_id(id), usize::MAX).await;
         if let Some(Whole::Content(head, content)) = read.unwrap() {
+            let head = *head;
             assert!(listed.contains(&head), "{id} is listed as it is read");
             seen.editions
                 .insert(id.to_owned(), (timeless(head.edition), content));

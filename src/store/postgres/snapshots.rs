@@ -266,12 +266,6 @@ async fn write_projects(tx: &mut PgTransaction<'_>, news: &[&News<'_>]) -> Resul
     if news.is_empty() {
         return Ok(Vec::new());
     }
-    let project = |news: &&News<'_>| -> Option<&Project> {
-        match &news.snapshot.state {
-            State::Project(state) => Some(state),
-            _ => None,
-        }
-    };
     let changed: Vec<(String, String)> = sqlx::query_as(
         "-- postgres::snapshots::write_projects
         insert into project (workspace, id, version, name, description, deleted_at)
@@ -319,12 +313,6 @@ async fn write_blueprints(tx: &mut PgTransaction<'_>, news: &[&News<'_>]) -> Res
     if news.is_empty() {
         return Ok(Vec::new());
     }
-    let blueprint = |news: &&News<'_>| -> Option<&Blueprint> {
-        match &news.snapshot.state {
-            State::Blueprint(state) => Some(state),
-            _ => None,
-        }
-    };
     let definitions: Vec<Option<String>> = news
         .iter()
         .map(|news| blueprint(news).map(definition::write).transpose())
@@ -373,4 +361,18 @@ async fn write_blueprints(tx: &mut PgTransaction<'_>, news: &[&News<'_>]) -> Res
     .await
     .map_err(from_sqlx)?;
     Ok(places(news, &changed))
+}
+
+fn project<'n>(news: &'n News<'_>) -> Option<&'n Project> {
+    match &news.snapshot.state {
+        State::Project(state) => Some(state),
+        _ => None,
+    }
+}
+
+fn blueprint<'n>(news: &'n News<'_>) -> Option<&'n Blueprint> {
+    match &news.snapshot.state {
+        State::Blueprint(state) => Some(state),
+        _ => None,
+    }
 }

@@ -109,7 +109,7 @@ impl Editions for SqliteStore {
         let id = &edition.edition.id;
         let content = sections::all(&mut transaction, &reach.workspace, id, max_bytes).await?;
         Ok(Some(match content {
-            Some(content) => Whole::Content(edition, content),
+            Some(content) => Whole::Content(Box::new(edition), content),
             None => Whole::TooLarge,
         }))
     }

@@ -6,7 +6,7 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use super::error::store_error;
 use super::rows::{count, get, millis, optional_parsed, parsed, projects, time, to_time};
 use crate::domain::edition::{Edition, EditionStatus};
-use crate::domain::ids::{EditionId, ProjectId};
+use crate::domain::ids::{BlueprintId, EditionId, ProjectId};
 use crate::domain::reach::Reach;
 use crate::domain::workspace::Person;
 use crate::store::{
@@ -134,7 +134,7 @@ fn statement(
         ),
         (
             " and blueprint = ",
-            filter.blueprint.as_ref().map(|id| id.as_str()),
+            filter.blueprint.as_ref().map(BlueprintId::as_str),
         ),
         (
             " and status = ",
