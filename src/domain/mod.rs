@@ -15,6 +15,7 @@
 //! - [`workspace`], [`blueprint`], [`edition`] and [`output`]: the edition data that is read and
 //!   pushed; [`values`]: what a section's fields hold; [`file`]: the files of outputs.
 //! - [`secret`], [`signature`] and [`payload`]: the exact bytes that go out, and their signatures.
+//! - [`hex`]: how digests are written.
 
 pub mod api_key;
 pub mod attempt;
@@ -28,6 +29,7 @@ pub mod event;
 pub mod file;
 pub mod filter;
 pub mod headers;
+pub mod hex;
 pub mod ids;
 pub mod key_text;
 pub mod output;
