@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::hex::hex;
 use super::ids::{FileId, OutputId, WorkspaceId};
 use super::output::OutputFormat;
 
@@ -97,11 +98,6 @@ fn digest(id: &str) -> String {
 fn is_digest(text: &str) -> bool {
     let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     text.len() == 2 * DIGEST_BYTES && text.bytes().all(is_hex)
-}
-
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

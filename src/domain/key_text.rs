@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+use super::hex::hex;
 use super::ids::ApiKeyId;
 
 /// What every key begins with.
@@ -107,15 +108,6 @@ impl fmt::Debug for KeyText {
 
 fn checksum(body: &str) -> String {
     hex(&Sha256::digest(body.as_bytes())[..CHECKSUM_BYTES])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ok = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

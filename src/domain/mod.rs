@@ -16,6 +16,7 @@
 //!   pushed; [`values`]: what a section's fields hold; [`snapshot`]: how the core tells of them all.
 //!   [`file`]: the files of outputs.
 //! - [`secret`], [`signature`] and [`payload`]: the exact bytes that go out, and their signatures.
+//! - [`hex`]: how digests are written.
 
 pub mod api_key;
 pub mod attempt;
@@ -30,6 +31,7 @@ pub mod event;
 pub mod file;
 pub mod filter;
 pub mod headers;
+pub mod hex;
 pub mod ids;
 pub mod key_text;
 pub mod output;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use forge_dispatch::clock::{Clock, ManualClock, SystemClock};
 use forge_dispatch::config::{Egress, Outputs};
 use forge_dispatch::domain::file::{FileKey, KeptFile};
+use forge_dispatch::domain::hex::hex;
 use forge_dispatch::domain::ids::{OutputId, WorkspaceId};
 use forge_dispatch::domain::output::OutputFormat;
 use forge_dispatch::entropy::Entropy;
@@ -119,7 +120,7 @@ fn below(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn pieces(content: &[u8]) -> impl Stream<Item = Result<Bytes, FileError>> + Unpin {
+fn pieces(content: &[u8]) -> impl Stream<Item = Result<Bytes, FileError>> + Unpin + use<> {
     let pieces: Vec<_> = content
         .chunks(60_001)
         .map(|piece| Ok(Bytes::copy_from_slice(piece)))
@@ -143,12 +144,12 @@ macro_rules! in_both_places {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn directory() {
-                super::$scenario(Place::directory(&Outputs::default())).await;
+                super::$scenario(&Place::directory(&Outputs::default())).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn bucket() {
-                super::$scenario(Place::bucket(&Outputs::default()).await).await;
+                super::$scenario(&Place::bucket(&Outputs::default()).await).await;
             }
         }
     )+};
@@ -161,16 +162,14 @@ in_both_places!(
     what_nobody_refers_to_is_swept_once_it_is_old,
 );
 
-async fn a_file_reads_back_whole_and_in_parts(place: Place) {
+async fn a_file_reads_back_whole_and_in_parts(place: &Place) {
     for (output, length) in [("none", 0), ("small", 10_000), ("large", LARGE)] {
         let (key, content) = (place.key(output), content(length));
         let kept = place.keep(&key, &content).await.unwrap();
         assert_eq!(kept.key, key);
         let size = kept.size;
         assert_eq!(size, u64::try_from(length).unwrap());
-        let digest = Sha256::digest(&content);
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(kept.sha256, hex);
+        assert_eq!(kept.sha256, hex(&Sha256::digest(&content)));
         assert!(place.seen().contains(key.as_str()));
         for (from, to) in [
             (0, size),
@@ -187,7 +186,7 @@ async fn a_file_reads_back_whole_and_in_parts(place: Place) {
     }
 }
 
-async fn what_is_not_there_is_missing_and_may_be_deleted(place: Place) {
+async fn what_is_not_there_is_missing_and_may_be_deleted(place: &Place) {
     let (here, other) = (place.key("o"), place.key("o"));
     place.keep(&here, b"here").await.unwrap();
     for (from, to) in [(0, 4), (1, 2), (0, 0)] {
@@ -202,7 +201,7 @@ async fn what_is_not_there_is_missing_and_may_be_deleted(place: Place) {
     assert!(place.seen().is_empty());
 }
 
-async fn content_that_breaks_off_leaves_nothing(place: Place) {
+async fn content_that_breaks_off_leaves_nothing(place: &Place) {
     for length in [10, LARGE] {
         let key = place.key("o");
         let broken = pieces(&content(length)).chain(stream::iter([Err(FileError::Missing)]));
@@ -226,7 +225,7 @@ impl FileReferences for Referred {
     }
 }
 
-async fn what_nobody_refers_to_is_swept_once_it_is_old(place: Place) {
+async fn what_nobody_refers_to_is_swept_once_it_is_old(place: &Place) {
     let (kept, left) = (place.key("o"), place.key("o"));
     for key in [&kept, &left] {
         place.keep(key, b"content").await.unwrap();

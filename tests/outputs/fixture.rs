@@ -68,8 +68,8 @@ pub(super) fn section(
 
 /// An edition in memory.
 pub(super) struct Given {
-    outline: Outline,
-    content: Content,
+    pub(super) outline: Outline,
+    pub(super) content: Content,
     /// How often rows were asked for.
     pub(super) pages: AtomicUsize,
     /// From which page on the edition is another.

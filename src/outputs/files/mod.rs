@@ -22,7 +22,8 @@ use tokio::io::AsyncWriteExt;
 
 use crate::clock::Clock;
 use crate::config::{Egress, Outputs};
-use crate::domain::file::{FileKey, KeptFile, hex};
+use crate::domain::file::{FileKey, KeptFile};
+use crate::domain::hex::hex;
 use crate::egress::client::ClientError;
 use crate::store::{FileError, FileStream, Files};
 
