@@ -13,7 +13,8 @@
 //!   which projects, and how often.
 //! - [`audit`]: who did what.
 //! - [`workspace`], [`blueprint`], [`edition`] and [`output`]: the edition data that is read and
-//!   pushed; [`values`]: what a section's fields hold; [`snapshot`]: how the core tells of them all.
+//!   pushed; [`values`]: what a section's fields hold; [`snapshot`]: how the core tells of them all;
+//!   [`table`]: rows as spreadsheets send and read them.
 //! - [`secret`], [`signature`] and [`payload`]: the exact bytes that go out, and their signatures.
 
 pub mod api_key;
@@ -39,5 +40,6 @@ pub mod secret;
 pub mod signature;
 pub mod snapshot;
 pub mod subscription;
+pub mod table;
 pub mod values;
 pub mod workspace;
