@@ -13,8 +13,8 @@
 //!   which projects, and how often.
 //! - [`audit`]: who did what.
 //! - [`workspace`], [`blueprint`], [`edition`] and [`output`]: the edition data that is read and
-//!   pushed; [`values`]: what a section's fields hold; [`snapshot`]: how the core tells of them all.
-//!   [`file`]: the files of outputs.
+//!   pushed; [`values`]: what a section's fields hold; [`snapshot`]: how the core tells of them all;
+//!   [`table`]: rows as spreadsheets send and read them; [`file`]: the files of outputs.
 //! - [`secret`], [`signature`] and [`payload`]: the exact bytes that go out, and their signatures.
 //! - [`hex`]: how digests are written.
 
@@ -43,5 +43,6 @@ pub mod secret;
 pub mod signature;
 pub mod snapshot;
 pub mod subscription;
+pub mod table;
 pub mod values;
 pub mod workspace;
