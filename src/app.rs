@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -22,10 +23,12 @@ use crate::entropy::Entropy;
 use crate::health::{Health, Part};
 use crate::ingest::{self, Acceptor, Decoder, Outcome, accept_all};
 use crate::ops::{self, Ops};
+use crate::outbox::{self, Pace};
 use crate::reconnect::Reconnect;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Leasing, Store, StoreError};
 use crate::telemetry::{Metrics, TelemetryError};
+use crate::wake::Wake;
 
 mod front_door;
 
@@ -100,6 +103,8 @@ pub struct App {
     /// Stops after ingest, so that what ingest hands over last is still sent.
     dispatch_shutdown: Shutdown,
     leasing: Leasing,
+    /// Rung by those who append to the outbox.
+    outbox_bell: Arc<Wake>,
     front_door: FrontDoor,
     ops: TcpListener,
     shutdown: Shutdown,
@@ -118,6 +123,10 @@ impl App {
             lookup,
         } = surroundings.clone();
         let store = store::open(&config, Arc::clone(&clock), &entropy).await?;
+        let outbox_bell = Arc::new(Wake::default());
+        if config.amqp.url.is_some() {
+            store.open_outbox(Arc::clone(&outbox_bell));
+        }
         let client = WebhookClient::new(&config.egress, lookup, Arc::clone(&clock))?;
         let client = Arc::new(client);
         let health = Arc::new(Health::default());
@@ -164,6 +173,7 @@ impl App {
             settlements,
             dispatch_shutdown,
             leasing,
+            outbox_bell,
             front_door,
             ops,
             shutdown,
@@ -232,7 +242,24 @@ impl App {
         let outcome = match prepare(&*self.store, &self.health, &self.shutdown).await {
             Ok(Prepared::Ready) => {
                 tracing::info!(database = self.store.kind(), "ready");
-                let dispatch = tokio::spawn(self.dispatcher.run(self.settlements));
+                let relay = outbox::run(
+                    outbox::Parts {
+                        store: Arc::clone(&self.store),
+                        clock: Arc::clone(&self.surroundings.clock),
+                        entropy: self.surroundings.entropy.clone(),
+                        health: Arc::clone(&self.health),
+                        owner: self.leasing.owner,
+                        settings: self.config.amqp.clone(),
+                        bell: self.outbox_bell,
+                        pace: Pace::default(),
+                    },
+                    self.dispatch_shutdown.clone(),
+                );
+                let dispatch = self.dispatcher.run(self.settlements);
+                // What goes out: both end when the ways in have, so that what those left is sent.
+                let dispatch = tokio::spawn(async move {
+                    tokio::try_join!(dispatch, relay.map(Ok)).map(|((), ())| ())
+                });
                 let intake = async {
                     if self.config.amqp.url.is_some() {
                         ingest::amqp::run(

@@ -12,6 +12,8 @@ pub enum Part {
     Database,
     /// The broker. Without it what is queued is still delivered: degraded.
     Broker,
+    /// What we publish ourselves. Without it that waits: degraded.
+    Outbox,
 }
 
 impl Part {
@@ -20,6 +22,7 @@ impl Part {
         match self {
             Self::Database => "database",
             Self::Broker => "broker",
+            Self::Outbox => "outbox",
         }
     }
 }

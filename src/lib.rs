@@ -11,6 +11,7 @@
 //! - [`ingest`]: from AMQP to a commit, and only then an acknowledgement.
 //! - [`dispatch`]: permits, attempts, outcomes, settling.
 //! - [`egress`]: which addresses may be dialled, and the client that dials them.
+//! - [`outbox`]: what this program originates, out to the broker.
 //! - [`api`]: the Report Forge API, over TLS.
 //! - [`ops`]: health and metrics for operators.
 //! - [`app`]: builds the parts, starts them, drains them.
@@ -31,6 +32,7 @@ pub mod entropy;
 pub mod health;
 pub mod ingest;
 pub mod ops;
+pub mod outbox;
 pub mod reconnect;
 pub mod shutdown;
 pub mod store;

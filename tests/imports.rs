@@ -23,19 +23,20 @@ const LEAVES: [&str; 8] = [
 ];
 
 /// Each room, and the rooms it may import; leaves are listed only where they import a room.
-const RULES: [(&str, &[&str]); 12] = [
+const RULES: [(&str, &[&str]); 13] = [
     ("domain", &[]),
     ("store", &["domain"]),
     ("egress", &["domain"]),
     ("broker", &["domain"]),
     ("ingest", &["broker", "store", "egress", "domain"]),
     ("dispatch", &["store", "egress", "domain"]),
+    ("outbox", &["broker", "store", "egress", "domain"]),
     ("ops", &["store", "egress", "domain"]),
     ("api", &["store", "egress", "domain"]),
     (
         "app",
         &[
-            "broker", "store", "egress", "domain", "ingest", "dispatch", "ops", "api",
+            "broker", "store", "egress", "domain", "ingest", "dispatch", "outbox", "ops", "api",
         ],
     ),
     // `broker` for `events publish`, which speaks to it as the core does.

@@ -17,4 +17,5 @@ mod faults;
 mod imports;
 mod ingest;
 mod ops;
+mod outbox;
 mod store;

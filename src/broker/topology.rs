@@ -43,6 +43,14 @@ pub(crate) async fn declare_dead_letters(
     bind(connection, queue, exchange, "#").await
 }
 
+/// Declares an exchange that we publish to. Its queues are others'.
+pub(crate) async fn declare_exchange(
+    connection: &Connection,
+    exchange: &str,
+) -> Result<(), AmqpError> {
+    Object::Exchange(exchange).ensure(connection).await
+}
+
 /// What makes a rejected message safe. By default RabbitMQ dead-letters at most once: with the
 /// target missing or full, the message is gone. "At least once" (3.10 and later) keeps it until
 /// the target has confirmed it, and demands that a full queue refuses new messages instead of

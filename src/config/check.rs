@@ -115,6 +115,7 @@ fn amqp(amqp: &Amqp, found: &mut Problems) {
     }
     found.name("amqp.events_exchange", &amqp.events_exchange);
     found.name("amqp.events_queue", &amqp.events_queue);
+    found.name("amqp.dispatch_exchange", &amqp.dispatch_exchange);
     found.name("amqp.dead_letter_exchange", &amqp.dead_letter_exchange);
     found.name("amqp.dead_letter_queue", &amqp.dead_letter_queue);
     found.require(
@@ -126,6 +127,16 @@ fn amqp(amqp: &Amqp, found: &mut Problems) {
         amqp.dead_letter_exchange != amqp.events_exchange,
         "amqp.dead_letter_exchange",
         "must be another exchange than `amqp.events_exchange`",
+    );
+    found.require(
+        amqp.dispatch_exchange != amqp.events_exchange,
+        "amqp.dispatch_exchange",
+        "must be another exchange than `amqp.events_exchange`: what we publish would come back",
+    );
+    found.require(
+        amqp.dispatch_exchange != amqp.dead_letter_exchange,
+        "amqp.dispatch_exchange",
+        "must be another exchange than `amqp.dead_letter_exchange`",
     );
     found.require(
         !amqp.bindings.is_empty(),

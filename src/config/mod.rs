@@ -104,6 +104,8 @@ pub struct Amqp {
     pub events_queue: String,
     /// The routing patterns that the queue is bound with.
     pub bindings: Vec<String>,
+    /// The topic exchange that we publish what we originate to.
+    pub dispatch_exchange: String,
     /// Where messages go that cannot be used.
     pub dead_letter_exchange: String,
     /// The quorum queue that keeps them.
@@ -124,6 +126,7 @@ impl Default for Amqp {
             events_exchange: "report-forge.events".to_owned(),
             events_queue: "forge-dispatch.events".to_owned(),
             bindings: vec!["edition.#".to_owned(), "output.#".to_owned()],
+            dispatch_exchange: "report-forge.dispatch".to_owned(),
             dead_letter_exchange: "report-forge.dead-letter".to_owned(),
             dead_letter_queue: "forge-dispatch.dead-letter".to_owned(),
             prefetch: 2_000,

@@ -11,6 +11,8 @@
 //! - [`access`]: API keys and the audit log.
 //! - [`subscriptions`]: registering and changing subscriptions.
 //! - [`idempotency`]: creating calls that may be repeated.
+//! - [`outbox`]: events of our own on their way to the broker. [`lease`]: what one process at a time
+//!   may do.
 //! - `headers`: custom headers, sealed.
 //! - [`test_send`]: a `ping` out of turn.
 //! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
@@ -37,8 +39,10 @@ mod headers;
 pub mod idempotency;
 mod identity;
 pub mod intake;
+pub mod lease;
 pub mod log;
 pub mod open;
+pub mod outbox;
 pub mod postgres;
 pub mod projects;
 mod search;
@@ -53,11 +57,13 @@ pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
 pub use error::StoreError;
 pub use idempotency::{Creation, Idempotency};
 use intake::{Intake, Permit};
+pub use lease::{Lease, LeaseName, Leases, Standing};
 pub use log::{
     AttemptRecord, DeliveryFilter, DeliveryLog, DeliveryRecord, EventLog, EventRecord,
     MAX_LOOKED_AT,
 };
 pub use open::open;
+pub use outbox::{Outbox, OutboxDepth, Outgoing, OutgoingRequest};
 pub use projects::{ProjectRecord, Projects};
 pub use stats::{Stats, SubscriptionStats, Tally};
 pub use subscriptions::{NewSubscription, Rotation, Subscriptions};
@@ -80,6 +86,8 @@ pub trait Store:
     + DeliveryLog
     + Stats
     + TestLog
+    + Outbox
+    + Leases
     + Projects
     + ApiKeys
     + Audit
@@ -96,7 +104,8 @@ impl<T> Store for T where
         + DeliveryLog
         + Stats
         + TestLog
-        + TestLog
+        + Outbox
+        + Leases
         + Projects
         + ApiKeys
         + Audit

@@ -245,6 +245,10 @@ fn toml(config: &Config) -> String {
     ));
     line(format!("events_queue = {:?}", config.amqp.events_queue));
     line(format!(
+        "dispatch_exchange = {:?}",
+        config.amqp.dispatch_exchange
+    ));
+    line(format!(
         "dead_letter_exchange = {:?}",
         config.amqp.dead_letter_exchange
     ));

@@ -35,6 +35,7 @@ pub(super) fn settings(url: &str) -> Amqp {
         url: Some(SecretString::from(url)),
         events_exchange: format!("{test}.events"),
         events_queue: format!("{test}.queue"),
+        dispatch_exchange: format!("{test}.dispatch"),
         dead_letter_exchange: format!("{test}.dead-letter"),
         dead_letter_queue: format!("{test}.dead-letters"),
         ..Amqp::default()

@@ -3,7 +3,7 @@
 //! Times come from the database's clock, since replicas may disagree; batches travel as arrays and
 //! `unnest`, so that a batch is a handful of round trips whatever its size. `queue.md`'s lock order
 //! holds everywhere: queue rows that were there before → projects → event keys → the subscriptions' generation →
-//! subscriptions → the feed, each sorted. (It has the keys first; but of those that an accept writes
+//! subscriptions → the feed → keys of the outbox, each sorted. (It has the keys first; but of those that an accept writes
 //! none were there before, and what it adopts it looks at first.)
 //!
 //! - `events` and `arrivals`: accept.
@@ -15,6 +15,7 @@
 //! - `idempotency`: creating calls that may be repeated.
 //! - `log` and `stats`: what came, what was and is delivered, and how it went.
 //! - `projects`: which ones are known.
+//! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
 //! - `notices`: telling other processes that there is work.
 //! - `errors` and `rows`: from the database's words to ours.
 
@@ -31,6 +32,7 @@ use sqlx::{Connection, PgConnection, PgPool, PgTransaction};
 
 use self::errors::{from_migrate, from_sqlx, within};
 use self::notices::Notices;
+use super::outbox::Door;
 use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
@@ -48,8 +50,10 @@ mod endings;
 mod errors;
 mod events;
 mod idempotency;
+mod lease;
 mod log;
 mod notices;
+mod outbox;
 mod projects;
 mod queue;
 mod rows;
@@ -83,6 +87,7 @@ pub struct PostgresStore {
     targets: RwLock<Arc<Targets>>,
     notices: Notices,
     known_projects: KnownProjects,
+    outbox: Door,
 }
 
 impl PostgresStore {
@@ -142,6 +147,7 @@ impl PostgresStore {
             targets: RwLock::default(),
             notices,
             known_projects: KnownProjects::default(),
+            outbox: Door::default(),
         })
     }
 

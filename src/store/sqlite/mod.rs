@@ -7,6 +7,7 @@
 //!   `targets`: the cache's rows.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
 //! - `idempotency`: creating calls that may be repeated.
+//! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
 //! - `maintenance`: schema, key, readiness.
 //!
 //! Statements run on a thread of their own per connection, so each costs a hand-over there and
@@ -24,6 +25,7 @@ use sqlx::SqlitePool;
 use tokio_util::sync::CancellationToken;
 
 use super::Result;
+use super::outbox::Door;
 use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
@@ -38,8 +40,10 @@ mod connection;
 mod error;
 mod events;
 mod idempotency;
+mod lease;
 mod log;
 mod maintenance;
+mod outbox;
 mod projects;
 mod queue;
 mod rows;
@@ -75,6 +79,7 @@ pub struct SqliteStore {
     wal: Wal,
     targets: Mutex<Arc<Targets>>,
     known_projects: KnownProjects,
+    outbox: Door,
     usage: Usage,
     vault: Vault,
     clock: Arc<dyn Clock>,
@@ -98,6 +103,7 @@ impl SqliteStore {
             wal: Wal::of(path),
             targets: Mutex::default(),
             known_projects: KnownProjects::default(),
+            outbox: Door::default(),
             usage: Usage::default(),
             vault,
             clock,
