@@ -204,14 +204,14 @@ impl App {
     pub fn entrance(&self) -> Entrance {
         Entrance {
             acceptor: Acceptor {
+                decoder: Decoder::new(
+                    Arc::clone(&self.surroundings.clock),
+                    self.surroundings.entropy.clone(),
+                ),
                 store: Arc::clone(&self.store),
                 intake: Arc::new(self.dispatcher.clone()),
                 leasing: self.leasing,
             },
-            decoder: Decoder::new(
-                Arc::clone(&self.surroundings.clock),
-                self.surroundings.entropy.clone(),
-            ),
         }
     }
 
@@ -261,11 +261,12 @@ impl App {
                     tokio::try_join!(dispatch, relay.map(Ok)).map(|((), ())| ())
                 });
                 let intake = async {
-                    if self.config.amqp.url.is_some() {
+                    if let Some(url) = self.config.amqp.url.clone() {
                         ingest::amqp::run(
-                            self.config.amqp.clone(),
+                            url,
+                            ingest::amqp::Source::events(&self.config.amqp),
                             entrance.acceptor,
-                            entrance.decoder,
+                            Arc::clone(&self.surroundings.clock),
                             Arc::clone(&self.health),
                             self.shutdown.clone(),
                         )
@@ -321,7 +322,6 @@ fn ended(dispatch: Result<Result<(), Broken>, JoinError>) -> Result<(), AppError
 #[derive(Clone)]
 pub struct Entrance {
     acceptor: Acceptor,
-    decoder: Decoder,
 }
 
 /// Why events were not taken.
@@ -341,7 +341,7 @@ impl Entrance {
     pub async fn publish(&self, envelopes: &[Vec<u8>]) -> Result<Vec<Outcome>, EntranceError> {
         let events = envelopes
             .iter()
-            .map(|envelope| self.decoder.decode(envelope))
+            .map(|envelope| self.acceptor.decoder.decode(envelope))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(accept_all(&self.acceptor, events, ENTRANCE_PATIENCE).await?)
     }

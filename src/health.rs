@@ -12,6 +12,8 @@ pub enum Part {
     Database,
     /// The broker. Without it what is queued is still delivered: degraded.
     Broker,
+    /// The broker's queue of state. Without it what is read gets old: degraded.
+    Snapshots,
     /// What we publish ourselves. Without it that waits: degraded.
     Outbox,
 }
@@ -22,6 +24,7 @@ impl Part {
         match self {
             Self::Database => "database",
             Self::Broker => "broker",
+            Self::Snapshots => "snapshots",
             Self::Outbox => "outbox",
         }
     }

@@ -20,6 +20,8 @@ use crate::config::{Log, LogFormat};
 pub mod metric {
     /// Events taken in, by `outcome`: `accepted`, `duplicate`, `dead_lettered`.
     pub const EVENTS: &str = "forge_events_total";
+    /// Snapshots taken in, by `outcome`, as events.
+    pub const SNAPSHOTS: &str = "forge_snapshots_total";
     /// Events of one accept.
     pub const ACCEPT_BATCH: &str = "forge_accept_batch_size";
     /// Attempts, by `outcome` (`succeeded`, `retried`, `failed`) and error `class`.
@@ -34,7 +36,7 @@ pub mod metric {
     pub const QUEUED: &str = "forge_deliveries_queued";
     /// How long the oldest due delivery has been waiting.
     pub const OLDEST_DUE: &str = "forge_oldest_due_age_seconds";
-    /// Whether the broker is connected: 0 or 1.
+    /// Whether a `queue` of the broker is consumed: 0 or 1.
     pub const AMQP_CONNECTED: &str = "forge_amqp_connected";
     /// Events of our own given to the broker, by `outcome`: `published`, `unroutable`, `failed`.
     pub const OUTBOX_PUBLISHED: &str = "forge_outbox_published_total";
@@ -187,7 +189,10 @@ fn describe() {
         Unit::Seconds,
         "How long the oldest due delivery has been waiting"
     );
-    describe_gauge!(metric::AMQP_CONNECTED, "Whether the broker is connected");
+    describe_gauge!(
+        metric::AMQP_CONNECTED,
+        "Whether a queue of the broker is consumed"
+    );
     describe_counter!(
         metric::OUTBOX_PUBLISHED,
         "Events of our own given to the broker, by outcome"

@@ -245,6 +245,14 @@ fn toml(config: &Config) -> String {
     ));
     line(format!("events_queue = {:?}", config.amqp.events_queue));
     line(format!(
+        "snapshots_exchange = {:?}",
+        config.amqp.snapshots_exchange
+    ));
+    line(format!(
+        "snapshots_queue = {:?}",
+        config.amqp.snapshots_queue
+    ));
+    line(format!(
         "dispatch_exchange = {:?}",
         config.amqp.dispatch_exchange
     ));
