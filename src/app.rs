@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -22,10 +23,12 @@ use crate::entropy::Entropy;
 use crate::health::{Health, Part};
 use crate::ingest::{self, Acceptor, Decoder, Outcome, accept_all};
 use crate::ops::{self, Ops};
+use crate::outbox::{self, Pace};
 use crate::reconnect::Reconnect;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Leasing, Store, StoreError};
 use crate::telemetry::{Metrics, TelemetryError};
+use crate::wake::Wake;
 
 mod front_door;
 
@@ -100,6 +103,8 @@ pub struct App {
     /// Stops after ingest, so that what ingest hands over last is still sent.
     dispatch_shutdown: Shutdown,
     leasing: Leasing,
+    /// Rung by those who append to the outbox.
+    outbox_bell: Arc<Wake>,
     front_door: FrontDoor,
     ops: TcpListener,
     shutdown: Shutdown,
@@ -118,6 +123,10 @@ impl App {
             lookup,
         } = surroundings.clone();
         let store = store::open(&config, Arc::clone(&clock), &entropy).await?;
+        let outbox_bell = Arc::new(Wake::default());
+        if config.amqp.url.is_some() {
+            store.open_outbox(Arc::clone(&outbox_bell));
+        }
         let client = WebhookClient::new(&config.egress, lookup, Arc::clone(&clock))?;
         let client = Arc::new(client);
         let health = Arc::new(Health::default());
@@ -166,6 +175,7 @@ impl App {
             settlements,
             dispatch_shutdown,
             leasing,
+            outbox_bell,
             front_door,
             ops,
             shutdown,
@@ -196,14 +206,14 @@ impl App {
     pub fn entrance(&self) -> Entrance {
         Entrance {
             acceptor: Acceptor {
+                decoder: Decoder::new(
+                    Arc::clone(&self.surroundings.clock),
+                    self.surroundings.entropy.clone(),
+                ),
                 store: Arc::clone(&self.store),
                 intake: Arc::new(self.dispatcher.clone()),
                 leasing: self.leasing,
             },
-            decoder: Decoder::new(
-                Arc::clone(&self.surroundings.clock),
-                self.surroundings.entropy.clone(),
-            ),
         }
     }
 
@@ -234,13 +244,31 @@ impl App {
         let outcome = match prepare(&*self.store, &self.health, &self.shutdown).await {
             Ok(Prepared::Ready) => {
                 tracing::info!(database = self.store.kind(), "ready");
-                let dispatch = tokio::spawn(self.dispatcher.run(self.settlements));
+                let relay = outbox::run(
+                    outbox::Parts {
+                        store: Arc::clone(&self.store),
+                        clock: Arc::clone(&self.surroundings.clock),
+                        entropy: self.surroundings.entropy.clone(),
+                        health: Arc::clone(&self.health),
+                        owner: self.leasing.owner,
+                        settings: self.config.amqp.clone(),
+                        bell: self.outbox_bell,
+                        pace: Pace::default(),
+                    },
+                    self.dispatch_shutdown.clone(),
+                );
+                let dispatch = self.dispatcher.run(self.settlements);
+                // What goes out: both end when the ways in have, so that what those left is sent.
+                let dispatch = tokio::spawn(async move {
+                    tokio::try_join!(dispatch, relay.map(Ok)).map(|((), ())| ())
+                });
                 let intake = async {
-                    if self.config.amqp.url.is_some() {
+                    if let Some(url) = self.config.amqp.url.clone() {
                         ingest::amqp::run(
-                            self.config.amqp.clone(),
+                            url,
+                            ingest::amqp::Source::events(&self.config.amqp),
                             entrance.acceptor,
-                            entrance.decoder,
+                            Arc::clone(&self.surroundings.clock),
                             Arc::clone(&self.health),
                             self.shutdown.clone(),
                         )
@@ -296,7 +324,6 @@ fn ended(dispatch: Result<Result<(), Broken>, JoinError>) -> Result<(), AppError
 #[derive(Clone)]
 pub struct Entrance {
     acceptor: Acceptor,
-    decoder: Decoder,
 }
 
 /// Why events were not taken.
@@ -316,7 +343,7 @@ impl Entrance {
     pub async fn publish(&self, envelopes: &[Vec<u8>]) -> Result<Vec<Outcome>, EntranceError> {
         let events = envelopes
             .iter()
-            .map(|envelope| self.decoder.decode(envelope))
+            .map(|envelope| self.acceptor.decoder.decode(envelope))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(accept_all(&self.acceptor, events, ENTRANCE_PATIENCE).await?)
     }

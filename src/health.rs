@@ -12,6 +12,10 @@ pub enum Part {
     Database,
     /// The broker. Without it what is queued is still delivered: degraded.
     Broker,
+    /// The broker's queue of state. Without it what is read gets old: degraded.
+    Snapshots,
+    /// What we publish ourselves. Without it that waits: degraded.
+    Outbox,
 }
 
 impl Part {
@@ -20,6 +24,8 @@ impl Part {
         match self {
             Self::Database => "database",
             Self::Broker => "broker",
+            Self::Snapshots => "snapshots",
+            Self::Outbox => "outbox",
         }
     }
 }

@@ -12,6 +12,7 @@
 //! - [`dispatch`]: permits, attempts, outcomes, settling.
 //! - [`egress`]: which addresses may be dialled, and the client that dials them.
 //! - [`outputs`]: editions rendered as files, and where files are kept.
+//! - [`outbox`]: what this program originates, out to the broker.
 //! - [`api`]: the Report Forge API, over TLS.
 //! - [`ops`]: health and metrics for operators.
 //! - [`app`]: builds the parts, starts them, drains them.
@@ -33,6 +34,7 @@ pub mod health;
 pub mod ingest;
 pub mod ops;
 pub mod outputs;
+pub mod outbox;
 pub mod reconnect;
 pub mod shutdown;
 pub mod store;

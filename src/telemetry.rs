@@ -20,6 +20,8 @@ use crate::config::{Log, LogFormat};
 pub mod metric {
     /// Events taken in, by `outcome`: `accepted`, `duplicate`, `dead_lettered`.
     pub const EVENTS: &str = "forge_events_total";
+    /// Snapshots taken in, by `outcome`, as events.
+    pub const SNAPSHOTS: &str = "forge_snapshots_total";
     /// Events of one accept.
     pub const ACCEPT_BATCH: &str = "forge_accept_batch_size";
     /// Attempts, by `outcome` (`succeeded`, `retried`, `failed`) and error `class`.
@@ -34,8 +36,14 @@ pub mod metric {
     pub const QUEUED: &str = "forge_deliveries_queued";
     /// How long the oldest due delivery has been waiting.
     pub const OLDEST_DUE: &str = "forge_oldest_due_age_seconds";
-    /// Whether the broker is connected: 0 or 1.
+    /// Whether a `queue` of the broker is consumed: 0 or 1.
     pub const AMQP_CONNECTED: &str = "forge_amqp_connected";
+    /// Events of our own given to the broker, by `outcome`: `published`, `unroutable`, `failed`.
+    pub const OUTBOX_PUBLISHED: &str = "forge_outbox_published_total";
+    /// Events of our own that wait to be published.
+    pub const OUTBOX_WAITING: &str = "forge_outbox_waiting";
+    /// How long the first of them has been waiting.
+    pub const OUTBOX_OLDEST: &str = "forge_outbox_oldest_age_seconds";
     /// Requests in flight in this process.
     pub const IN_FLIGHT: &str = "forge_in_flight";
     /// Whether the database answered when it was last asked for its queue: 0 or 1.
@@ -69,7 +77,7 @@ pub enum TelemetryError {
 }
 
 /// The AMQP client logs whole messages and, at trace, passwords; each fault that it tells of is
-/// told by `ingest` in a line of ours.
+/// told by `ingest` or `outbox` in a line of ours.
 const SILENCED: &str = "lapin=off,amq_protocol=off";
 
 /// Starts logging, for the rest of the process. Where a test did so before, that stays.
@@ -138,6 +146,9 @@ fn begin_at_zero() {
     for outcome in ["accepted", "duplicate", "dead_lettered"] {
         metrics::counter!(metric::EVENTS, "outcome" => outcome).increment(0);
     }
+    for outcome in ["published", "unroutable", "failed"] {
+        metrics::counter!(metric::OUTBOX_PUBLISHED, "outcome" => outcome).increment(0);
+    }
 }
 
 fn recorder() -> Result<PrometheusRecorder, BuildError> {
@@ -178,7 +189,23 @@ fn describe() {
         Unit::Seconds,
         "How long the oldest due delivery has been waiting"
     );
-    describe_gauge!(metric::AMQP_CONNECTED, "Whether the broker is connected");
+    describe_gauge!(
+        metric::AMQP_CONNECTED,
+        "Whether a queue of the broker is consumed"
+    );
+    describe_counter!(
+        metric::OUTBOX_PUBLISHED,
+        "Events of our own given to the broker, by outcome"
+    );
+    describe_gauge!(
+        metric::OUTBOX_WAITING,
+        "Events of our own that wait to be published"
+    );
+    describe_gauge!(
+        metric::OUTBOX_OLDEST,
+        Unit::Seconds,
+        "How long the first event that waits to be published has been waiting"
+    );
     describe_gauge!(metric::IN_FLIGHT, "Requests in flight in this process");
     describe_gauge!(
         metric::DATABASE_UP,

@@ -31,12 +31,13 @@ const RULES: [(&str, &[&str]); 13] = [
     ("ingest", &["broker", "store", "egress", "domain"]),
     ("dispatch", &["store", "egress", "domain"]),
     ("outputs", &["store", "egress", "domain"]),
+    ("outbox", &["broker", "store", "egress", "domain"]),
     ("ops", &["store", "egress", "domain"]),
     ("api", &["store", "egress", "domain"]),
     (
         "app",
         &[
-            "broker", "store", "egress", "domain", "ingest", "dispatch", "outputs", "ops", "api",
+            "broker", "store", "egress", "domain", "ingest", "dispatch", "outputs", "outbox", "ops", "api",
         ],
     ),
     // `broker` for `events publish`, which speaks to it as the core does.

@@ -18,4 +18,5 @@ mod imports;
 mod ingest;
 mod ops;
 mod outputs;
+mod outbox;
 mod store;

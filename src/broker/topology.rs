@@ -8,22 +8,33 @@ use lapin::{Channel, Connection, ExchangeKind};
 
 use super::connection::short;
 use super::error::{ACCESS_REFUSED, AmqpError, PRECONDITION_FAILED, reply_code};
-use crate::config;
+
+/// A queue of ours on an exchange of the core's, and where its dead letters go.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    /// The topic exchange that the core publishes to.
+    pub exchange: String,
+    /// Our quorum queue on it.
+    pub queue: String,
+    /// The routing patterns that the queue is bound with.
+    pub bindings: Vec<String>,
+    /// Where messages go that cannot be used.
+    pub dead_letter_exchange: String,
+    /// The quorum queue that keeps them.
+    pub dead_letter_queue: String,
+}
 
 /// Declares all of it.
-pub(crate) async fn declare(
-    connection: &Connection,
-    settings: &config::Amqp,
-) -> Result<(), AmqpError> {
+pub(crate) async fn declare(connection: &Connection, inbox: &Inbox) -> Result<(), AmqpError> {
     // Dead letters first: there is no moment in which our queue has nowhere to put one.
-    declare_dead_letters(connection, settings).await?;
-    let exchange = &settings.events_exchange;
-    let queue = &settings.events_queue;
+    declare_dead_letters(connection, inbox).await?;
+    let exchange = &inbox.exchange;
+    let queue = &inbox.queue;
     Object::Exchange(exchange).ensure(connection).await?;
-    Object::Queue(queue, dead_lettering(&settings.dead_letter_exchange))
+    Object::Queue(queue, dead_lettering(&inbox.dead_letter_exchange))
         .ensure(connection)
         .await?;
-    for pattern in &settings.bindings {
+    for pattern in &inbox.bindings {
         bind(connection, queue, exchange, pattern).await?;
     }
     Ok(())
@@ -32,15 +43,23 @@ pub(crate) async fn declare(
 /// Declares the exchange and the queue of the dead letters.
 pub(crate) async fn declare_dead_letters(
     connection: &Connection,
-    settings: &config::Amqp,
+    inbox: &Inbox,
 ) -> Result<(), AmqpError> {
-    let exchange = &settings.dead_letter_exchange;
-    let queue = &settings.dead_letter_queue;
+    let exchange = &inbox.dead_letter_exchange;
+    let queue = &inbox.dead_letter_queue;
     Object::Exchange(exchange).ensure(connection).await?;
     Object::Queue(queue, FieldTable::default())
         .ensure(connection)
         .await?;
     bind(connection, queue, exchange, "#").await
+}
+
+/// Declares an exchange that we publish to. Its queues are others'.
+pub(crate) async fn declare_exchange(
+    connection: &Connection,
+    exchange: &str,
+) -> Result<(), AmqpError> {
+    Object::Exchange(exchange).ensure(connection).await
 }
 
 /// What makes a rejected message safe. By default RabbitMQ dead-letters at most once: with the

@@ -22,6 +22,9 @@ const LONGEST: Duration = Duration::from_hours(24);
 
 /// The most of anything that is done at once: requests, events or outcomes of one transaction.
 const MOST_AT_ONCE: usize = 10_000;
+/// The most snapshots that are held at once.
+const MOST_SNAPSHOTS: u16 = 64;
+
 const BETWEEN: &str = "must be 1 to 10000";
 
 /// The longest that a file may be on its way: less than the sweep leaves an unknown one alone.
@@ -120,6 +123,9 @@ fn amqp(amqp: &Amqp, found: &mut Problems) {
     }
     found.name("amqp.events_exchange", &amqp.events_exchange);
     found.name("amqp.events_queue", &amqp.events_queue);
+    found.name("amqp.snapshots_exchange", &amqp.snapshots_exchange);
+    found.name("amqp.snapshots_queue", &amqp.snapshots_queue);
+    found.name("amqp.dispatch_exchange", &amqp.dispatch_exchange);
     found.name("amqp.dead_letter_exchange", &amqp.dead_letter_exchange);
     found.name("amqp.dead_letter_queue", &amqp.dead_letter_queue);
     found.require(
@@ -133,6 +139,16 @@ fn amqp(amqp: &Amqp, found: &mut Problems) {
         "must be another exchange than `amqp.events_exchange`",
     );
     found.require(
+        amqp.dispatch_exchange != amqp.events_exchange,
+        "amqp.dispatch_exchange",
+        "must be another exchange than `amqp.events_exchange`: what we publish would come back",
+    );
+    found.require(
+        amqp.dispatch_exchange != amqp.dead_letter_exchange,
+        "amqp.dispatch_exchange",
+        "must be another exchange than `amqp.dead_letter_exchange`",
+    );
+    found.require(
         !amqp.bindings.is_empty(),
         "amqp.bindings",
         "must name at least one pattern, or nothing ever arrives",
@@ -142,6 +158,7 @@ fn amqp(amqp: &Amqp, found: &mut Problems) {
     }
     // A prefetch of 0 means "without limit" to a broker.
     found.require(amqp.prefetch >= 1, "amqp.prefetch", "must be at least 1");
+    snapshots(amqp, found);
     found.require(
         (1..=MOST_AT_ONCE).contains(&amqp.batch_events),
         "amqp.batch_events",
@@ -151,6 +168,37 @@ fn amqp(amqp: &Amqp, found: &mut Problems) {
         amqp.batch_linger <= LONGEST,
         "amqp.batch_linger",
         "must be at most 24h",
+    );
+}
+
+fn snapshots(amqp: &Amqp, found: &mut Problems) {
+    found.require(
+        ![&amqp.events_queue, &amqp.dead_letter_queue].contains(&&amqp.snapshots_queue),
+        "amqp.snapshots_queue",
+        "must be another queue than `amqp.events_queue` and `amqp.dead_letter_queue`",
+    );
+    let others = [
+        &amqp.events_exchange,
+        &amqp.dead_letter_exchange,
+        &amqp.dispatch_exchange,
+    ];
+    found.require(
+        !others.contains(&&amqp.snapshots_exchange),
+        "amqp.snapshots_exchange",
+        "must be another exchange than those of events, dead letters and `amqp.dispatch_exchange`",
+    );
+    found.require(
+        !amqp.snapshots_bindings.is_empty(),
+        "amqp.snapshots_bindings",
+        "must name at least one pattern, or nothing ever arrives",
+    );
+    for pattern in &amqp.snapshots_bindings {
+        found.name("amqp.snapshots_bindings", pattern);
+    }
+    found.require(
+        (1..=MOST_SNAPSHOTS).contains(&amqp.snapshots_prefetch),
+        "amqp.snapshots_prefetch",
+        "must be 1 to 64: each message may have 16 MiB",
     );
 }
 

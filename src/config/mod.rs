@@ -114,6 +114,16 @@ pub struct Amqp {
     pub events_queue: String,
     /// The routing patterns that the queue is bound with.
     pub bindings: Vec<String>,
+    /// The topic exchange that the core publishes state to.
+    pub snapshots_exchange: String,
+    /// Our quorum queue on it: another one, since large state must not hold up small events.
+    pub snapshots_queue: String,
+    /// The routing patterns that this queue is bound with.
+    pub snapshots_bindings: Vec<String>,
+    /// Its messages unacknowledged at once: each may have 16 MiB.
+    pub snapshots_prefetch: u16,
+    /// The topic exchange that we publish what we originate to.
+    pub dispatch_exchange: String,
     /// Where messages go that cannot be used.
     pub dead_letter_exchange: String,
     /// The quorum queue that keeps them.
@@ -134,6 +144,11 @@ impl Default for Amqp {
             events_exchange: "report-forge.events".to_owned(),
             events_queue: "forge-dispatch.events".to_owned(),
             bindings: vec!["edition.#".to_owned(), "output.#".to_owned()],
+            snapshots_exchange: "report-forge.snapshots".to_owned(),
+            snapshots_queue: "forge-dispatch.snapshots".to_owned(),
+            snapshots_bindings: vec!["#".to_owned()],
+            snapshots_prefetch: 8,
+            dispatch_exchange: "report-forge.dispatch".to_owned(),
             dead_letter_exchange: "report-forge.dead-letter".to_owned(),
             dead_letter_queue: "forge-dispatch.dead-letter".to_owned(),
             prefetch: 2_000,

@@ -25,11 +25,6 @@ impl Decoder {
         let now = self.clock.now();
         Payload::decode(bytes, self.entropy.id(now), now).map(Arc::new)
     }
-
-    /// The clock that events are accepted by.
-    pub fn clock(&self) -> &dyn Clock {
-        &*self.clock
-    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,17 @@
 //! From a message to a commit, and only then an acknowledgement.
 //!
-//! - [`decode`]: bytes to an event, or the reason why they are none.
-//! - [`batch`]: events into the store, a batch at a time; the way in for whoever has events
-//!   already, with or without a broker.
-//! - [`amqp`]: the way in from RabbitMQ.
+//! - [`sink`]: what the messages of a queue become, whatever they hold.
+//! - [`acceptor`]: events, the first of such sinks; the way in for whoever has events already, with
+//!   or without a broker. [`decode`]: bytes to an event, or the reason why they are none.
+//! - `batch`: items into a sink, a batch at a time.
+//! - [`amqp`]: the way in from `RabbitMQ`, a consumer for each queue.
 
+pub mod acceptor;
 pub mod amqp;
-pub mod batch;
+mod batch;
 pub mod decode;
+pub mod sink;
 
-pub use batch::{Acceptor, Outcome, accept_all};
+pub use acceptor::{Acceptor, accept_all};
 pub use decode::Decoder;
+pub use sink::{Outcome, Sink};

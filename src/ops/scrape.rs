@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use metrics::gauge;
 
 use super::{DATABASE_TIMEOUT, Ops};
-use crate::store::QueueDepth;
+use crate::store::{OutboxDepth, QueueDepth, Result, Store};
 use crate::telemetry::metric;
 
 /// How old what is told of the queue may be: counting it costs the database something, and not
@@ -37,9 +37,9 @@ impl Pace {
 /// A database that is away does not fail the scrape: that is when the other numbers are wanted.
 pub(super) async fn metrics(ops: Ops, pace: Arc<Pace>) -> Response {
     if pace.is_due(ops.clock.monotonic()) {
-        let counted = tokio::time::timeout(DATABASE_TIMEOUT, ops.store.queue_depth()).await;
+        let counted = tokio::time::timeout(DATABASE_TIMEOUT, count(&*ops.store)).await;
         match counted {
-            Ok(Ok(depth)) => tell(depth),
+            Ok(Ok((queue, outbox))) => tell(queue, outbox),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the queue could not be counted");
                 gauge!(metric::DATABASE_UP).set(0.0);
@@ -53,15 +53,21 @@ pub(super) async fn metrics(ops: Ops, pace: Arc<Pace>) -> Response {
     ([(CONTENT_TYPE, TEXT_FORMAT)], ops.metrics.render()).into_response()
 }
 
+async fn count(store: &dyn Store) -> Result<(QueueDepth, OutboxDepth)> {
+    Ok((store.queue_depth().await?, store.outbox_depth().await?))
+}
+
 #[expect(
     clippy::cast_precision_loss,
     reason = "a queue of 2^53 deliveries is not told apart from one more"
 )]
-fn tell(depth: QueueDepth) {
+fn tell(depth: QueueDepth, outbox: OutboxDepth) {
     gauge!(metric::DATABASE_UP).set(1.0);
     gauge!(metric::QUEUED, "state" => "pending").set(depth.pending as f64);
     gauge!(metric::QUEUED, "state" => "in_flight").set(depth.in_flight as f64);
     gauge!(metric::OLDEST_DUE).set(depth.oldest_due.unwrap_or_default().as_secs_f64());
+    gauge!(metric::OUTBOX_WAITING).set(outbox.waiting as f64);
+    gauge!(metric::OUTBOX_OLDEST).set(outbox.oldest.unwrap_or_default().as_secs_f64());
 }
 
 #[cfg(test)]

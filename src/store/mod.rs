@@ -14,6 +14,8 @@
 //! - [`access`]: API keys and the audit log.
 //! - [`subscriptions`]: registering and changing subscriptions.
 //! - [`idempotency`]: creating calls that may be repeated.
+//! - [`outbox`]: events of our own on their way to the broker. [`lease`]: what one process at a time
+//!   may do.
 //! - `headers`: custom headers, sealed.
 //! - [`test_send`]: a `ping` out of turn.
 //! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
@@ -44,8 +46,10 @@ mod headers;
 pub mod idempotency;
 mod identity;
 pub mod intake;
+pub mod lease;
 pub mod log;
 pub mod open;
+pub mod outbox;
 pub mod postgres;
 mod projection;
 pub mod projects;
@@ -70,11 +74,13 @@ pub use feed::{
 pub use files::{FileError, FileReferences, FileStream, Files};
 pub use idempotency::{Creation, Idempotency};
 use intake::{Intake, Permit};
+pub use lease::{Lease, LeaseName, Leases, Standing};
 pub use log::{
     AttemptRecord, DeliveryFilter, DeliveryLog, DeliveryRecord, EventLog, EventRecord,
     MAX_LOOKED_AT,
 };
 pub use open::open;
+pub use outbox::{Outbox, OutboxDepth, Outgoing, OutgoingRequest};
 pub use projects::{ProjectRecord, Projects};
 pub use snapshots::{Applied, Snapshots};
 pub use stats::{Stats, SubscriptionStats, Tally};
@@ -99,6 +105,8 @@ pub trait Store:
     + DeliveryLog
     + Stats
     + TestLog
+    + Outbox
+    + Leases
     + Projects
     + Snapshots
     + Editions
@@ -118,6 +126,8 @@ impl<T> Store for T where
         + DeliveryLog
         + Stats
         + TestLog
+        + Outbox
+        + Leases
         + Projects
         + Snapshots
         + Editions

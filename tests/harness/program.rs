@@ -255,6 +255,18 @@ fn toml(config: &Config) -> String {
     ));
     line(format!("events_queue = {:?}", config.amqp.events_queue));
     line(format!(
+        "snapshots_exchange = {:?}",
+        config.amqp.snapshots_exchange
+    ));
+    line(format!(
+        "snapshots_queue = {:?}",
+        config.amqp.snapshots_queue
+    ));
+    line(format!(
+        "dispatch_exchange = {:?}",
+        config.amqp.dispatch_exchange
+    ));
+    line(format!(
         "dead_letter_exchange = {:?}",
         config.amqp.dead_letter_exchange
     ));

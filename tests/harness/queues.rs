@@ -21,6 +21,9 @@ pub(crate) async fn unique() -> config::Amqp {
         url: Some(SecretString::from(amqp_url().await)),
         events_exchange: format!("{run}.events"),
         events_queue: format!("{run}.queue"),
+        snapshots_exchange: format!("{run}.snapshots"),
+        snapshots_queue: format!("{run}.snapshots.queue"),
+        dispatch_exchange: format!("{run}.dispatch"),
         dead_letter_exchange: format!("{run}.dead-letter"),
         dead_letter_queue: format!("{run}.dead-letter.queue"),
         ..config::Amqp::default()

@@ -88,6 +88,7 @@ pub(crate) fn events(ids: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
 pub(crate) async fn leave_waiting(store: &Arc<dyn Store>, envelopes: &[Vec<u8>]) {
     let entropy = Entropy::system();
     let acceptor = Acceptor {
+        decoder: Decoder::new(Arc::new(SystemClock), entropy.clone()),
         store: Arc::clone(store),
         intake: Arc::new(NoDispatch),
         leasing: Leasing {
@@ -95,10 +96,9 @@ pub(crate) async fn leave_waiting(store: &Arc<dyn Store>, envelopes: &[Vec<u8>])
             lease: Duration::ZERO,
         },
     };
-    let decoder = Decoder::new(Arc::new(SystemClock), entropy);
     let events = envelopes
         .iter()
-        .map(|envelope| decoder.decode(envelope).expect("an event"))
+        .map(|envelope| acceptor.decoder.decode(envelope).expect("an event"))
         .collect();
     accept_all(&acceptor, events, PATIENCE)
         .await

@@ -12,4 +12,5 @@ mod faults;
 mod flow;
 mod publish;
 mod rig;
+mod snapshots;
 mod topology;

@@ -8,7 +8,8 @@ use forge_dispatch::config::Amqp;
 use forge_dispatch::domain::ids::WorkspaceId;
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::health::{Health, Part};
-use forge_dispatch::ingest::{Acceptor, Decoder, amqp};
+use forge_dispatch::ingest::amqp::{self, Source};
+use forge_dispatch::ingest::{Acceptor, Decoder};
 use forge_dispatch::shutdown::Shutdown;
 use forge_dispatch::store::intake::{Intake, NoDispatch};
 use forge_dispatch::store::{Leasing, Store};
@@ -35,6 +36,9 @@ pub(super) fn settings(url: &str) -> Amqp {
         url: Some(SecretString::from(url)),
         events_exchange: format!("{test}.events"),
         events_queue: format!("{test}.queue"),
+        snapshots_exchange: format!("{test}.snapshots"),
+        snapshots_queue: format!("{test}.snapshots.queue"),
+        dispatch_exchange: format!("{test}.dispatch"),
         dead_letter_exchange: format!("{test}.dead-letter"),
         dead_letter_queue: format!("{test}.dead-letters"),
         ..Amqp::default()
@@ -107,9 +111,10 @@ impl Rig {
         let shutdown = Shutdown::default();
         self.health.down(Part::Broker, "not started yet");
         let running = amqp::run(
-            self.settings.clone(),
+            self.settings.url.clone().expect("there is a broker"),
+            Source::events(&self.settings),
             self.acceptor.clone(),
-            Decoder::new(Arc::new(SystemClock), Entropy::system()),
+            Arc::new(SystemClock),
             Arc::clone(&self.health),
             shutdown.clone(),
         );
@@ -238,6 +243,7 @@ impl Rig {
 /// Into this store, without a dispatcher.
 pub(super) fn acceptor(store: Arc<dyn Store>) -> Acceptor {
     Acceptor {
+        decoder: Decoder::new(Arc::new(SystemClock), Entropy::system()),
         store,
         intake: Arc::new(NoDispatch),
         leasing: Leasing {

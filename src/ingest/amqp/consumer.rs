@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, Fuse, FusedFuture, FutureExt};
@@ -22,17 +23,18 @@ use tokio::time::{Instant, timeout_at};
 
 use super::dead_letter::{Burial, DeadLetters, Letter};
 use super::delivery_count;
+use super::source::Source;
 use super::storing::{Work, batch_length};
 use super::subscription::Subscription;
 use super::watermark::Watermark;
 use super::window::Window;
 use crate::broker::connection::{self, Line, short};
 use crate::broker::{AmqpError, topology};
-use crate::config;
+use crate::clock::Clock;
 use crate::domain::payload::timestamp;
 use crate::health::{Health, Part};
 use crate::ingest::batch::Batch;
-use crate::ingest::{Acceptor, Decoder, Outcome};
+use crate::ingest::{Outcome, Sink};
 use crate::shutdown::Shutdown;
 use crate::store::StoreError;
 
@@ -52,13 +54,13 @@ pub(super) enum Ended {
     Fault(AmqpError),
 }
 
-type Storing = BoxFuture<'static, (Work, Result<(), StoreError>)>;
+type Storing<T> = BoxFuture<'static, (Work<T>, Result<(), StoreError>)>;
 type Burying = BoxFuture<'static, (DeadLetters, Vec<Letter>, Result<Vec<Burial>, AmqpError>)>;
 
 /// What the loop was woken by.
-enum Step {
+enum Step<T> {
     Arrived(Option<lapin::Result<Delivery>>),
-    Stored(Work, Result<(), StoreError>),
+    Stored(Work<T>, Result<(), StoreError>),
     Buried(DeadLetters, Vec<Letter>, Result<Vec<Burial>, AmqpError>),
     /// The batch has waited long enough.
     Due,
@@ -67,10 +69,10 @@ enum Step {
     Abort,
 }
 
-pub(super) struct Session<'a> {
-    settings: &'a config::Amqp,
-    acceptor: &'a Acceptor,
-    decoder: &'a Decoder,
+pub(super) struct Session<'a, S: Sink> {
+    source: &'a Source,
+    sink: &'a Arc<S>,
+    clock: &'a dyn Clock,
     health: &'a Health,
     shutdown: &'a Shutdown,
     line: Line,
@@ -82,7 +84,7 @@ pub(super) struct Session<'a> {
     gathered: VecDeque<Delivery>,
     /// When the oldest of them has waited long enough for others.
     due: Option<Instant>,
-    storing: Fuse<Storing>,
+    storing: Fuse<Storing<S::Item>>,
     /// Messages that wait for the dead letters to be free.
     letters: Vec<Letter>,
     /// Here unless it is at work.
@@ -94,33 +96,34 @@ pub(super) struct Session<'a> {
     progress: bool,
 }
 
-impl<'a> Session<'a> {
+impl<'a, S: Sink> Session<'a, S> {
     /// Connects, declares what is missing, and subscribes.
     pub(super) async fn connect(
         url: &SecretString,
-        settings: &'a config::Amqp,
-        acceptor: &'a Acceptor,
-        decoder: &'a Decoder,
+        source: &'a Source,
+        sink: &'a Arc<S>,
+        clock: &'a dyn Clock,
         health: &'a Health,
         shutdown: &'a Shutdown,
     ) -> Result<Self, AmqpError> {
-        let line = Line::new(connection::connect(url, "forge-dispatch").await?);
-        topology::declare(&line, settings).await?;
+        let name = format!("forge-dispatch {}", source.name);
+        let line = Line::new(connection::connect(url, &name).await?);
+        topology::declare(&line, &source.inbox).await?;
         let channel = line.create_channel().await?;
-        let queue = short(&settings.events_queue)?;
+        let queue = short(&source.inbox.queue)?;
         let subscription = Subscription::new(channel.clone(), queue);
-        let dead_letters = DeadLetters::new(line.share(), settings.clone());
+        let dead_letters = DeadLetters::new(line.share(), source);
         let mut session = Self {
-            settings,
-            acceptor,
-            decoder,
+            source,
+            sink,
+            clock,
             health,
             shutdown,
             line,
             channel,
             subscription,
             watermark: Watermark::default(),
-            window: Window::new(settings.prefetch),
+            window: Window::new(source.prefetch),
             gathered: VecDeque::new(),
             due: None,
             storing: Fuse::terminated(),
@@ -197,7 +200,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn next_step(&mut self) -> Step {
+    async fn next_step(&mut self) -> Step<S::Item> {
         // Only a batch that could begin at once waits for its time.
         let due = self.due.filter(|_| self.storing.is_terminated());
         tokio::select! {
@@ -227,7 +230,7 @@ impl<'a> Session<'a> {
         self.watermark.delivered(delivery.delivery_tag);
         self.window.delivered(delivery.data.len());
         if self.gathered.is_empty() {
-            self.due = Some(Instant::now() + self.settings.batch_linger);
+            self.due = Some(Instant::now() + self.source.linger);
         }
         self.gathered.push_back(delivery);
     }
@@ -236,22 +239,19 @@ impl<'a> Session<'a> {
     fn begin_storing(&mut self) {
         while self.storing.is_terminated() && self.batch_is_due() {
             self.due = None;
-            let (mut events, mut deliveries) = (Vec::new(), Vec::new());
+            let (mut items, mut deliveries) = (Vec::new(), Vec::new());
             for delivery in self.next_batch() {
-                match self.decoder.decode(&delivery.data) {
-                    Ok(event) => {
-                        events.push(event);
+                match self.sink.decode(&delivery.data) {
+                    Ok(item) => {
+                        items.push(item);
                         deliveries.push(delivery);
                     }
-                    Err(error) => self.letters.push(Letter {
-                        delivery,
-                        reason: error.to_string(),
-                    }),
+                    Err(reason) => self.letters.push(Letter { delivery, reason }),
                 }
             }
-            if !events.is_empty() {
-                let work = Work::new(Batch::new(events), deliveries);
-                self.storing = work.commit(self.acceptor.clone()).boxed().fuse();
+            if !items.is_empty() {
+                let work = Work::new(Batch::new(items), deliveries);
+                self.storing = work.commit(Arc::clone(self.sink)).boxed().fuse();
             }
         }
     }
@@ -259,7 +259,7 @@ impl<'a> Session<'a> {
     /// Whether there is something to store, and no reason to wait for more: the batch is full, its
     /// time is over, or nothing will come before this is acknowledged.
     fn batch_is_due(&self) -> bool {
-        let full = self.gathered.len() >= self.settings.batch_events;
+        let full = self.gathered.len() >= self.source.batch;
         let nothing_comes = !self.subscription.is_open() || self.window_is_full();
         !self.gathered.is_empty() && (full || nothing_comes || self.due.is_none())
     }
@@ -270,11 +270,11 @@ impl<'a> Session<'a> {
             .gathered
             .iter()
             .map(|delivery| (delivery_count(delivery), delivery.data.len()));
-        let length = batch_length(messages, self.settings.batch_events);
+        let length = batch_length(messages, self.source.batch);
         self.gathered.drain(..length).collect()
     }
 
-    async fn stored(&mut self, work: Work) -> Result<(), AmqpError> {
+    async fn stored(&mut self, work: Work<S::Item>) -> Result<(), AmqpError> {
         for (delivery, outcome) in work.into_outcomes() {
             match outcome {
                 Outcome::Stored | Outcome::Duplicate => {
@@ -293,8 +293,8 @@ impl<'a> Session<'a> {
 
     /// The database cannot take the batch now. What is held is kept for it: a message that is given
     /// back would cost one of its redeliveries.
-    fn store_is_away(&mut self, work: Work, error: &StoreError) {
-        self.health.down(Part::Database, "does not take events");
+    fn store_is_away(&mut self, work: Work<S::Item>, error: &StoreError) {
+        self.health.down(Part::Database, "does not take what comes");
         if self.held_until.is_none() {
             self.held_until = Some(Instant::now() + HOLD);
             tracing::warn!(
@@ -303,7 +303,7 @@ impl<'a> Session<'a> {
                 "database: away, consumption is paused"
             );
         }
-        self.storing = work.commit_later(self.acceptor.clone()).boxed().fuse();
+        self.storing = work.commit_later(Arc::clone(self.sink)).boxed().fuse();
     }
 
     fn begin_burying(&mut self) {
@@ -312,7 +312,7 @@ impl<'a> Session<'a> {
         }
         if let Some(mut dead_letters) = self.dead_letters.take() {
             let letters = std::mem::take(&mut self.letters);
-            let at = timestamp(self.decoder.clock().now());
+            let at = timestamp(self.clock.now());
             let burying = async move {
                 let burials = dead_letters.bury(&letters, &at).await;
                 (dead_letters, letters, burials)

@@ -12,11 +12,11 @@ use lapin::{BasicProperties, Connection};
 use metrics::counter;
 
 use super::delivery_count;
+use super::source::Source;
 use crate::broker::confirm::{ConfirmChannel, Placed};
 use crate::broker::connection::short;
-use crate::broker::{AmqpError, PERSISTENT, topology};
-use crate::config;
-use crate::telemetry::metric;
+use crate::broker::topology::{self, Inbox};
+use crate::broker::{AmqpError, PERSISTENT};
 
 /// A message that cannot be used, and why.
 #[derive(Debug)]
@@ -46,15 +46,18 @@ const BARE_FROM: u64 = 3;
 /// an exchange that is missing closes the channel, which must not be the one that we consume on.
 pub(super) struct DeadLetters {
     connection: Arc<Connection>,
-    settings: config::Amqp,
+    inbox: Inbox,
+    /// Counts them.
+    counter: &'static str,
     channel: Option<ConfirmChannel>,
 }
 
 impl DeadLetters {
-    pub(super) fn new(connection: Arc<Connection>, settings: config::Amqp) -> Self {
+    pub(super) fn new(connection: Arc<Connection>, source: &Source) -> Self {
         Self {
             connection,
-            settings,
+            inbox: source.inbox.clone(),
+            counter: source.counter,
             channel: None,
         }
     }
@@ -74,8 +77,7 @@ impl DeadLetters {
         if !failed.is_empty() {
             // Somebody may have deleted the exchange, the queue or the binding.
             self.channel = None;
-            if let Err(error) =
-                topology::declare_dead_letters(&self.connection, &self.settings).await
+            if let Err(error) = topology::declare_dead_letters(&self.connection, &self.inbox).await
             {
                 tracing::warn!(%error, "broker: the dead letters have no place");
             }
@@ -86,16 +88,17 @@ impl DeadLetters {
             }
         }
         report(letters, &burials);
+        counter!(self.counter, "outcome" => "dead_lettered").increment(letters.len() as u64);
         Ok(burials)
     }
 
     async fn publish(&mut self, letters: &[&Letter], at: &str) -> Result<Vec<Burial>, AmqpError> {
         let channel = self.channel().await?;
-        let exchange = short(&self.settings.dead_letter_exchange)?;
+        let exchange = short(&self.inbox.dead_letter_exchange)?;
         let mut confirms = Vec::with_capacity(letters.len());
         for letter in letters {
             let Letter { delivery, reason } = letter;
-            let properties = properties(delivery, reason, at, &self.settings.events_queue);
+            let properties = properties(delivery, reason, at, &self.inbox.queue);
             let key = delivery.routing_key.clone();
             let sent = channel.send(exchange.clone(), key, &delivery.data, properties);
             confirms.push(sent.await);
@@ -148,7 +151,6 @@ fn report(letters: &[Letter], burials: &[Burial]) {
             ),
         }
     }
-    counter!(metric::EVENTS, "outcome" => "dead_lettered").increment(letters.len() as u64);
 }
 
 /// The message's own properties, with our headers. Left out are `expiration`, since a dead letter

@@ -13,64 +13,65 @@ use lapin::types::AMQPValue;
 use metrics::gauge;
 use secrecy::SecretString;
 
-use crate::config;
+use crate::clock::Clock;
 use crate::health::{Health, Part, Reporter};
-use crate::ingest::{Acceptor, Decoder};
+use crate::ingest::Sink;
 use crate::reconnect::Reconnect;
 use crate::shutdown::Shutdown;
 use crate::telemetry::metric;
 
 mod consumer;
 mod dead_letter;
+mod source;
 mod storing;
 mod subscription;
 mod watermark;
 mod window;
+
+pub use source::Source;
 
 use consumer::{Ended, Session};
 
 /// A session that lasted so long was no failed attempt: after it, the first one comes quickly.
 const STEADY: Duration = Duration::from_secs(30);
 
-/// Consumes events until the shutdown: softly, everything that was delivered is committed and
+/// Consumes a queue until the shutdown: softly, everything that was delivered is committed and
 /// acknowledged first; hard, at once. Whatever else happens, it goes on.
-///
-/// Without `amqp.url` there is no broker, and nothing to do.
-pub async fn run(
-    settings: config::Amqp,
-    acceptor: Acceptor,
-    decoder: Decoder,
+pub async fn run<S: Sink>(
+    url: SecretString,
+    source: Source,
+    sink: S,
+    clock: Arc<dyn Clock>,
     health: Arc<Health>,
     shutdown: Shutdown,
 ) {
-    let Some(url) = settings.url.clone() else {
-        return;
-    };
+    let sink = Arc::new(sink);
+    let connected = gauge!(metric::AMQP_CONNECTED, "queue" => source.name);
     let mut reporter = Reporter::new(Arc::clone(&health));
     let mut reconnect = Reconnect::default();
-    gauge!(metric::AMQP_CONNECTED).set(0.0);
-    health.down(Part::Broker, "not connected yet");
+    connected.set(0.0);
+    health.down(source.part, "not connected yet");
     while !shutdown.soft.is_cancelled() {
         let session = async {
             // Only a session that stands has something to finish.
             let opened = tokio::select! {
-                opened = open(&url, &settings, &acceptor, &decoder, &health, &shutdown) => opened,
+                opened = open(&url, &source, &sink, &*clock, &health, &shutdown) => opened,
                 () = shutdown.soft.cancelled() => Err(Ended::Stopped),
             };
             let mut session = match opened {
                 Ok(session) => session,
                 Err(ended) => return ended,
             };
-            reporter.up(Part::Broker);
-            gauge!(metric::AMQP_CONNECTED).set(1.0);
+            reporter.up(source.part);
+            connected.set(1.0);
             tracing::info!(
-                queue = settings.events_queue,
-                exchange = settings.events_exchange,
+                queue = source.inbox.queue,
+                exchange = source.inbox.exchange,
                 "broker: consuming"
             );
-            let since = decoder.clock().monotonic();
+            let since = clock.monotonic();
             let ended = session.run().await;
-            let lasted = decoder.clock().monotonic().saturating_sub(since);
+            let lasted = clock.monotonic().saturating_sub(since);
             if session.made_progress() || lasted > STEADY {
                 reconnect.reset();
             }
@@ -81,35 +82,35 @@ pub async fn run(
             ended = session => ended,
             () = shutdown.hard.cancelled() => Ended::Stopped,
         };
-        gauge!(metric::AMQP_CONNECTED).set(0.0);
+        connected.set(0.0);
         match ended {
             Ended::Stopped => break,
             Ended::StoreAway(reason) => reporter.down(Part::Database, reason),
-            Ended::Fault(error) => reporter.down(Part::Broker, error.to_string()),
+            Ended::Fault(error) => reporter.down(source.part, error.to_string()),
         }
         tokio::select! {
             () = reconnect.pause() => {}
             () = shutdown.soft.cancelled() => {}
         }
     }
-    tracing::info!("broker: consumption stopped");
+    tracing::info!(queue = source.inbox.queue, "broker: consumption stopped");
 }
 
 /// A session, once the database answers: messages that cannot be stored would only cost
 /// redeliveries.
-async fn open<'a>(
+async fn open<'a, S: Sink>(
     url: &SecretString,
-    settings: &'a config::Amqp,
-    acceptor: &'a Acceptor,
-    decoder: &'a Decoder,
+    source: &'a Source,
+    sink: &'a Arc<S>,
+    clock: &'a dyn Clock,
     health: &'a Health,
     shutdown: &'a Shutdown,
-) -> Result<Session<'a>, Ended> {
-    if let Err(error) = acceptor.store.ready().await {
+) -> Result<Session<'a, S>, Ended> {
+    if let Err(error) = sink.ready().await {
         return Err(Ended::StoreAway(error.to_string()));
     }
     health.up(Part::Database);
-    Session::connect(url, settings, acceptor, decoder, health, shutdown)
+    Session::connect(url, source, sink, clock, health, shutdown)
         .await
         .map_err(Ended::Fault)
 }

@@ -1,9 +1,11 @@
 //! A batch of messages on its way into the store.
 
+use std::sync::Arc;
+
 use lapin::message::Delivery;
 
 use crate::ingest::batch::Batch;
-use crate::ingest::{Acceptor, Outcome};
+use crate::ingest::{Outcome, Sink};
 use crate::reconnect::Reconnect;
 use crate::store::Result;
 
@@ -27,18 +29,18 @@ pub(super) fn batch_length(messages: impl Iterator<Item = (u64, usize)>, most: u
     fitting.count().max(1)
 }
 
-/// Messages that are committed together, each with its event.
-pub(super) struct Work {
-    batch: Batch,
+/// Messages that are committed together, each with its item.
+pub(super) struct Work<T> {
+    batch: Batch<T>,
     deliveries: Vec<Delivery>,
     /// How often the database has been asked in vain.
     reconnect: Reconnect,
 }
 
-impl Work {
-    /// An event for each message, in the same order.
-    pub(super) fn new(batch: Batch, deliveries: Vec<Delivery>) -> Self {
-        debug_assert_eq!(batch.len(), deliveries.len(), "an event for each message");
+impl<T> Work<T> {
+    /// An item for each message, in the same order.
+    pub(super) fn new(batch: Batch<T>, deliveries: Vec<Delivery>) -> Self {
+        debug_assert_eq!(batch.len(), deliveries.len(), "an item for each message");
         Self {
             batch,
             deliveries,
@@ -47,16 +49,19 @@ impl Work {
     }
 
     /// Commits what is not committed yet. After an error, the work is there to go on with.
-    pub(super) async fn commit(mut self, acceptor: Acceptor) -> (Self, Result<()>) {
-        let result = self.batch.commit(&acceptor).await;
+    pub(super) async fn commit<S: Sink<Item = T>>(mut self, sink: Arc<S>) -> (Self, Result<()>) {
+        let result = self.batch.commit(&*sink).await;
         (self, result)
     }
 
     /// The same after a pause, and only once the database answers at all.
-    pub(super) async fn commit_later(mut self, acceptor: Acceptor) -> (Self, Result<()>) {
+    pub(super) async fn commit_later<S: Sink<Item = T>>(
+        mut self,
+        sink: Arc<S>,
+    ) -> (Self, Result<()>) {
         self.reconnect.pause().await;
-        match acceptor.store.ready().await {
-            Ok(()) => self.commit(acceptor).await,
+        match sink.ready().await {
+            Ok(()) => self.commit(sink).await,
             Err(error) => (self, Err(error)),
         }
     }

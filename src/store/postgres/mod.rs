@@ -4,7 +4,7 @@
 //! `unnest`, so that a batch is a handful of round trips whatever its size. `queue.md`'s lock order
 //! holds everywhere: queue rows that were there before → workspaces → projects → blueprints → editions →
 //! outputs → event keys → the subscriptions' generation → subscriptions → the feed → the clock of
-//! editions, each sorted. (It has the keys first; but of those that an accept writes none were there
+//! editions → keys of the outbox, each sorted. (It has the keys first; but of those that an accept writes none were there
 //! before, and what it adopts it looks at first.)
 //!
 //! - `events` and `arrivals`: accept.
@@ -20,6 +20,7 @@
 //! - `snapshots`, `states` and `contents`: what the core says of its entities, written; `projection`:
 //!   what webhook events change in that. `editions`: reading it, by `structure`, `heads`, `sections`
 //!   and `outputs`.
+//! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
 //! - `notices`: telling other processes that there is work, or that a feed moved.
 //! - `errors` and `rows`: from the database's words to ours.
 
@@ -37,6 +38,8 @@ use sqlx::{Connection, PgConnection, PgPool, PgTransaction};
 use self::errors::{from_migrate, from_sqlx, within};
 use self::notices::{Notices, Topic};
 use super::feed::FeedBell;
+use self::notices::Notices;
+use super::outbox::Door;
 use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
@@ -58,10 +61,12 @@ mod events;
 mod feed;
 mod heads;
 mod idempotency;
+mod lease;
 mod log;
 mod notices;
 mod outputs;
 mod projection;
+mod outbox;
 mod projects;
 mod queue;
 mod rows;
@@ -100,6 +105,7 @@ pub struct PostgresStore {
     notices: Notices,
     feed_bell: FeedBell,
     known_projects: KnownProjects,
+    outbox: Door,
 }
 
 impl PostgresStore {
@@ -160,6 +166,7 @@ impl PostgresStore {
             notices,
             feed_bell: FeedBell::default(),
             known_projects: KnownProjects::default(),
+            outbox: Door::default(),
         })
     }
 

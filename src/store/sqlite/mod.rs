@@ -11,6 +11,7 @@
 //!   `heads`, `sections` and `outputs`.
 //! - `feed`: what came, in the order of the commits.
 //! - `idempotency`: creating calls that may be repeated.
+//! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
 //! - `maintenance`: schema, key, readiness.
 //!
 //! Statements run on a thread of their own per connection, so each costs a hand-over there and
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Result;
 use super::feed::FeedBell;
+use super::outbox::Door;
 use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
@@ -48,10 +50,12 @@ mod events;
 mod feed;
 mod heads;
 mod idempotency;
+mod lease;
 mod log;
 mod maintenance;
 mod outputs;
 mod projection;
+mod outbox;
 mod projects;
 mod queue;
 mod rows;
@@ -91,6 +95,7 @@ pub struct SqliteStore {
     targets: Mutex<Arc<Targets>>,
     feed_bell: FeedBell,
     known_projects: KnownProjects,
+    outbox: Door,
     usage: Usage,
     vault: Vault,
     clock: Arc<dyn Clock>,
@@ -115,6 +120,7 @@ impl SqliteStore {
             targets: Mutex::default(),
             feed_bell: FeedBell::default(),
             known_projects: KnownProjects::default(),
+            outbox: Door::default(),
             usage: Usage::default(),
             vault,
             clock,
