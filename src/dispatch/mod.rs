@@ -157,11 +157,6 @@ impl Dispatcher {
         }
     }
 
-    /// What sends tests.
-    pub fn tester(&self) -> Tester {
-        Tester::new(Arc::clone(&self.parts))
-    }
-
     /// Takes leased deliveries into their lines and sends what may be sent now.
     fn start(&self, leased: impl IntoIterator<Item = (LeasedDelivery, Permit)>) {
         self.lines.push(leased);

@@ -59,7 +59,7 @@ pub use log::{
 };
 pub use open::open;
 pub use projects::{ProjectRecord, Projects};
-pub use stats::{Stats, SubscriptionStats, Tally};
+pub use stats::{RECENTLY, Stats, SubscriptionStats, Tally};
 pub use subscriptions::{NewSubscription, Rotation, Subscriptions};
 use targets::Target;
 pub use test_send::{TestLog, TestSend, TestSent};
