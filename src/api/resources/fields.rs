@@ -1,7 +1,7 @@
 //! Values that several resources have, and the list of all that is wrong with a body.
 
 use chrono::{DateTime, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::IntoParams;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
@@ -110,9 +110,20 @@ pub fn scopes_schema() -> Schema {
         .into()
 }
 
+const FORMATS: [&str; 3] = ["standard", "kazinex", "cloudevents"];
+
 /// Bodies, by name.
 pub fn format_schema() -> Schema {
-    names(["standard", "kazinex", "cloudevents"])
+    names(FORMATS)
+}
+
+/// Bodies, by name; or null for the default.
+pub fn format_or_null_schema() -> Schema {
+    let names = FORMATS.map(Value::from).into_iter();
+    let schema = ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .enum_values(Some(names.chain([Value::Null])));
+    Schema::Object(schema.build())
 }
 
 /// What a subscription may be.

@@ -42,7 +42,7 @@ pub(super) struct NewOne {
     #[schema(schema_with = fields::project_ids_schema)]
     project_ids: Option<Vec<String>>,
     /// Which body; `standard` unless it is said.
-    #[schema(schema_with = fields::format_schema)]
+    #[schema(schema_with = fields::format_or_null_schema)]
     format: Option<BodyFormat>,
     /// A note for people.
     #[schema(max_length = 500)]
@@ -51,7 +51,7 @@ pub(super) struct NewOne {
     /// shown again. Those of the connection, of the message and of the signature are not taken.
     #[schema(schema_with = fields::headers_schema)]
     headers: Option<BTreeMap<String, String>>,
-    /// Requests in flight at once; null, or left out, for the deployment's default.
+    /// Requests in flight at once, in each replica; null, or left out, for the deployment's default.
     #[schema(value_type = Option<u32>, minimum = 1)]
     max_concurrency: Option<NonZeroU32>,
     /// Whole seconds to wait before the second attempt, the third, and so on; null, or left out, for
@@ -86,7 +86,7 @@ pub(super) struct Change {
     project_ids: Option<Option<Vec<String>>>,
     /// Which body; null for `standard`.
     #[serde(default, deserialize_with = "given")]
-    #[schema(schema_with = fields::format_schema)]
+    #[schema(schema_with = fields::format_or_null_schema)]
     format: Option<Option<BodyFormat>>,
     /// A note for people; null for none.
     #[serde(default, deserialize_with = "given")]
@@ -97,7 +97,7 @@ pub(super) struct Change {
     #[serde(default, deserialize_with = "given")]
     #[schema(schema_with = fields::headers_change_schema)]
     headers: Option<Option<BTreeMap<String, Option<String>>>>,
-    /// Requests in flight at once; null for the deployment's default.
+    /// Requests in flight at once, in each replica; null for the deployment's default.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u32>, minimum = 1)]
     max_concurrency: Option<Option<NonZeroU32>>,
