@@ -1,6 +1,7 @@
 //! A `ping` to one subscription, out of turn: no queue, no lease, no retry.
 
 use std::fmt;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -25,6 +26,7 @@ const SOURCE: &str = "/forge-dispatch";
 
 /// Sends tests as the dispatcher sends: through the same client, signed and timed alike. It needs no
 /// dispatcher, so that a command can send one too.
+#[derive(Clone)]
 pub struct Tester {
     store: Arc<dyn Store>,
     client: Arc<WebhookClient>,
@@ -102,7 +104,20 @@ impl Tester {
 
 #[async_trait]
 impl TestSend for Tester {
-    async fn send(&self, target: &Target) -> Result<TestSent> {
+    async fn send(&self, target: Target) -> Result<TestSent> {
+        let tester = self.clone();
+        // Whoever asks may not wait for the end: what was sent is kept all the same.
+        let sending = tokio::spawn(async move { tester.send_and_keep(&target).await });
+        match sending.await {
+            Ok(sent) => sent,
+            // Nobody aborts it.
+            Err(ended) => resume_unwind(ended.into_panic()),
+        }
+    }
+}
+
+impl Tester {
+    async fn send_and_keep(&self, target: &Target) -> Result<TestSent> {
         let payload = self.ping(target)?;
         let attempt = self.attempt(target, &payload).await;
         let event = payload.event();

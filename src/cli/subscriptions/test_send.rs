@@ -32,7 +32,7 @@ pub(super) async fn run(args: OneArgs, context: &Context) -> Result<(), CliError
             let target = store.target(&reach, id).await?;
             let target = target.ok_or_else(|| missing(&args.id, &args.workspace))?;
             let tester = app::tester(&context.config, &surroundings, store)?;
-            Ok(tester.send(&target).await?)
+            Ok(tester.send(target).await?)
         })
         .await?;
     let view = View::new(sent);

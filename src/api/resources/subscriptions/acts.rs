@@ -167,7 +167,7 @@ async fn test(
 ) -> Result<Json<TestView>> {
     let target = api.store().target(&caller.reach(), id).await?;
     let target = target.ok_or_else(Problem::not_found)?;
-    let sent = api.tester().send(&target).await?;
+    let sent = api.tester().send(target).await?;
     Ok(Json(TestView {
         event_id: sent.event.to_string(),
         delivery_id: sent.delivery.to_string(),
