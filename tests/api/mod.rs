@@ -14,3 +14,4 @@ mod listener;
 pub(crate) mod rig;
 mod scene;
 mod subscriptions;
+mod uses;
