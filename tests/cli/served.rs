@@ -80,32 +80,6 @@ impl Served {
         (text(&made["id"]), text(&made["key"]))
     }
 
-    /// A client that knows the certificate by its fingerprint and by nothing else.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a client of the API, which is on this machine"
-    )]
-    fn client(&self, fingerprint: &str) -> reqwest::Client {
-        let provider = Arc::new(ring::default_provider());
-        let pinned = Pinned {
-            fingerprint: fingerprint.to_owned(),
-            provider: Arc::clone(&provider),
-        };
-        let mut tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(pinned))
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .no_proxy()
-            .timeout(PATIENCE)
-            .build()
-            .unwrap()
-    }
-
     /// README's call.
     async fn projects(&self, client: &reqwest::Client, key: &str) -> reqwest::Response {
         let port = self.address.port();
@@ -121,6 +95,32 @@ impl Served {
     }
 }
 
+/// A client that knows the certificate by its fingerprint and by nothing else.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a client of the API, which is on this machine"
+)]
+fn client(fingerprint: &str) -> reqwest::Client {
+    let provider = Arc::new(ring::default_provider());
+    let pinned = Pinned {
+        fingerprint: fingerprint.to_owned(),
+        provider: Arc::clone(&provider),
+    };
+    let mut tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(pinned))
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .timeout(PATIENCE)
+        .build()
+        .unwrap()
+}
+
 async fn the_first_key_is_made_and_used_until_it_is_revoked(database: &TestDatabase) {
     let served = Served::on(database).await;
     let invited = served.program.logged("there is no API key yet").await;
@@ -128,12 +128,12 @@ async fn the_first_key_is_made_and_used_until_it_is_revoked(database: &TestDatab
     assert!(invited.contains(made_by), "{invited}");
 
     let (id, key) = served.key();
-    let stranger = served.client("00:11");
+    let stranger = client("00:11");
     let url = format!("https://localhost:{}/v1/projects", served.address.port());
     let distrusted = stranger.get(url).bearer_auth(&key).send().await;
     assert!(distrusted.unwrap_err().is_connect(), "another certificate");
 
-    let client = served.client(&served.fingerprint);
+    let client = client(&served.fingerprint);
     let answer = served.projects(&client, &key).await;
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(answer.version(), http::Version::HTTP_2);
@@ -163,7 +163,7 @@ async fn the_first_key_is_made_and_used_until_it_is_revoked(database: &TestDatab
 async fn the_sixty_first_call_of_a_minute_waits(database: &TestDatabase) {
     let served = Served::on(database).await;
     let (_, key) = served.key();
-    let client = served.client(&served.fingerprint);
+    let client = client(&served.fingerprint);
     let began = SystemClock.now().timestamp();
     // Where the machine is so slow that a minute passes meanwhile, the next one begins anew.
     let mut windows = Vec::new();
