@@ -14,7 +14,7 @@ use crate::api;
 use crate::api::listener::{Fingerprint, ListenError};
 use crate::clock::{Clock, SystemClock, pause};
 use crate::config::Config;
-use crate::dispatch::{self, Broken, Dispatcher, Settlements};
+use crate::dispatch::{self, Broken, Dispatcher, Settlements, Tester};
 use crate::domain::event::EventError;
 use crate::domain::retry::{RetrySchedule, ScheduleError};
 use crate::egress::client::ClientError;
@@ -26,7 +26,7 @@ use crate::ops::{self, Ops};
 use crate::outbox::{self, Pace};
 use crate::reconnect::Reconnect;
 use crate::shutdown::Shutdown;
-use crate::store::{self, Leasing, Store, StoreError};
+use crate::store::{self, Leasing, Store, StoreError, TestSend};
 use crate::telemetry::{Metrics, TelemetryError};
 use crate::wake::Wake;
 
@@ -56,6 +56,29 @@ impl Default for Surroundings {
             lookup: Arc::new(SystemLookup),
         }
     }
+}
+
+impl Surroundings {
+    /// The client for webhooks, in these surroundings.
+    fn client(&self, config: &Config) -> Result<Arc<WebhookClient>, ClientError> {
+        let (lookup, clock) = (Arc::clone(&self.lookup), Arc::clone(&self.clock));
+        WebhookClient::new(&config.egress, lookup, clock).map(Arc::new)
+    }
+
+    fn tester(&self, store: &Arc<dyn Store>, client: &Arc<WebhookClient>) -> Tester {
+        let (store, client) = (Arc::clone(store), Arc::clone(client));
+        Tester::new(store, client, Arc::clone(&self.clock), self.entropy.clone())
+    }
+}
+
+/// What sends tests by the same road as the running program, for a command that sends one.
+pub fn tester(
+    config: &Config,
+    surroundings: &Surroundings,
+    store: &Arc<dyn Store>,
+) -> Result<Arc<dyn TestSend>, AppError> {
+    let client = surroundings.client(config)?;
+    Ok(Arc::new(surroundings.tester(store, &client)))
 }
 
 /// Why the program cannot start, or ended.
@@ -117,18 +140,14 @@ impl App {
         surroundings: Surroundings,
         shutdown: Shutdown,
     ) -> Result<Self, AppError> {
-        let Surroundings {
-            clock,
-            entropy,
-            lookup,
-        } = surroundings.clone();
+        let Surroundings { clock, entropy, .. } = surroundings.clone();
         let store = store::open(&config, Arc::clone(&clock), &entropy).await?;
         let outbox_bell = Arc::new(Wake::default());
         if config.amqp.url.is_some() {
             store.open_outbox(Arc::clone(&outbox_bell));
         }
-        let client = WebhookClient::new(&config.egress, lookup, Arc::clone(&clock))?;
-        let client = Arc::new(client);
+        let client = surroundings.client(&config)?;
+        let tester = Arc::new(surroundings.tester(&store, &client));
         let health = Arc::new(Health::default());
         health.down(Part::Database, "starting");
         let leasing = Leasing {
@@ -153,7 +172,6 @@ impl App {
             },
             dispatch_shutdown.clone(),
         );
-        let tester = Arc::new(dispatcher.tester());
         let stop = shutdown.soft.clone();
         let front_door =
             FrontDoor::open(&config, &surroundings, &store, &client, tester, stop).await?;

@@ -17,6 +17,6 @@ mod faults;
 mod imports;
 mod ingest;
 mod ops;
-mod outputs;
 mod outbox;
+mod outputs;
 mod store;

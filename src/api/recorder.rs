@@ -1,8 +1,12 @@
 //! The uses of keys, on their way to the audit log: written in batches, beside the requests.
 //!
 //! What waits is bounded. When the database cannot keep up, or is away, requests wait for room
-//! before they are answered, rather than go unrecorded. A graceful stop writes what waits; a crash
+//! before they are judged, rather than go unrecorded. A graceful stop writes what waits; a crash
 //! loses at most what one batch waits for.
+//!
+//! A use is written however it ends: with the status of its answer, or without one where the client
+//! closed its connection before the answer began. The room for it is taken before, since whoever is
+//! dropped cannot wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +14,11 @@ use std::time::Duration;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::OwnedPermit;
+use tokio::time::timeout;
 
-use super::Api;
 use super::trace::{self, Traced};
+use super::{Api, Problem, Result};
 use crate::clock::pause;
 use crate::domain::api_key::ApiKey;
 use crate::domain::audit::{self, Action, Actor, AuditEntry};
@@ -26,12 +32,23 @@ const ROOM: usize = 4_096;
 /// The most entries of one transaction.
 const BATCH: usize = 500;
 
+/// How long a request waits for room.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long an entry waits for others.
 const LINGER: Duration = Duration::from_millis(200);
 
 /// Where uses of keys are handed over; clones share it.
 #[derive(Clone, Debug)]
 pub struct Recorder(mpsc::Sender<AuditEntry>);
+
+/// The right to hand one over.
+#[derive(Debug)]
+pub(super) struct Room(OwnedPermit<AuditEntry>);
+
+/// A use of a key whose end is not known yet. Dropped, it is handed over as it stands.
+#[derive(Debug)]
+pub(super) struct UnderWay(Option<(OwnedPermit<AuditEntry>, AuditEntry)>);
 
 /// The other end: writes them.
 #[derive(Debug)]
@@ -44,9 +61,28 @@ impl Recorder {
         (Self(sender), Recording(receiver))
     }
 
-    /// What is to be written of a request, before it is known how it ends.
-    pub(super) fn entry(key: &ApiKey, request: &Request, traced: &Traced, api: &Api) -> AuditEntry {
-        AuditEntry {
+    /// Room for one use. Where there is none, keys cannot be used for now.
+    pub(super) async fn room(&self) -> Result<Room> {
+        let room = timeout(PATIENCE, self.0.clone().reserve_owned()).await;
+        if let Ok(Ok(room)) = room {
+            Ok(Room(room))
+        } else {
+            tracing::error!("uses of keys are not written: no key can be used");
+            Err(Problem::unavailable())
+        }
+    }
+}
+
+impl Room {
+    /// A valid key is used from here on.
+    pub(super) fn begin(
+        self,
+        key: &ApiKey,
+        request: &Request,
+        traced: &Traced,
+        api: &Api,
+    ) -> UnderWay {
+        let entry = AuditEntry {
             workspace: key.workspace.clone(),
             id: api.entropy().id(api.clock().now()),
             actor: Actor::Key(key.id),
@@ -57,20 +93,30 @@ impl Recorder {
             request: Some(audit::Request {
                 method: request.method().to_string(),
                 route: trace::route(request),
-                status: 0,
+                status: None,
             }),
             before: None,
             after: None,
+        };
+        UnderWay(Some((self.0, entry)))
+    }
+}
+
+impl UnderWay {
+    /// It was answered.
+    pub(super) fn answered(mut self, status: StatusCode) {
+        if let Some((_, entry)) = &mut self.0
+            && let Some(request) = &mut entry.request
+        {
+            request.status = Some(status.as_u16());
         }
     }
+}
 
-    /// Hands it over with its status.
-    pub(super) async fn record(&self, mut entry: AuditEntry, status: StatusCode) {
-        if let Some(request) = &mut entry.request {
-            request.status = status.as_u16();
-        }
-        if self.0.send(entry).await.is_err() {
-            tracing::error!("a use of a key goes unrecorded: the recorder has ended");
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some((room, entry)) = self.0.take() {
+            room.send(entry);
         }
     }
 }

@@ -14,6 +14,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::auth::{Admission, admit};
 use super::body::{MAX_BODY_BYTES, is_encoded};
+use super::listener::on_time;
 use super::problem_type::ProblemType;
 use super::resources::feed::MAX_WAIT;
 use super::{Api, Problem, Recorder, docs, openapi, problem_docs, trace};
@@ -35,6 +36,7 @@ pub fn router(api: Api, recorder: Recorder) -> Router {
             ServiceBuilder::new()
                 .layer(from_fn_with_state(admission, admit))
                 // Inside of the admission: an answer that came too late is one to a valid key all the same.
+                .layer(from_fn(on_time))
                 .layer(HandleErrorLayer::new(too_late))
                 .layer(TimeoutLayer::new(timeout))
                 .layer(CatchPanicLayer::custom(panicked))

@@ -51,7 +51,7 @@ impl Context {
     /// somebody says so (`migrate`, `serve`).
     pub async fn with_store<T>(
         &self,
-        work: impl AsyncFnOnce(&dyn Store) -> Result<T, CliError>,
+        work: impl AsyncFnOnce(&Arc<dyn Store>) -> Result<T, CliError>,
     ) -> Result<T, CliError> {
         let store = self.open_store().await?;
         if store.kind() == "postgres" {
@@ -60,7 +60,7 @@ impl Context {
         // On a schema that is up to date this only checks the master key: nothing may be sealed
         // under another one.
         store.migrate().await?;
-        let result = work(&*store).await;
+        let result = work(&store).await;
         store.close().await;
         result
     }

@@ -94,7 +94,7 @@ struct View {
 
 /// An attempt as it is printed.
 #[derive(Debug, Serialize)]
-struct AttemptView {
+pub(super) struct AttemptView {
     at: String,
     duration_ms: u128,
     trigger: &'static str,
@@ -125,7 +125,7 @@ async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
     let request = args.page.request()?;
     let filter = args.filter(context.clock.now())?;
     let page = context
-        .with_store(async |store| search(store, &reach, &filter, request).await)
+        .with_store(async |store| search(&**store, &reach, &filter, request).await)
         .await?;
     let list = List::new(&page, View::new);
     context.output.print(&list, |list| {
@@ -190,7 +190,7 @@ async fn show(args: ShowArgs, context: &Context) -> Result<(), CliError> {
             let Some(delivery) = store.delivery(&reach, id).await? else {
                 return Ok(None);
             };
-            Ok(Some((delivery, attempts(store, &reach, id).await?)))
+            Ok(Some((delivery, attempts(&**store, &reach, id).await?)))
         })
         .await?;
     let Some((delivery, attempts)) = found else {
@@ -280,6 +280,17 @@ impl From<AttemptRecord> for AttemptView {
 }
 
 impl AttemptView {
+    /// Whether the receiver took it.
+    pub(super) fn succeeded(&self) -> bool {
+        self.error.is_none()
+    }
+
+    /// A table of attempts.
+    pub(super) fn table<'a>(attempts: impl IntoIterator<Item = &'a Self>) -> String {
+        let header = ["AT", "TOOK", "TRIGGER", "STATUS", "OUTCOME", "ANSWER"];
+        table(&header, attempts.into_iter().map(Self::row))
+    }
+
     fn row(&self) -> Vec<String> {
         let mut outcome = self.error.unwrap_or("succeeded").to_owned();
         if self.lease_lost {
@@ -323,12 +334,8 @@ impl Detail {
             ("settled", or_dash(delivery.settled_at.as_ref())),
         ]);
         if !self.attempt_log.is_empty() {
-            let header = ["AT", "TOOK", "TRIGGER", "STATUS", "OUTCOME", "ANSWER"];
             text.push('\n');
-            text.push_str(&table(
-                &header,
-                self.attempt_log.iter().map(AttemptView::row),
-            ));
+            text.push_str(&AttemptView::table(&self.attempt_log));
         }
         text
     }

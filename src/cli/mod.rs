@@ -20,6 +20,7 @@ pub mod error;
 pub mod events;
 pub mod keys;
 pub mod migrate;
+mod open_files;
 pub mod openapi;
 pub mod output;
 pub mod parse;

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{CliError, Context};
+use super::{CliError, Context, open_files};
 use crate::app::{App, Surroundings};
 use crate::shutdown::Shutdown;
 
@@ -13,6 +13,7 @@ pub struct ServeArgs {}
 /// Runs the service until it is told to stop: the first SIGINT or SIGTERM drains, the second ends
 /// at once (and the exit code says so).
 pub async fn run(_args: ServeArgs, context: &Context) -> Result<(), CliError> {
+    open_files::allow(&context.config);
     let shutdown = Shutdown::default();
     shutdown.watch_signals().map_err(anyhow::Error::from)?;
     let surroundings = Surroundings {

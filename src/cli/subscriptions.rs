@@ -1,4 +1,4 @@
-//! `forge-dispatch subscriptions`: register, list, show, change, give a new secret, delete.
+//! `forge-dispatch subscriptions`: register, list, show, test, change, give a new secret, delete.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ use crate::egress::{SystemLookup, WebhookClient};
 use crate::store::NewSubscription;
 
 mod change;
+mod stats;
+mod test_send;
 mod view;
 
 pub use change::{RotateArgs, UpdateArgs};
@@ -33,6 +35,11 @@ pub enum SubscriptionsCommand {
     List(ListArgs),
     /// Show one subscription.
     Show(OneArgs),
+    /// See how a subscription goes: what waits for it, and what became of its deliveries of a day.
+    Stats(OneArgs),
+    /// Send a signed `ping` to a subscription now, from this machine, and show what came of it. It is
+    /// not tried again; the exit code is 1 where the receiver did not take it.
+    Test(OneArgs),
     /// Change a subscription: what is not named stays as it is.
     Update(UpdateArgs),
     /// Give a subscription a new secret. It is shown once, now; the old one signs beside it for a
@@ -120,6 +127,8 @@ pub async fn run(command: SubscriptionsCommand, context: &Context) -> Result<(),
         SubscriptionsCommand::Create(args) => create(args, context).await,
         SubscriptionsCommand::List(args) => list(args, context).await,
         SubscriptionsCommand::Show(args) => show(args, context).await,
+        SubscriptionsCommand::Stats(args) => stats::run(args, context).await,
+        SubscriptionsCommand::Test(args) => test_send::run(args, context).await,
         SubscriptionsCommand::Update(args) => change::update(args, context).await,
         SubscriptionsCommand::RotateSecret(args) => change::rotate_secret(args, context).await,
         SubscriptionsCommand::Delete(args) => delete(args, context).await,

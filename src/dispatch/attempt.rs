@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
@@ -13,7 +14,7 @@ use crate::domain::delivery::Verdict;
 use crate::domain::payload::{Payload, content_type};
 use crate::domain::signature::webhook_signature;
 use crate::domain::subscription::BodyFormat;
-use crate::egress::Sent;
+use crate::egress::{Sent, WebhookClient};
 use crate::store::targets::Target;
 use crate::store::{LeasedDelivery, Settlement};
 use crate::telemetry::metric;
@@ -58,25 +59,35 @@ fn too_late(parts: &Parts, delivery: &LeasedDelivery) -> bool {
 }
 
 async fn send(parts: &Parts, delivery: &LeasedDelivery) -> (Attempt, Verdict) {
-    match post(parts, &delivery.target, &delivery.payload).await {
+    let now = parts.clock.now();
+    match post(&parts.client, &delivery.target, &delivery.payload, now).await {
         Some(sent) => judge(parts, delivery, |judge| judge.judge(sent)),
         None => failed(parts, delivery, ErrorClass::Internal),
     }
 }
 
-/// Signs and sends an event to a subscription; `None` where it could not be signed.
-pub(super) async fn post(parts: &Parts, target: &Target, payload: &Payload) -> Option<Sent> {
+/// Signs an event as of `now` and sends it to a subscription; `None` where it could not be signed.
+pub(super) async fn post(
+    client: &WebhookClient,
+    target: &Target,
+    payload: &Payload,
+    now: DateTime<Utc>,
+) -> Option<Sent> {
     let spec = &target.subscription.spec;
     let body = payload.body(spec.format);
-    let headers = headers(parts, target, payload, &body)?;
-    Some(parts.client.post(spec.url.as_url(), headers, body).await)
+    let headers = headers(target, payload, &body, now)?;
+    Some(client.post(spec.url.as_url(), headers, body).await)
 }
 
 /// The headers of Standard Webhooks 1.0 and our own; `None` if no key is live or a value is no
 /// header, neither of which an accepted subscription can cause.
-fn headers(parts: &Parts, target: &Target, payload: &Payload, body: &[u8]) -> Option<HeaderMap> {
+fn headers(
+    target: &Target,
+    payload: &Payload,
+    body: &[u8],
+    now: DateTime<Utc>,
+) -> Option<HeaderMap> {
     let format = target.subscription.spec.format;
-    let now = parts.clock.now();
     let keys = target.signing_keys(now);
     let id = payload.event().id.to_string();
     let timestamp = now.timestamp();

@@ -89,15 +89,19 @@ pub struct Broken(#[source] pub JoinError);
 pub struct Settlements(mpsc::Receiver<Settlement>);
 
 impl Dispatcher {
-    /// Builds it; nothing runs yet, but deliveries can be handed over already.
+    /// Builds it; nothing runs yet, and what is accepted meanwhile waits in the queue.
     pub fn new(parts: Parts, shutdown: Shutdown) -> (Self, Settlements) {
         // Past this mark attempts wait for the settler with their slots in hand, and so nothing
         // new is sent: the way in which a slow database pushes back. One batch is held while another
         // is written, and an outcome may hold 32 KiB of its receiver's answer.
         let high_water = parts.settings.settle_batch;
         let (settlements, receiver) = mpsc::channel(high_water);
+        let lines = Arc::new(Lines::new(&parts.settings));
+        // Until it runs nothing is leased to it: a process that is told to stop before that would
+        // send what it was given, with nobody there to write that it was sent.
+        lines.suspend();
         let dispatcher = Self {
-            lines: Arc::new(Lines::new(&parts.settings)),
+            lines,
             parts: Arc::new(parts),
             attempts: TaskTracker::new(),
             settlements,
@@ -113,6 +117,7 @@ impl Dispatcher {
     /// An error means that a part of it broke: nothing may go on then, since what is sent would not
     /// be written.
     pub async fn run(self, settlements: Settlements) -> Result<(), Broken> {
+        self.lines.resume();
         let finish = CancellationToken::new();
         let mut settler = tokio::spawn(settle::run(
             Arc::clone(&self.parts),
@@ -150,11 +155,6 @@ impl Dispatcher {
             }
             drained = drained => drained,
         }
-    }
-
-    /// What sends tests.
-    pub fn tester(&self) -> Tester {
-        Tester::new(Arc::clone(&self.parts))
     }
 
     /// Takes leased deliveries into their lines and sends what may be sent now.

@@ -179,8 +179,8 @@ pub struct Request {
     pub method: String,
     /// The route, as the documentation names it: no ids, no query.
     pub route: String,
-    /// The answer's status.
-    pub status: u16,
+    /// The answer's status; `None` where the client, or the program, was gone before it began.
+    pub status: Option<u16>,
 }
 
 /// An entry, as it is written and read.

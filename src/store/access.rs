@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use async_trait::async_trait;
 use chrono::{DateTime, SubsecRound, Utc};
 
-use super::{Creation, Idempotency, Page, PageRequest, Result};
+use super::{Creation, Idempotency, Page, PageRequest, Result, StoreError};
 use crate::domain::api_key::{ApiKey, ApiKeySpec};
-use crate::domain::audit::{Act, Action, Actor, AuditEntry};
+use crate::domain::audit::{Act, Action, Actor, AuditEntry, Request};
 use crate::domain::ids::{ApiKeyId, AuditId, WorkspaceId};
 use crate::domain::key_text::KeyDigest;
 use crate::domain::rate::{RateLimits, RateUsage};
@@ -134,6 +134,20 @@ pub trait Audit: Send + Sync {
 /// An address as it is kept: one spelling each, IPv4 as itself also where it came over IPv6.
 pub(super) fn address_text(address: IpAddr) -> String {
     address.to_canonical().to_string()
+}
+
+/// What stands in the status of a use whose answer never began: the tables want a number there.
+const NO_ANSWER: u16 = 0;
+
+/// The status of a use, as it is kept.
+pub(super) fn kept_status(request: &Request) -> i32 {
+    request.status.unwrap_or(NO_ANSWER).into()
+}
+
+/// The status of a use, as it was kept.
+pub(super) fn read_status(kept: i32) -> Result<Option<u16>> {
+    let status = u16::try_from(kept).map_err(StoreError::corrupt)?;
+    Ok((status != NO_ANSWER).then_some(status))
 }
 
 /// When each key of a batch was used last, in the order of the keys, which all writers keep.

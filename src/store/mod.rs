@@ -83,7 +83,7 @@ pub use open::open;
 pub use outbox::{Outbox, OutboxDepth, Outgoing, OutgoingRequest};
 pub use projects::{ProjectRecord, Projects};
 pub use snapshots::{Applied, Snapshots};
-pub use stats::{Stats, SubscriptionStats, Tally};
+pub use stats::{RECENTLY, Stats, SubscriptionStats, Tally};
 pub use subscriptions::{NewSubscription, Rotation, Subscriptions};
 use targets::Target;
 pub use test_send::{TestLog, TestSend, TestSent};

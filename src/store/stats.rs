@@ -13,6 +13,9 @@ use crate::domain::reach::Reach;
 /// How many rows of a kind are counted, at most.
 pub const MAX_COUNTED: usize = 10_000;
 
+/// How far back history is counted, for whoever asks how it goes.
+pub const RECENTLY: Duration = Duration::from_hours(24);
+
 /// A count that may have been ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tally {

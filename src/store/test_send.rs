@@ -19,8 +19,9 @@ pub const EPOCH: i32 = 1;
 /// Sends tests. The API is handed one: what sends is not its business.
 #[async_trait]
 pub trait TestSend: Debug + Send + Sync {
-    /// Sends a `ping` now, once, whatever the subscription's status, and keeps what came of it.
-    async fn send(&self, target: &Target) -> Result<TestSent>;
+    /// Sends a `ping` now, once, whatever the subscription's status, and keeps what came of it, also
+    /// where the caller stops waiting for it.
+    async fn send(&self, target: Target) -> Result<TestSent>;
 }
 
 /// What came of a test send.

@@ -277,7 +277,7 @@ async fn every_use_of_a_key_is_in_the_audit_log(db: &TestDatabase) {
         .items
         .iter()
         .map(|entry| entry.request.clone().unwrap())
-        .map(|used| (used.method, used.route, used.status))
+        .map(|used| (used.method, used.route, used.status.unwrap()))
         .collect();
     uses.sort();
     let of = |route: &str, status| ("GET".to_owned(), route.to_owned(), status);

@@ -17,3 +17,4 @@ pub(crate) mod rig;
 mod scene;
 mod subscriptions;
 mod tail;
+mod uses;

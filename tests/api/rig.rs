@@ -12,17 +12,15 @@ use forge_dispatch::api::listener::ClientAddress;
 use forge_dispatch::api::{Api, Parts, Recorder, router};
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::config::{self, Config};
-use forge_dispatch::dispatch::{self, Dispatcher};
+use forge_dispatch::dispatch::Tester;
 use forge_dispatch::domain::api_key::{ApiKeySpec, KeyLimits, Scope};
 use forge_dispatch::domain::audit::{Act, Actor};
 use forge_dispatch::domain::ids::{ProjectId, WorkspaceId};
 use forge_dispatch::domain::key_text::KeyText;
-use forge_dispatch::domain::retry::RetrySchedule;
 use forge_dispatch::egress::{SystemLookup, WebhookClient};
 use forge_dispatch::entropy::Entropy;
-use forge_dispatch::health::Health;
 use forge_dispatch::shutdown::Shutdown;
-use forge_dispatch::store::{Leasing, NewApiKey, Store};
+use forge_dispatch::store::{NewApiKey, Store};
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -96,28 +94,17 @@ impl Rig {
         let client =
             WebhookClient::new(&config.egress, Arc::new(SystemLookup), Arc::clone(&clock)).unwrap();
         let client = Arc::new(client);
-        let (dispatcher, _settlements) = Dispatcher::new(
-            dispatch::Parts {
-                store: Arc::clone(store),
-                client: Arc::clone(&client),
-                clock: Arc::clone(&clock),
-                entropy: Entropy::system(),
-                health: Arc::new(Health::default()),
-                leasing: Leasing {
-                    owner: Entropy::system().id(clock.now()),
-                    lease: config.dispatch.lease,
-                },
-                settings: config.dispatch.clone(),
-                schedule: RetrySchedule::default(),
-                attempt_timeout: config.egress.timeout,
-            },
-            Shutdown::default(),
+        let tester = Tester::new(
+            Arc::clone(store),
+            Arc::clone(&client),
+            Arc::clone(&clock),
+            Entropy::system(),
         );
         let shutdown = Shutdown::default();
         let api = Api::new(Parts {
             store: Arc::clone(store),
             client,
-            tester: Arc::new(dispatcher.tester()),
+            tester: Arc::new(tester),
             clock,
             entropy: Entropy::system(),
             settings: config.api,

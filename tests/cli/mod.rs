@@ -21,6 +21,7 @@ mod events;
 mod keys;
 mod openapi;
 mod postgres;
+mod served;
 mod starting;
 mod subscriptions;
 

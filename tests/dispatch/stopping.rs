@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use forge_dispatch::app::{App, Surroundings};
 use forge_dispatch::domain::delivery::DeliveryState;
+use forge_dispatch::shutdown::Shutdown;
+use forge_dispatch::store::DeliveryRecord;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::databases::TestDatabase;
@@ -15,6 +18,7 @@ on_both_databases!(
     a_signal_drains_and_exits_with_success,
     a_log_that_nobody_reads_stops_nothing,
     a_graceful_stop_writes_what_was_answered_and_keeps_the_rest,
+    a_program_told_to_stop_before_it_dispatches_leases_nothing,
 );
 
 async fn a_graceful_stop_writes_what_was_answered_and_keeps_the_rest(database: &TestDatabase) {
@@ -48,6 +52,29 @@ async fn a_graceful_stop_writes_what_was_answered_and_keeps_the_rest(database: &
         300,
         "nothing is sent twice over a graceful stop; {in_flight} were in flight"
     );
+    program.stop().await.unwrap();
+}
+
+async fn a_program_told_to_stop_before_it_dispatches_leases_nothing(database: &TestDatabase) {
+    let config = settings(database.url());
+    let receiver = Receiver::ok();
+    let subscription = subscribe(&*database.store, &receiver.url("/hook")).await;
+    let shutdown = Shutdown::default();
+    let app = App::build(config.clone(), Surroundings::default(), shutdown.clone())
+        .await
+        .unwrap();
+    let published = app.entrance().publish(&events(0..20)).await.unwrap();
+    assert_eq!(published.len(), 20);
+    let all = deliveries(&*database.store, subscription).await;
+    let waiting = |one: &DeliveryRecord| one.state == DeliveryState::Pending;
+    assert_eq!(all.len(), 20);
+    assert!(all.iter().all(waiting), "{all:?}");
+    shutdown.begin();
+    app.run().await.unwrap();
+
+    let program = InProcess::start(config).await;
+    all_become(&*program.store, subscription, 20, DeliveryState::Succeeded).await;
+    assert_eq!(receiver.count(), 20);
     program.stop().await.unwrap();
 }
 

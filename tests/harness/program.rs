@@ -114,8 +114,16 @@ impl Binary {
         }
     }
 
+    /// Starts a `serve` of the test's own making, which is not started again.
+    pub(crate) fn run(command: &mut Command) -> Self {
+        Self::attend(spawn(command), PathBuf::new())
+    }
+
     fn start(file: PathBuf) -> Self {
-        let mut child = Self::spawn(&file);
+        Self::attend(Self::spawn(&file), file)
+    }
+
+    fn attend(mut child: Child, file: PathBuf) -> Self {
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = child.stderr.take().expect("it is piped");
         let lines = Arc::clone(&log);
@@ -131,17 +139,11 @@ impl Binary {
     }
 
     fn spawn(file: &Path) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_forge-dispatch"))
-            .args(["serve", "--config"])
-            .arg(file)
-            .env("FORGE_MASTER_KEY", MASTER_KEY)
-            // What it makes beside its database.
-            .current_dir(file.parent().expect("it lies in a directory"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts")
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forge-dispatch"));
+        command.args(["serve", "--config"]).arg(file);
+        // What it makes beside its database.
+        command.current_dir(file.parent().expect("it lies in a directory"));
+        spawn(command.env("FORGE_MASTER_KEY", MASTER_KEY))
     }
 
     /// Waits for a line of the log that holds this text, and gives it.
@@ -210,6 +212,15 @@ impl Binary {
         );
         status.expect("it ended")
     }
+}
+
+fn spawn(command: &mut Command) -> Child {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts")
 }
 
 impl Drop for Binary {

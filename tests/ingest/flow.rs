@@ -52,7 +52,7 @@ async fn a_stop_in_mid_flow_gives_back_what_was_not_stored_and_nothing_else() {
         "the stop came too late to tell anything"
     );
     assert_eq!(
-        usize::try_from(rig.waiting().await).unwrap(),
+        usize::try_from(rig.left().await).unwrap(),
         PUBLISHED - stored,
         "an event that was stored and not acknowledged would be there too"
     );

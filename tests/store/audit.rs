@@ -49,7 +49,7 @@ fn used(key: ApiKeyId, at: DateTime<Utc>) -> AuditEntry {
         request: Some(Request {
             method: "GET".to_owned(),
             route: "/v1/editions/{id}".to_owned(),
-            status: 200,
+            status: Some(200),
         }),
         before: None,
         after: None,
@@ -89,6 +89,15 @@ async fn entries_are_read_as_they_were_written(db: &TestDatabase) {
             ..used(some_key(), at(2))
         },
         bare(at(1)),
+        // Its answer never began.
+        AuditEntry {
+            request: Some(Request {
+                method: "POST".to_owned(),
+                route: "/v1/subscriptions".to_owned(),
+                status: None,
+            }),
+            ..used(some_key(), at(0))
+        },
     ];
     db.store.append_audit(&[]).await.unwrap();
     db.store.append_audit(&written).await.unwrap();

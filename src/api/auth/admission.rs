@@ -47,7 +47,8 @@ impl Admission {
 }
 
 /// Lets a request through to its handler, or answers in its place. Every answer to a valid key
-/// carries its limits and goes to the audit log, errors included.
+/// carries its limits and goes to the audit log, errors included, and so does a use that the client
+/// did not wait for.
 pub async fn admit(
     State(admission): State<Admission>,
     mut request: Request,
@@ -58,11 +59,15 @@ pub async fn admit(
         Ok(key) => key,
         Err(problem) => return problem.into_response(),
     };
+    let room = match admission.recorder.room().await {
+        Ok(room) => room,
+        Err(problem) => return problem.into_response(),
+    };
     let (identity, standing, outcome) = match admission.judge(key.as_ref(), &traced).await {
         Ok(judged) => judged,
         Err(problem) => return problem.into_response(),
     };
-    let entry = Recorder::entry(&identity.key, &request, &traced, &admission.api);
+    let used = room.begin(&identity.key, &request, &traced, &admission.api);
     let mut response = match outcome {
         Ok(slot) => {
             request.extensions_mut().insert(identity.clone());
@@ -72,7 +77,7 @@ pub async fn admit(
     };
     standing.insert(response.headers_mut());
     trace::note_key(&mut response, identity.key.id);
-    admission.recorder.record(entry, response.status()).await;
+    used.answered(response.status());
     response
 }
 

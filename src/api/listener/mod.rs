@@ -45,6 +45,7 @@ pub use error::ListenError;
 pub use fingerprint::Fingerprint;
 pub use headers::secured;
 pub use limits::Limits;
+pub use pace::on_time;
 
 use certificates::{Certificates, Source};
 use connection::{Connections, Door};

@@ -16,20 +16,47 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Limits, problem};
 
+/// Whether the body of a request came too slowly, in its extensions.
+#[derive(Clone, Debug, Default)]
+struct Late(Arc<AtomicBool>);
+
+impl Late {
+    fn note(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Answers 408 where the handler made something else of a body that came too slowly. It belongs
+/// inside of whatever keeps a record of answers; [`paced`] does the same for all the others.
+pub async fn on_time(request: Request, next: Next) -> Response {
+    let late = request.extensions().get::<Late>().cloned();
+    let version = request.version();
+    let response = next.run(request).await;
+    if late.is_some_and(|late| late.is()) {
+        return problem::request_timeout(version);
+    }
+    response
+}
+
 /// Cuts request bodies off that come too slowly, and answers 408 whatever the handler made of it.
 pub(super) fn paced(router: Router, limits: Limits) -> Router {
     router.layer(from_fn_with_state(limits, pace))
 }
 
-async fn pace(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+async fn pace(State(limits): State<Limits>, mut request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
     let version = request.version();
-    let late = Arc::new(AtomicBool::new(false));
-    let request = request.map(|body| Body::new(Paced::new(body, limits, Arc::clone(&late))));
+    let late = Late::default();
+    request.extensions_mut().insert(late.clone());
+    let request = request.map(|body| Body::new(Paced::new(body, limits, late.clone())));
     let response = next.run(request).await;
-    if late.load(Ordering::Acquire) {
+    if late.is() {
         let mut answer = problem::request_timeout(version);
         // What the rest of the API says of every request (its id, its limits) holds for this too.
         for (name, value) in response.headers() {
@@ -48,7 +75,7 @@ async fn pace(State(limits): State<Limits>, request: Request, next: Next) -> Res
 struct Paced {
     body: Body,
     limits: Limits,
-    late: Arc<AtomicBool>,
+    late: Late,
     /// When all of it must be there.
     whole: Pin<Box<Sleep>>,
     /// When the next step must be, once it is waited for.
@@ -62,7 +89,7 @@ struct Paced {
 struct TooSlow;
 
 impl Paced {
-    fn new(body: Body, limits: Limits, late: Arc<AtomicBool>) -> Self {
+    fn new(body: Body, limits: Limits, late: Late) -> Self {
         Self {
             body,
             limits,
@@ -93,7 +120,7 @@ impl HttpBody for Paced {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let poll = Pin::new(&mut self.body).poll_frame(cx);
         if poll.is_pending() && self.is_late(cx) {
-            self.late.store(true, Ordering::Release);
+            self.late.note();
             return Poll::Ready(Some(Err(axum::Error::new(TooSlow))));
         }
         let frame = ready!(poll);

@@ -100,7 +100,8 @@ pub struct View {
     method: Option<String>,
     /// Of a `request`: its route, as it is documented.
     route: Option<String>,
-    /// Of a `request`: the status of its answer.
+    /// Of a `request`: the status of its answer; null where the client closed its connection before
+    /// the answer began.
     status: Option<u16>,
     /// What the object was, without secrets.
     #[schema(value_type = Option<Object>)]
@@ -190,7 +191,7 @@ impl View {
             request_id: entry.request_id.clone(),
             method: request.map(|request| request.method.clone()),
             route: request.map(|request| request.route.clone()),
-            status: request.map(|request| request.status),
+            status: request.and_then(|request| request.status),
             before: entry.before.clone(),
             after: entry.after.clone(),
         }

@@ -113,12 +113,14 @@ pub fn scopes_schema() -> Schema {
         .into()
 }
 
+const FORMATS: [&str; 3] = ["standard", "kazinex", "cloudevents"];
+
 /// Bodies, by name.
 pub fn format_schema() -> Schema {
     names(FORMATS)
 }
 
-/// Bodies, by name; or null.
+/// Bodies, by name; or null for the default.
 pub fn format_or_null_schema() -> Schema {
     let values = FORMATS.map(Value::from).into_iter().chain([Value::Null]);
     let schema = ObjectBuilder::new()

@@ -36,7 +36,7 @@ pub(super) struct Books {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doors {
     Open,
-    /// Outcomes cannot be written at the moment.
+    /// Outcomes cannot be written at the moment, or not yet.
     Suspended,
     /// The program is stopping.
     Closed,

@@ -12,7 +12,7 @@ use super::rows::{limit, parse};
 use super::{PostgresStore, Result, StoreError, commit};
 use crate::domain::audit::{Action, AuditEntry, Request};
 use crate::domain::ids::{AuditId, WorkspaceId, first_at};
-use crate::store::access::{address_text, last_uses};
+use crate::store::access::{address_text, kept_status, last_uses, read_status};
 use crate::store::{Audit, AuditFilter, Page, PageRequest};
 
 #[async_trait]
@@ -125,7 +125,7 @@ async fn append(connection: &mut PgConnection, entries: &[AuditEntry]) -> Result
         Some(entry.request.as_ref()?.route.as_str())
     }))
     .bind(all(entries, |entry| {
-        Some(i32::from(entry.request.as_ref()?.status))
+        Some(kept_status(entry.request.as_ref()?))
     }))
     .bind(all(entries, |entry| {
         entry.before.as_ref().map(Value::to_string)
@@ -195,7 +195,7 @@ impl AuditRow {
             (Some(method), Some(route), Some(status)) => Some(Request {
                 method,
                 route,
-                status: u16::try_from(status).map_err(StoreError::corrupt)?,
+                status: read_status(status)?,
             }),
             _ => None,
         };

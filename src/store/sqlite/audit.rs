@@ -10,10 +10,10 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use super::SqliteStore;
 use super::bulk::{self, Bulk};
 use super::error::store_error;
-use super::rows::{count, get, id, millis, optional_parsed, parsed, unsigned};
+use super::rows::{count, get, id, millis, optional_parsed, parsed};
 use crate::domain::audit::{Action, AuditEntry, Request};
 use crate::domain::ids::{AuditId, WorkspaceId, first_at};
-use crate::store::access::{address_text, last_uses};
+use crate::store::access::{address_text, kept_status, last_uses, read_status};
 use crate::store::{Audit, AuditFilter, Page, PageRequest, Result, StoreError};
 
 #[async_trait]
@@ -83,7 +83,7 @@ async fn append(transaction: &mut SqliteConnection, entries: &[AuditEntry]) -> R
                 .bind(entry.request_id.as_deref())
                 .bind(request.map(|request| request.method.as_str()))
                 .bind(request.map(|request| request.route.as_str()))
-                .bind(request.map(|request| request.status))
+                .bind(request.map(kept_status))
                 .bind(entry.before.as_ref().map(Value::to_string))
                 .bind(entry.after.as_ref().map(Value::to_string))
         },
@@ -169,7 +169,7 @@ fn from_row(row: &SqliteRow) -> Result<AuditEntry> {
         Some(method) => Some(Request {
             method,
             route: get(row, "route")?,
-            status: unsigned(row, "status")?,
+            status: read_status(get(row, "status")?)?,
         }),
         None => None,
     };

@@ -24,13 +24,10 @@ use crate::api::{Api, Problem, Result};
 use crate::domain::ids::SubscriptionId;
 use crate::domain::payload::timestamp;
 use crate::domain::secret::{MAX_OVERLAP, SigningSecret};
-use crate::store::{Rotation, SubscriptionStats, Tally};
+use crate::store::{RECENTLY, Rotation, SubscriptionStats, Tally};
 
 /// How long the old secret signs beside the new one, unless it is said.
 const OVERLAP: Duration = Duration::from_hours(24);
-
-/// How far back deliveries are counted.
-const WINDOW: Duration = Duration::from_hours(24);
 
 /// The routes of what is done with one.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -171,7 +168,7 @@ async fn test(
 ) -> Result<Json<TestView>> {
     let target = api.store().target(&caller.reach(), id).await?;
     let target = target.ok_or_else(Problem::not_found)?;
-    let sent = api.tester().send(&target).await?;
+    let sent = api.tester().send(target).await?;
     Ok(Json(TestView {
         event_id: sent.event.to_string(),
         delivery_id: sent.delivery.to_string(),
@@ -196,7 +193,7 @@ async fn stats(
 ) -> Result<Json<StatsView>> {
     let stats = api
         .store()
-        .subscription_stats(&caller.reach(), id, WINDOW)
+        .subscription_stats(&caller.reach(), id, RECENTLY)
         .await?;
     let stats = stats.ok_or_else(Problem::not_found)?;
     Ok(Json(StatsView::new(&stats)))

@@ -37,7 +37,7 @@ pub struct View {
     /// The names of the headers that go with every delivery. Their values are hidden.
     #[schema(example = json!({"authorization": "***"}))]
     headers: BTreeMap<String, &'static str>,
-    /// Requests in flight at once; null is the deployment's default.
+    /// Requests in flight at once, in each replica; null is the deployment's default.
     #[schema(example = json!(null))]
     max_concurrency: Option<u32>,
     /// Seconds to wait before the second attempt, the third, and so on; null is the deployment's.

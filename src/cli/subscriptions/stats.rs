@@ -1,0 +1,89 @@
+//! `subscriptions stats`
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{OneArgs, missing};
+use crate::cli::output::{fields, or_dash};
+use crate::cli::{CliError, Context, parse};
+use crate::domain::payload::timestamp;
+use crate::store::{RECENTLY, SubscriptionStats, Tally};
+
+/// How it goes with a subscription, as it is printed: in JSON under the API's names.
+#[derive(Serialize)]
+struct View {
+    pending: Count,
+    in_flight: Count,
+    oldest_due_seconds: Option<u64>,
+    since: String,
+    succeeded: u64,
+    failed: u64,
+    cancelled: u64,
+    attempts: u64,
+}
+
+#[derive(Serialize)]
+struct Count {
+    count: u64,
+    exact: bool,
+}
+
+/// Counts and shows.
+pub(super) async fn run(args: OneArgs, context: &Context) -> Result<(), CliError> {
+    let reach = args.workspace.reach()?;
+    let id = parse::id("id", &args.id)?;
+    let found = context
+        .with_store(async |store| Ok(store.subscription_stats(&reach, id, RECENTLY).await?))
+        .await?;
+    let stats = found.ok_or_else(|| missing(&args.id, &args.workspace))?;
+    context.output.print(&View::new(&stats), View::describe)
+}
+
+impl View {
+    fn new(stats: &SubscriptionStats) -> Self {
+        Self {
+            pending: stats.pending.into(),
+            in_flight: stats.in_flight.into(),
+            oldest_due_seconds: stats.oldest_due.map(|age| age.as_secs()),
+            since: timestamp(stats.since),
+            succeeded: stats.succeeded,
+            failed: stats.failed,
+            cancelled: stats.cancelled,
+            attempts: stats.attempts,
+        }
+    }
+
+    fn describe(&self) -> String {
+        let age = |secs| humantime::format_duration(Duration::from_secs(secs)).to_string();
+        fields(&[
+            ("pending", self.pending.describe()),
+            ("in flight", self.in_flight.describe()),
+            ("oldest due", or_dash(self.oldest_due_seconds.map(age))),
+            ("since", self.since.clone()),
+            ("succeeded", self.succeeded.to_string()),
+            ("failed", self.failed.to_string()),
+            ("cancelled", self.cancelled.to_string()),
+            ("attempts", self.attempts.to_string()),
+        ])
+    }
+}
+
+impl From<Tally> for Count {
+    fn from(tally: Tally) -> Self {
+        Self {
+            count: tally.counted(),
+            exact: matches!(tally, Tally::Exactly(_)),
+        }
+    }
+}
+
+impl Count {
+    fn describe(&self) -> String {
+        if self.exact {
+            self.count.to_string()
+        } else {
+            format!("{} or more", self.count)
+        }
+    }
+}
