@@ -136,8 +136,9 @@ async fn a_blueprint_is_read_as_it_was_told(db: &TestDatabase) {
             let page = PageRequest { limit, after };
             let page = db
                 .store
-                .blueprints(&everything(), &project_id("pr_1"), page);
-            let page = page.await.unwrap();
+                .blueprints(&everything(), &project_id("pr_1"), page)
+                .await;
+            let page = page.unwrap();
             let ids = page.items.iter().map(|one| one.blueprint.id.to_string());
             found.extend(ids);
             after = page.next;
@@ -374,9 +375,9 @@ async fn who_asks_again_from_as_of_on_misses_nothing_and_sees_nothing_twice(db: 
         .editions(&everything(), &EditionFilter::default(), first(9))
         .await
         .unwrap();
-    let last = list.page.items.last().unwrap();
+    let newest = list.page.items.last().unwrap();
     let filter = EditionFilter {
-        updated_since: Some(last.edition.updated_at),
+        updated_since: Some(newest.edition.updated_at),
         ..EditionFilter::default()
     };
     assert_eq!(found(&db.store, &filter, 9).await, ["b"]);
@@ -412,8 +413,9 @@ async fn a_section_is_read_by_its_name(db: &TestDatabase) {
     }
     let none = db
         .store
-        .section(&everything(), &edition_id("ed_3"), "costs");
-    assert_eq!(none.await.unwrap(), None);
+        .section(&everything(), &edition_id("ed_3"), "costs")
+        .await;
+    assert_eq!(none.unwrap(), None);
 }
 
 /// The rows of section `costs` in pages, each with its number of rows.
@@ -427,8 +429,10 @@ async fn pages(
     loop {
         let page = PageRequest { limit, after };
         let id = edition_id(edition);
-        let read = store.rows(&everything(), &id, "costs", page, max_bytes);
-        let read = read.await.unwrap().unwrap();
+        let read = store
+            .rows(&everything(), &id, "costs", page, max_bytes)
+            .await;
+        let read = read.unwrap().unwrap();
         assert_eq!(read.edition.edition.version, 1);
         sizes.push(read.page.items.len());
         rows.extend(read.page.items);
@@ -450,7 +454,7 @@ async fn rows_are_paged_by_number_and_by_bytes(db: &TestDatabase) {
     };
     let one = expected[0].id.as_str().len() + expected[0].values.as_str().len();
     for (limit, max_bytes, sizes) in [
-        (9, usize::MAX, &[7] as &[usize]),
+        (9, usize::MAX, &[7_usize] as &[usize]),
         (7, usize::MAX, &[7]),
         (usize::MAX, usize::MAX, &[7]),
         (3, usize::MAX, &[3, 3, 1]),
@@ -466,7 +470,7 @@ async fn rows_are_paged_by_number_and_by_bytes(db: &TestDatabase) {
         assert_eq!(found, sizes, "{limit} {max_bytes}");
     }
     let (rows, sizes) = pages(&db.store, "ed_2", 9, 9).await;
-    assert_eq!((rows.len(), &*sizes), (0, &[0] as &[usize]));
+    assert_eq!((rows.len(), &*sizes), (0, &[0_usize] as &[usize]));
     let of_single = db
         .store
         .rows(&everything(), &edition_id("ed_1"), "summary", first(9), 9)
@@ -555,8 +559,11 @@ async fn outputs_are_read_as_they_were_told(db: &TestDatabase) {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
             let page = PageRequest { limit, after };
-            let page = db.store.outputs(&everything(), &edition_id("ed_1"), page);
-            let page = page.await.unwrap().unwrap();
+            let page = db
+                .store
+                .outputs(&everything(), &edition_id("ed_1"), page)
+                .await;
+            let page = page.unwrap().unwrap();
             found.extend(page.items.iter().map(|one| one.output.id.to_string()));
             after = page.next;
             if after.is_none() {
@@ -567,8 +574,9 @@ async fn outputs_are_read_as_they_were_told(db: &TestDatabase) {
     }
     let none = db
         .store
-        .outputs(&everything(), &edition_id("ed_3"), first(9));
-    assert!(none.await.unwrap().is_none());
+        .outputs(&everything(), &edition_id("ed_3"), first(9))
+        .await;
+    assert!(none.unwrap().is_none());
 }
 
 async fn nothing_out_of_reach_is_seen(db: &TestDatabase) {

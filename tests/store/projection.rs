@@ -115,8 +115,9 @@ async fn an_event_before_its_edition_is_remembered_and_not_seen(db: &TestDatabas
     };
     let list = db
         .store
-        .editions(&everything(), &EditionFilter::default(), first);
-    assert!(list.await.unwrap().page.items.is_empty());
+        .editions(&everything(), &EditionFilter::default(), first)
+        .await;
+    assert!(list.unwrap().page.items.is_empty());
     tell(&db.store, &[edition("ed_1", 1)]).await;
     assert_eq!(status(&db.replica).await, is("approved", 7));
 }

@@ -127,8 +127,10 @@ async fn a_greater_version_brings_back_what_was_deleted(db: &TestDatabase) {
 
 /// What an edition holds.
 async fn content(store: &Arc<dyn Store>, id: &str) -> Vec<(String, SectionContent)> {
-    let content = store.content(&everything(), &edition_id(id), usize::MAX);
-    match content.await.unwrap() {
+    let content = store
+        .content(&everything(), &edition_id(id), usize::MAX)
+        .await;
+    match content.unwrap() {
         Some(Whole::Content(_, content)) => content,
         other => panic!("{other:?}"),
     }
@@ -195,14 +197,14 @@ async fn a_deleted_project_hides_what_belongs_to_it(db: &TestDatabase) {
         limit: 9,
         after: None,
     };
-    let editions = db.store.editions(&reach, &<_>::default(), list);
-    assert!(editions.await.unwrap().page.items.is_empty());
+    let editions = db.store.editions(&reach, &<_>::default(), list).await;
+    assert!(editions.unwrap().page.items.is_empty());
     let list = PageRequest {
         limit: 9,
         after: None,
     };
-    let blueprints = db.store.blueprints(&reach, &project_id("pr_1"), list);
-    assert!(blueprints.await.unwrap().items.is_empty());
+    let blueprints = db.store.blueprints(&reach, &project_id("pr_1"), list).await;
+    assert!(blueprints.unwrap().items.is_empty());
     let tag = db.store.edition_tag(&reach, &edition_id("ed_1")).await;
     assert_eq!(tag.unwrap(), None);
     // Also what comes later.
@@ -239,8 +241,11 @@ async fn nothing_is_no_change(db: &TestDatabase) {
     let draft = edition_as("ed_1", 1, stated("draft", at(0)));
     tell(&db.store, std::slice::from_ref(&draft)).await;
     let tag = || async {
-        let tag = db.store.edition_tag(&everything(), &edition_id("ed_1"));
-        tag.await.unwrap().unwrap()
+        let tag = db
+            .store
+            .edition_tag(&everything(), &edition_id("ed_1"))
+            .await;
+        tag.unwrap().unwrap()
     };
     let before = tag().await;
     apply(&db.store, &[draft]).await;
