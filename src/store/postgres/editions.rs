@@ -120,7 +120,7 @@ impl Editions for PostgresStore {
             };
             let content = sections::all(&mut tx, reach, &edition, max_bytes).await?;
             Ok(Some(match content {
-                Some(content) => Whole::Content(edition, content),
+                Some(content) => Whole::Content(Box::new(edition), content),
                 None => Whole::TooLarge,
             }))
         })
