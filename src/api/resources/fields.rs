@@ -113,8 +113,6 @@ pub fn scopes_schema() -> Schema {
         .into()
 }
 
-const FORMATS: [&str; 3] = ["standard", "kazinex", "cloudevents"];
-
 /// Bodies, by name.
 pub fn format_schema() -> Schema {
     names(FORMATS)

@@ -129,9 +129,7 @@ pub(super) mod tests {
     #[test]
     fn each_type_takes_its_values_and_no_others() {
         use FieldType as T;
-        let junk = [
-            "1", "1.5", "true", r#""x""#, "[]", "{}", r#"[1]"#, r#"["x"]"#,
-        ];
+        let junk = ["1", "1.5", "true", r#""x""#, "[]", "{}", r"[1]", r#"["x"]"#];
         let cases: [(T, &[&str]); 11] = [
             (T::Text, &[r#""x""#, r#""""#, r#""\u00e9 \" ""#]),
             (T::LongText, &[r#""x""#, r#""line\nline""#]),

@@ -36,7 +36,6 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, PgTransaction};
 
 use self::errors::{from_migrate, from_sqlx, within};
-use self::notices::Notices;
 use self::notices::{Notices, Topic};
 use super::feed::FeedBell;
 use super::outbox::Door;
