@@ -23,7 +23,7 @@ use super::state::{
 use crate::harness::databases::TestDatabase;
 use crate::harness::events::workspace;
 
-on_sqlite!(
+on_both_databases!(
     any_order_ends_the_same_1,
     any_order_ends_the_same_2,
     any_order_ends_the_same_3,

@@ -18,7 +18,7 @@ use super::state::{
 use crate::harness::databases::TestDatabase;
 use crate::harness::events::{reach, workspace};
 
-on_sqlite!(
+on_both_databases!(
     a_workspace_is_read_as_it_was_told,
     a_project_is_known_by_its_name,
     a_blueprint_is_read_as_it_was_told,

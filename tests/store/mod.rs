@@ -4,22 +4,6 @@
 //! Postgres goes by its own clock, so scenarios do not wait for time to pass: leases of no length
 //! are over at once, an hour never is.
 
-/// Makes a test of each scenario on `SQLite` alone: edition data is not kept by Postgres yet.
-macro_rules! on_sqlite {
-    ($($scenario:ident),+ $(,)?) => {$(
-        mod $scenario {
-            use crate::harness::databases::{Kind, TestDatabase};
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn sqlite() {
-                let database = TestDatabase::new(Kind::Sqlite).await;
-                super::$scenario(&database).await;
-                database.remove().await;
-            }
-        }
-    )+};
-}
-
 mod accept;
 mod api_keys;
 mod audit;

@@ -19,7 +19,7 @@ use super::state::{
 use crate::harness::databases::TestDatabase;
 use crate::harness::events::{event, reach, spec_for_projects, workspace};
 
-on_sqlite!(
+on_both_databases!(
     an_event_later_than_the_status_moves_it,
     of_events_of_one_time_that_of_the_greatest_id_counts,
     an_event_before_its_edition_is_remembered_and_not_seen,

@@ -14,7 +14,7 @@ use super::state::{
 };
 use crate::harness::databases::TestDatabase;
 
-on_sqlite!(
+on_both_databases!(
     the_greatest_version_wins_whenever_it_came,
     of_one_entity_in_a_batch_the_greatest_version_wins,
     what_was_deleted_stays_deleted_for_older_versions,

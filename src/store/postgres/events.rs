@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::arrivals::write;
 use super::errors::{expect_rows, from_sqlx, reading, retrying};
 use super::rows::{KeptEventRow, interval, projects as projects_of};
-use super::{PostgresStore, Result, commit, projects};
+use super::{PostgresStore, Result, commit, projection, projects};
 use crate::domain::delivery::Lane;
 use crate::domain::event::Event;
 use crate::domain::ids::{DeliveryId, EventId};
@@ -20,6 +20,7 @@ use crate::domain::payload::Payload;
 use crate::domain::reach::Reach;
 use crate::store::identity::{delivery_id, event_key};
 use crate::store::intake::{Intake, Permit};
+use crate::store::projection::Moves;
 use crate::store::targets::{Target, Targets};
 use crate::store::{
     AcceptOutcome, Accepted, EventLog, EventRecord, EventStore, LeasedDelivery, Leasing,
@@ -80,6 +81,8 @@ impl PostgresStore {
         let keys: Vec<Uuid> = events.iter().map(|payload| key(payload.event())).collect();
         let mut tx = self.begin().await?;
         let (targets, known) = self.look_up(&mut tx, &keys).await?;
+        let attributed = projection::attribute(&mut tx, events).await?;
+        let events = attributed.as_deref().unwrap_or(events);
         let taken = take(events, &keys, &targets, &known);
 
         let new = arrived(&taken, Arrival::New);
@@ -98,9 +101,12 @@ impl PostgresStore {
         if !new_projects.is_empty() {
             projects::write(&mut tx, &new_projects).await?;
         }
+        let moves = Moves::of(new.iter().map(|taken| &**taken.payload));
+        projection::hold(&mut tx, &moves).await?;
         if !new.is_empty() {
             write(&mut tx, &new, &births, leasing).await?;
         }
+        projection::write(&mut tx, &moves).await?;
         commit(tx).await?;
         self.known_projects.remember(new_projects);
 

@@ -2,9 +2,10 @@
 //!
 //! Times come from the database's clock, since replicas may disagree; batches travel as arrays and
 //! `unnest`, so that a batch is a handful of round trips whatever its size. `queue.md`'s lock order
-//! holds everywhere: queue rows that were there before → projects → event keys → the subscriptions' generation →
-//! subscriptions → the feed, each sorted. (It has the keys first; but of those that an accept writes
-//! none were there before, and what it adopts it looks at first.)
+//! holds everywhere: queue rows that were there before → workspaces → projects → blueprints → editions →
+//! outputs → event keys → the subscriptions' generation → subscriptions → the feed → the clock of
+//! editions, each sorted. (It has the keys first; but of those that an accept writes none were there
+//! before, and what it adopts it looks at first.)
 //!
 //! - `events` and `arrivals`: accept.
 //! - `queue` and `depth`: due, claim, how much waits.
@@ -15,6 +16,9 @@
 //! - `idempotency`: creating calls that may be repeated.
 //! - `log` and `stats`: what came, what was and is delivered, and how it went.
 //! - `projects`: which ones are known.
+//! - `snapshots`, `states` and `contents`: what the core says of its entities, written; `projection`:
+//!   what webhook events change in that. `editions`: reading it, by `structure`, `heads`, `sections`
+//!   and `outputs`.
 //! - `notices`: telling other processes that there is work.
 //! - `errors` and `rows`: from the database's words to ours.
 
@@ -43,22 +47,30 @@ mod api_keys;
 mod arrivals;
 mod audit;
 mod changes;
+mod contents;
 mod depth;
+mod editions;
 mod endings;
 mod errors;
 mod events;
+mod heads;
 mod idempotency;
 mod log;
 mod notices;
+mod outputs;
+mod projection;
 mod projects;
 mod queue;
 mod rows;
+mod sections;
 mod settle;
+mod snapshots;
+mod states;
 mod stats;
+mod structure;
 mod subscriptions;
 mod targets;
 mod test_send;
-mod unbuilt;
 mod usage;
 
 /// The schema, carried by the program.

@@ -77,7 +77,7 @@ pub(super) fn parse<T: FromStr<Err: Display>>(column: &'static str, text: &str) 
 }
 
 /// The same, or nothing.
-fn optional<T: FromStr<Err: Display>>(
+pub(super) fn optional<T: FromStr<Err: Display>>(
     column: &'static str,
     text: Option<String>,
 ) -> Result<Option<T>> {

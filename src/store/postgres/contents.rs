@@ -1,0 +1,271 @@
+//! What the sections of an edition hold, as they are written. Their rows belong to whoever holds the
+//! edition's head.
+
+use std::collections::HashMap;
+
+use futures::TryStreamExt;
+use sqlx::PgTransaction;
+use sqlx::postgres::PgBindIterExt;
+
+use super::Result;
+use super::errors::{expect_rows, from_sqlx};
+use crate::domain::edition::{Row, SectionContent};
+use crate::domain::ids::{EditionId, WorkspaceId};
+use crate::domain::snapshot::{Snapshot, State};
+use crate::store::snapshots::digest;
+
+/// What an edition is to hold from now on.
+pub(super) struct Content<'a>(Vec<Section<'a>>);
+
+struct Section<'a> {
+    name: &'a str,
+    kind: Kind<'a>,
+}
+
+enum Kind<'a> {
+    Single(&'a str),
+    Repeating { rows: &'a [Row], digest: [u8; 32] },
+}
+
+impl<'a> Content<'a> {
+    /// What this snapshot says; nothing, where it is not of an edition or of one that is deleted.
+    pub(super) fn of(snapshot: &'a Snapshot) -> Self {
+        let State::Edition(state) = &snapshot.state else {
+            return Self(Vec::new());
+        };
+        let sections = state.content.iter().map(|(name, content)| Section {
+            name,
+            kind: match content {
+                SectionContent::Single(values) => Kind::Single(values.as_str()),
+                SectionContent::Repeating(rows) => Kind::Repeating {
+                    rows,
+                    digest: digest(rows),
+                },
+            },
+        });
+        Self(sections.collect())
+    }
+}
+
+impl<'a> Section<'a> {
+    fn values(&self) -> Option<&'a str> {
+        match self.kind {
+            Kind::Single(values) => Some(values),
+            Kind::Repeating { .. } => None,
+        }
+    }
+
+    fn digest(&self) -> Option<&[u8]> {
+        match &self.kind {
+            Kind::Single(_) => None,
+            Kind::Repeating { digest, .. } => Some(digest),
+        }
+    }
+
+    fn rows(&self) -> &'a [Row] {
+        match self.kind {
+            Kind::Single(_) => &[],
+            Kind::Repeating { rows, .. } => rows,
+        }
+    }
+
+    /// Whether the rows that are there are these already.
+    fn is_kept(&self, digests: &HashMap<String, Vec<u8>>) -> bool {
+        self.digest()
+            .is_some_and(|digest| digests.get(self.name).is_some_and(|kept| kept == digest))
+    }
+}
+
+/// An edition whose content is written.
+#[derive(Clone, Copy)]
+pub(super) struct Holder<'a> {
+    pub(super) workspace: &'a WorkspaceId,
+    pub(super) edition: &'a EditionId,
+}
+
+/// Puts this in the place of all that the edition held. Sections whose rows are the same are not
+/// written again, and of the others only the rows that changed.
+pub(super) async fn replace(
+    tx: &mut PgTransaction<'_>,
+    holder: Holder<'_>,
+    content: &Content<'_>,
+) -> Result<()> {
+    let Content(sections) = content;
+    let digests = digests(tx, holder).await?;
+    if !digests.is_empty() {
+        forget(tx, holder, sections).await?;
+    }
+    if !sections.is_empty() {
+        write_sections(tx, holder, sections).await?;
+    }
+    for section in sections {
+        if section.is_kept(&digests) {
+            continue;
+        }
+        let fresh: Vec<(i64, &Row)> = if digests.contains_key(section.name) {
+            update_rows(tx, holder, section).await?
+        } else {
+            (1..).zip(section.rows()).collect()
+        };
+        if !fresh.is_empty() {
+            write_rows(tx, holder, section.name, &fresh).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The sections that there are, and what the rows of each are recognised by; nothing where that is
+/// not known.
+async fn digests(
+    tx: &mut PgTransaction<'_>,
+    holder: Holder<'_>,
+) -> Result<HashMap<String, Vec<u8>>> {
+    let rows: Vec<(String, Option<Vec<u8>>)> = sqlx::query_as(
+        "-- postgres::contents::digests
+        select name, digest from edition_section where workspace = $1 and edition = $2",
+    )
+    .bind(holder.workspace.as_str())
+    .bind(holder.edition.as_str())
+    .fetch_all(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    let known = |(name, digest): (String, Option<Vec<u8>>)| (name, digest.unwrap_or_default());
+    Ok(rows.into_iter().map(known).collect())
+}
+
+/// Deletes the sections that are no more, and the rows of all that are not repeating (any more).
+async fn forget(
+    tx: &mut PgTransaction<'_>,
+    holder: Holder<'_>,
+    sections: &[Section<'_>],
+) -> Result<()> {
+    let repeating = sections.iter().filter(|section| section.digest().is_some());
+    sqlx::query(
+        "-- postgres::contents::forget
+        with gone as (
+            delete from edition_section
+            where workspace = $1 and edition = $2 and name <> all($3)
+        )
+        delete from edition_row
+        where workspace = $1 and edition = $2 and section <> all($4)",
+    )
+    .bind(holder.workspace.as_str())
+    .bind(holder.edition.as_str())
+    .bind(sections.iter().map(|section| section.name).bind_iter())
+    .bind(repeating.map(|section| section.name).bind_iter())
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(())
+}
+
+async fn write_sections(
+    tx: &mut PgTransaction<'_>,
+    holder: Holder<'_>,
+    sections: &[Section<'_>],
+) -> Result<()> {
+    let written = sqlx::query(
+        "-- postgres::contents::write_sections
+        insert into edition_section (workspace, edition, name, ord, content, digest)
+        select
+            $1, $2, unnest($3::text[]), unnest($4::integer[]), unnest($5::text[]),
+            unnest($6::bytea[])
+        on conflict on constraint edition_section_pk do update
+        set ord = excluded.ord, content = excluded.content, digest = excluded.digest",
+    )
+    .bind(holder.workspace.as_str())
+    .bind(holder.edition.as_str())
+    .bind(sections.iter().map(|section| section.name).bind_iter())
+    .bind((1_i32..).zip(sections).map(|(ord, _)| ord).bind_iter())
+    .bind(sections.iter().map(Section::values).bind_iter())
+    .bind(sections.iter().map(Section::digest).bind_iter())
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    expect_rows("edition_section", sections.len(), written.rows_affected())
+}
+
+/// Deletes the rows of a section that are not where and as they should be. Answers those that are then
+/// missing, each with its place. To read rows and compare them costs a fifth of writing them.
+async fn update_rows<'a>(
+    tx: &mut PgTransaction<'_>,
+    holder: Holder<'_>,
+    section: &Section<'a>,
+) -> Result<Vec<(i64, &'a Row)>> {
+    let mut kept = sqlx::query_as::<_, (i64, String, String)>(
+        "-- postgres::contents::update_rows (read)
+        select ord, id, content
+        from edition_row
+        where workspace = $1 and edition = $2 and section = $3
+        order by ord",
+    )
+    .bind(holder.workspace.as_str())
+    .bind(holder.edition.as_str())
+    .bind(section.name)
+    .fetch(&mut **tx);
+    let mut wanted = (1_i64..).zip(section.rows()).peekable();
+    let (mut fresh, mut stale) = (Vec::new(), Vec::new());
+    while let Some((ord, id, content)) = kept.try_next().await.map_err(from_sqlx)? {
+        while let Some(missing) = wanted.next_if(|(place, _)| *place < ord) {
+            fresh.push(missing);
+        }
+        match wanted.next_if(|(place, _)| *place == ord) {
+            Some((_, row)) if row.id.as_str() == id && row.values.as_str() == content => {}
+            other => {
+                stale.push(ord);
+                fresh.extend(other);
+            }
+        }
+    }
+    drop(kept);
+    fresh.extend(wanted);
+    if !stale.is_empty() {
+        delete_rows(tx, holder, section.name, &stale).await?;
+    }
+    Ok(fresh)
+}
+
+async fn delete_rows(
+    tx: &mut PgTransaction<'_>,
+    holder: Holder<'_>,
+    section: &str,
+    places: &[i64],
+) -> Result<()> {
+    let deleted = sqlx::query(
+        "-- postgres::contents::delete_rows
+        delete from edition_row
+        where workspace = $1 and edition = $2 and section = $3 and ord = any($4)",
+    )
+    .bind(holder.workspace.as_str())
+    .bind(holder.edition.as_str())
+    .bind(section)
+    .bind(places)
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    expect_rows("edition_row", places.len(), deleted.rows_affected())
+}
+
+/// In the order of the list, so that rows come to lie beside one another.
+async fn write_rows(
+    tx: &mut PgTransaction<'_>,
+    holder: Holder<'_>,
+    section: &str,
+    rows: &[(i64, &Row)],
+) -> Result<()> {
+    let written = sqlx::query(
+        "-- postgres::contents::write_rows
+        insert into edition_row (workspace, edition, section, ord, id, content)
+        select $1, $2, $3, unnest($4::bigint[]), unnest($5::text[]), unnest($6::text[])",
+    )
+    .bind(holder.workspace.as_str())
+    .bind(holder.edition.as_str())
+    .bind(section)
+    .bind(rows.iter().map(|(ord, _)| *ord).bind_iter())
+    .bind(rows.iter().map(|(_, row)| row.id.as_str()).bind_iter())
+    .bind(rows.iter().map(|(_, row)| row.values.as_str()).bind_iter())
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    expect_rows("edition_row", rows.len(), written.rows_affected())
+}

@@ -1,0 +1,227 @@
+//! What webhook events change in the read model, in their accept's transaction.
+//!
+//! Their rows are held before the events are written and changed after it: what waits for another
+//! accept comes first, in the order of the keys, and the clock of editions last, for as short as can be.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use sqlx::PgTransaction;
+use sqlx::postgres::PgBindIterExt;
+
+use super::Result;
+use super::errors::from_sqlx;
+use super::rows::parse;
+use crate::domain::edition::EditionStatus;
+use crate::domain::ids::{EditionId, OutputId, WorkspaceId};
+use crate::domain::payload::Payload;
+use crate::store::projection::{Moves, Told, attributed, unattributed};
+
+/// The events, those that say no project with that of their edition where it is known; `None` where
+/// there is nothing to add.
+pub(super) async fn attribute(
+    tx: &mut PgTransaction<'_>,
+    events: &[Arc<Payload>],
+) -> Result<Option<Vec<Arc<Payload>>>> {
+    let asked = unattributed(events);
+    if asked.is_empty() {
+        return Ok(None);
+    }
+    let found: Vec<(String, String, String)> = sqlx::query_as(
+        "-- postgres::projection::attribute
+        select asked.workspace, asked.id, known.project
+        from (select unnest($1::text[]) as workspace, unnest($2::text[]) as id) as asked
+        cross join lateral (
+            select project
+            from edition
+            where workspace = asked.workspace and id = asked.id and project is not null
+            limit 1
+        ) as known",
+    )
+    .bind(
+        asked
+            .iter()
+            .map(|(workspace, _)| workspace.as_str())
+            .bind_iter(),
+    )
+    .bind(asked.iter().map(|(_, id)| id.as_str()).bind_iter())
+    .fetch_all(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let known: HashMap<_, _> = found
+        .iter()
+        .map(|(workspace, id, project)| {
+            let edition = (
+                parse("edition.workspace", workspace)?,
+                parse("edition.id", id)?,
+            );
+            Ok((edition, parse("edition.project", project)?))
+        })
+        .collect::<Result<_>>()?;
+    Ok(Some(attributed(events, &known)))
+}
+
+/// Holds the rows of what is told of, to the end of the transaction.
+pub(super) async fn hold(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result<()> {
+    if !moves.editions.is_empty() {
+        hold_editions(tx, &keys(&moves.editions, EditionId::as_str)).await?;
+    }
+    if !moves.outputs.is_empty() {
+        hold_outputs(tx, &keys(&moves.outputs, OutputId::as_str)).await?;
+    }
+    Ok(())
+}
+
+/// What the rows are known by: workspaces and ids, in their order.
+fn keys<'m, Id>(
+    told: &'m BTreeMap<(&WorkspaceId, Id), Told<'_>>,
+    as_str: impl Fn(&'m Id) -> &'m str,
+) -> Vec<(&'m str, &'m str)> {
+    told.keys()
+        .map(|(workspace, id)| (workspace.as_str(), as_str(id)))
+        .collect()
+}
+
+/// Holds the rows of editions, which are given in the order of their keys. What has none gets one that
+/// no reader sees. (`where false` changes nothing; what would have been changed is locked all the
+/// same.)
+pub(super) async fn hold_editions(
+    tx: &mut PgTransaction<'_>,
+    editions: &[(&str, &str)],
+) -> Result<()> {
+    sqlx::query(
+        "-- postgres::projection::hold_editions
+        insert into edition (workspace, id, revision, changed_at)
+        select unnest($1::text[]), unnest($2::text[]), 0, to_timestamp(0)
+        on conflict on constraint edition_pk do update
+        set revision = edition.revision
+        where false",
+    )
+    .bind(editions.iter().map(|(workspace, _)| *workspace).bind_iter())
+    .bind(editions.iter().map(|(_, id)| *id).bind_iter())
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(())
+}
+
+async fn hold_outputs(tx: &mut PgTransaction<'_>, outputs: &[(&str, &str)]) -> Result<()> {
+    sqlx::query(
+        "-- postgres::projection::hold_outputs
+        insert into output (workspace, id, revision)
+        select unnest($1::text[]), unnest($2::text[]), 0
+        on conflict on constraint output_pk do update
+        set revision = output.revision
+        where false",
+    )
+    .bind(outputs.iter().map(|(workspace, _)| *workspace).bind_iter())
+    .bind(outputs.iter().map(|(_, id)| *id).bind_iter())
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(())
+}
+
+/// Changes what the events move; all of it is held. The clock is the last thing that a transaction
+/// waits for.
+pub(super) async fn write(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result<()> {
+    if !moves.outputs.is_empty() {
+        write_outputs(tx, moves).await?;
+    }
+    if !moves.editions.is_empty() {
+        write_editions(tx, moves).await?;
+    }
+    Ok(())
+}
+
+/// A revision is raised only by what can be seen: an event that is not later than what the snapshot
+/// states is remembered, and that is all.
+async fn write_editions(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result<()> {
+    let told = || moves.editions.values();
+    sqlx::query(
+        "-- postgres::projection::write_editions
+        with tick as (
+            update edition_clock
+            set last = greatest(last + interval '1 millisecond', clock_timestamp())
+            returning last
+        )
+        insert into edition (workspace, id, revision, changed_at, told_status, told_at, told_by)
+        select told.workspace, told.id, 0, tick.last, told.status, told.at, told.by
+        from tick
+        cross join (
+            select
+                unnest($1::text[]) as workspace,
+                unnest($2::text[]) as id,
+                unnest($3::text[]) as status,
+                unnest($4::timestamptz[]) as at,
+                unnest($5::text[]) as by
+        ) as told
+        on conflict on constraint edition_pk do update
+        set told_status = excluded.told_status,
+            told_at = excluded.told_at,
+            told_by = excluded.told_by,
+            revision = edition.revision
+                + case when excluded.told_at > edition.stated_at then 1 else 0 end,
+            changed_at = case
+                when excluded.told_at > edition.stated_at then excluded.changed_at
+                else edition.changed_at
+            end
+        where edition.told_at is null
+           or (excluded.told_at, excluded.told_by, excluded.told_status)
+               > (edition.told_at, edition.told_by, edition.told_status)",
+    )
+    .bind(
+        moves
+            .editions
+            .keys()
+            .map(|(workspace, _)| workspace.as_str())
+            .bind_iter(),
+    )
+    .bind(moves.editions.keys().map(|(_, id)| id.as_str()).bind_iter())
+    .bind(
+        told()
+            .map(|told| told.status.as_ref().map(EditionStatus::as_str))
+            .bind_iter(),
+    )
+    .bind(told().map(|told| told.at).bind_iter())
+    .bind(told().map(|told| told.by).bind_iter())
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(())
+}
+
+async fn write_outputs(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result<()> {
+    let told = || moves.outputs.values();
+    sqlx::query(
+        "-- postgres::projection::write_outputs
+        insert into output (workspace, id, revision, told_at, told_by)
+        select
+            unnest($1::text[]), unnest($2::text[]), 0, unnest($3::timestamptz[]),
+            unnest($4::text[])
+        on conflict on constraint output_pk do update
+        set told_at = excluded.told_at,
+            told_by = excluded.told_by,
+            revision = output.revision
+                + case when excluded.told_at > output.stated_at then 1 else 0 end
+        where output.told_at is null
+           or (excluded.told_at, excluded.told_by) > (output.told_at, output.told_by)",
+    )
+    .bind(
+        moves
+            .outputs
+            .keys()
+            .map(|(workspace, _)| workspace.as_str())
+            .bind_iter(),
+    )
+    .bind(moves.outputs.keys().map(|(_, id)| id.as_str()).bind_iter())
+    .bind(told().map(|told| told.at).bind_iter())
+    .bind(told().map(|told| told.by).bind_iter())
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(())
+}
