@@ -65,7 +65,7 @@ pub mod vault;
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
 pub use editions::{
     BlueprintRecord, EditionFilter, EditionKey, EditionList, EditionRecord, EditionTag, Editions,
-    OutputRecord, RowsPage, SectionData, SectionRecord, Whole, WorkspaceRecord,
+    OutputRecord, RowsPage, SectionData, SectionRecord, SectionTag, Whole, WorkspaceRecord,
 };
 pub use error::StoreError;
 pub use feed::{
