@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use super::blueprint::Blueprint;
 use super::ids::{BlueprintId, EditionId, ProjectId, RowId};
 use super::values::Values;
 use super::workspace::Person;
@@ -116,6 +117,65 @@ pub struct Edition {
     pub updated_at: DateTime<Utc>,
 }
 
+/// Why an edition was not written: it stands where its data is nobody's to change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the edition is `{status}`; only `draft` and `changes_requested` ones can be changed")]
+pub struct NotOpen {
+    /// Where it stands.
+    pub status: EditionStatus,
+}
+
+impl Edition {
+    /// A new one of this blueprint, to be filled.
+    pub fn draft(
+        id: EditionId,
+        blueprint: &Blueprint,
+        name: String,
+        period: Option<String>,
+        now: DateTime<Utc>,
+    ) -> Self {
+        Self {
+            id,
+            project: blueprint.project.clone(),
+            blueprint: blueprint.id.clone(),
+            name,
+            status: EditionStatus::Draft,
+            status_changed_at: now,
+            period,
+            assignee: None,
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
+    /// Its data changes: the version grows. The core answers with a greater one.
+    pub fn change(&mut self, now: DateTime<Utc>) -> Result<(), NotOpen> {
+        if !self.status.takes_changes() {
+            return Err(NotOpen {
+                status: self.status.clone(),
+            });
+        }
+        self.raise(now);
+        Ok(())
+    }
+
+    /// It is handed in. Whether it is complete is asked before (`values::check_complete`).
+    pub fn submit(&mut self, now: DateTime<Utc>) -> Result<(), NotOpen> {
+        self.change(now)?;
+        self.status = EditionStatus::Submitted;
+        // A clock behind the core's must not put the step before the one that it follows.
+        self.status_changed_at = now.max(self.status_changed_at);
+        Ok(())
+    }
+
+    /// The next version of it.
+    pub fn raise(&mut self, now: DateTime<Utc>) {
+        self.version = self.version.saturating_add(1);
+        self.updated_at = now.max(self.updated_at);
+    }
+}
+
 /// What a section of an edition holds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SectionContent {
@@ -135,4 +195,52 @@ pub struct Row {
     pub id: RowId,
     /// One value for each field that is filled.
     pub values: Values,
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) fn edition() -> Edition {
+        let blueprint = Blueprint {
+            id: BlueprintId::new("bp_1").unwrap(),
+            project: ProjectId::new("pr_1").unwrap(),
+            name: "Report".into(),
+            sections: Vec::new(),
+            outputs: Vec::new(),
+        };
+        let id = EditionId::new("ed_1").unwrap();
+        Edition::draft(id, &blueprint, "Q2".into(), None, DateTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn only_an_open_edition_changes_and_each_change_raises_its_version() {
+        let later = DateTime::from_timestamp_millis(5).unwrap();
+        let mut edition = edition();
+        edition.change(later).unwrap();
+        assert_eq!((edition.version, edition.updated_at), (2, later));
+        edition.submit(later).unwrap();
+        assert_eq!((edition.version, edition.status_changed_at), (3, later));
+        assert_eq!(edition.status, EditionStatus::Submitted);
+        let handed_in = edition.clone();
+        let refused = edition.change(later).unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .starts_with("the edition is `submitted`")
+        );
+        assert!(edition.submit(later).is_err());
+        assert_eq!(edition, handed_in, "nothing of it changed");
+    }
+
+    #[test]
+    fn a_step_never_lies_before_the_one_that_it_follows() {
+        let mut edition = edition();
+        edition.status = EditionStatus::ChangesRequested;
+        edition.status_changed_at = DateTime::from_timestamp_millis(9).unwrap();
+        edition
+            .submit(DateTime::from_timestamp_millis(5).unwrap())
+            .unwrap();
+        assert_eq!(edition.status_changed_at.timestamp_millis(), 9);
+    }
 }

@@ -202,6 +202,29 @@ opaque_id!(
     UserId
 );
 
+macro_rules! made_here {
+    ($id:ident, $tag:ident, $prefix:literal) => {
+        #[doc = concat!("The `", $prefix, "_` prefix.")]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $tag;
+
+        impl StaticType for $tag {
+            const TYPE: &'static str = $prefix;
+        }
+
+        impl $id {
+            #[doc = concat!("One of ours (`", $prefix, "_…`), which the core adopts.")]
+            pub fn ours(now: DateTime<Utc>, random: [u8; 10]) -> Self {
+                Self(Arc::from(new_id::<$tag>(now, random).to_string()))
+            }
+        }
+    };
+}
+
+made_here!(EditionId, EditionTag, "ed");
+made_here!(OutputId, OutputTag, "out");
+made_here!(RowId, RowTag, "row");
+
 impl Default for WorkspaceId {
     /// The workspace of events and commands that name none (product.md §3).
     fn default() -> Self {
@@ -241,6 +264,18 @@ mod tests {
     fn an_id_of_another_kind_is_refused() {
         let id: EventId = new_id(DateTime::UNIX_EPOCH, [1; 10]);
         assert!(id.to_string().parse::<SubscriptionId>().is_err());
+    }
+
+    #[test]
+    fn an_id_that_is_made_here_is_one_of_the_cores_too() {
+        let id = EditionId::ours(DateTime::UNIX_EPOCH, [1; 10]);
+        assert!(id.as_str().starts_with("ed_"));
+        assert_eq!(EditionId::new(id.as_str()), Ok(id));
+        assert!(
+            RowId::ours(DateTime::UNIX_EPOCH, [1; 10])
+                .as_str()
+                .starts_with("row_")
+        );
     }
 
     #[test]

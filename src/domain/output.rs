@@ -133,3 +133,182 @@ pub struct OutputFile {
     /// When it was made.
     pub generated_at: DateTime<Utc>,
 }
+
+/// What asking for an output came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It is queued now.
+    Queued,
+    /// It was asked for before and is under way: nothing changed.
+    UnderWay,
+}
+
+/// Why an output took no step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an output that is `{}` cannot become `{}`", is.as_str(), to.as_str())]
+pub struct OutputStepError {
+    /// Where it stands.
+    pub is: OutputStatus,
+    /// Where it should have gone.
+    pub to: OutputStatus,
+}
+
+impl Output {
+    /// Somebody asks for it. The file that there was stays until there is another.
+    pub fn ask(&mut self, now: DateTime<Utc>) -> Asked {
+        match self.status {
+            OutputStatus::Queued | OutputStatus::Generating => Asked::UnderWay,
+            OutputStatus::NotGenerated | OutputStatus::Generated | OutputStatus::Failed => {
+                self.failure = None;
+                self.step(OutputStatus::Queued, now);
+                Asked::Queued
+            }
+        }
+    }
+
+    /// It begins to be made.
+    pub fn start(&mut self, now: DateTime<Utc>) -> Result<(), OutputStepError> {
+        self.leave(&[OutputStatus::Queued], OutputStatus::Generating, now)
+    }
+
+    /// There is a file. What the core makes goes there without a word of its beginning.
+    pub fn finish(&mut self, file: OutputFile, now: DateTime<Utc>) -> Result<(), OutputStepError> {
+        let under_way = [OutputStatus::Queued, OutputStatus::Generating];
+        self.leave(&under_way, OutputStatus::Generated, now)?;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// It could not be made.
+    pub fn fail(&mut self, failure: String, now: DateTime<Utc>) -> Result<(), OutputStepError> {
+        let under_way = [OutputStatus::Queued, OutputStatus::Generating];
+        self.leave(&under_way, OutputStatus::Failed, now)?;
+        self.failure = Some(failure);
+        Ok(())
+    }
+
+    fn leave(
+        &mut self,
+        from: &[OutputStatus],
+        to: OutputStatus,
+        now: DateTime<Utc>,
+    ) -> Result<(), OutputStepError> {
+        if !from.contains(&self.status) {
+            let is = self.status;
+            return Err(OutputStepError { is, to });
+        }
+        self.step(to, now);
+        Ok(())
+    }
+
+    fn step(&mut self, to: OutputStatus, now: DateTime<Utc>) {
+        self.status = to;
+        self.version = self.version.saturating_add(1);
+        self.updated_at = now.max(self.updated_at);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) fn output() -> Output {
+        Output {
+            id: OutputId::new("out_1").unwrap(),
+            edition: EditionId::new("ed_1").unwrap(),
+            project: ProjectId::new("pr_1").unwrap(),
+            name: "Figures".into(),
+            format: OutputFormat::Csv,
+            status: OutputStatus::NotGenerated,
+            file: None,
+            failure: None,
+            version: 1,
+            updated_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    fn file() -> OutputFile {
+        OutputFile {
+            size: 3,
+            sha256: "00".repeat(32),
+            generated_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    /// The output after a step from a status, where that step can be taken.
+    fn after(
+        from: OutputStatus,
+        step: fn(&mut Output) -> Result<(), OutputStepError>,
+    ) -> Option<Output> {
+        let before = Output {
+            status: from,
+            ..output()
+        };
+        let mut after = before.clone();
+        match step(&mut after) {
+            Ok(()) => {
+                assert_eq!(after.version, before.version + 1);
+                Some(after)
+            }
+            Err(error) => {
+                assert_eq!((error.is, after), (from, before), "nothing changed");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn each_step_is_taken_from_where_it_can_be_and_from_nowhere_else() {
+        use OutputStatus as S;
+        let now = DateTime::UNIX_EPOCH;
+        let from = |step: fn(&mut Output) -> Result<(), OutputStepError>| -> Vec<S> {
+            let can = |status: &S| after(*status, step).is_some();
+            S::ALL.into_iter().filter(can).collect()
+        };
+        assert_eq!(from(|it| it.start(DateTime::UNIX_EPOCH)), [S::Queued]);
+        let under_way = [S::Queued, S::Generating];
+        assert_eq!(
+            from(|it| it.finish(file(), DateTime::UNIX_EPOCH)),
+            under_way
+        );
+        assert_eq!(
+            from(|it| it.fail("x".into(), DateTime::UNIX_EPOCH)),
+            under_way
+        );
+        for status in S::ALL {
+            let mut asked = Output {
+                status,
+                failure: Some("x".into()),
+                ..output()
+            };
+            let before = asked.clone();
+            match asked.ask(now) {
+                Asked::UnderWay => {
+                    assert!(under_way.contains(&status));
+                    assert_eq!(asked, before);
+                }
+                Asked::Queued => {
+                    assert!(!under_way.contains(&status));
+                    assert_eq!(
+                        (asked.status, asked.failure, asked.version),
+                        (S::Queued, None, 2)
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_stays_until_there_is_another() {
+        let mut output = after(OutputStatus::Generating, |it| {
+            it.finish(file(), DateTime::UNIX_EPOCH)
+        })
+        .unwrap();
+        assert_eq!(output.ask(DateTime::UNIX_EPOCH), Asked::Queued);
+        assert_eq!(output.file, Some(file()));
+        let failed = after(OutputStatus::Queued, |it| {
+            it.fail("no core".into(), DateTime::UNIX_EPOCH)
+        });
+        assert_eq!(failed.unwrap().failure.as_deref(), Some("no core"));
+    }
+}

@@ -61,6 +61,7 @@ pub mod subscriptions;
 pub mod targets;
 pub mod test_send;
 pub mod vault;
+pub mod writing;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
 pub use editions::{
@@ -87,6 +88,7 @@ pub use stats::{RECENTLY, Stats, SubscriptionStats, Tally};
 pub use subscriptions::{NewSubscription, Rotation, Subscriptions};
 use targets::Target;
 pub use test_send::{TestLog, TestSend, TestSent};
+pub use writing::{Edit, EditionWrites, NewEdition, Write, Written};
 
 /// What every method answers.
 pub type Result<T> = std::result::Result<T, StoreError>;

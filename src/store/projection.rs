@@ -147,3 +147,87 @@ pub(super) fn attributed(
     };
     events.iter().map(attribute).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::new_id;
+
+    fn payload(id: &str, event_type: &str, seconds: i64, data: &str) -> Arc<Payload> {
+        let now = DateTime::UNIX_EPOCH;
+        let time = DateTime::from_timestamp(seconds, 0).unwrap().to_rfc3339();
+        let text = format!(
+            r#"{{"specversion":"1.0","id":"{id}","source":"s","type":"{event_type}","time":"{time}",
+                "data":{data}}}"#
+        );
+        let event = Event::decode(text.as_bytes(), new_id(now, [1; 10]), now).unwrap();
+        Arc::new(Payload::new(event))
+    }
+
+    fn approved(id: &str, seconds: i64, edition: &str) -> Arc<Payload> {
+        let data = format!(
+            r#"{{"edition_id":"{edition}","approved_by":{{"id":"u","name":"n"}},
+                "timestamp":"2026-05-01T09:00:00Z"}}"#
+        );
+        payload(id, "edition.approved", seconds, &data)
+    }
+
+    #[test]
+    fn the_latest_event_of_each_entity_moves_it() {
+        let made = |id: &str, seconds| {
+            let data =
+                r#"{"edition_id":"e","output_id":"o\u0031","format":"pdf","download_url":"u"}"#;
+            payload(id, "output.generated", seconds, data)
+        };
+        let events = [
+            approved("1", 5, "b"),
+            approved("2", 5, "b"),
+            approved("0", 5, "b"),
+            approved("9", 4, "b"),
+            approved("1", 1, "a"),
+            made("1", 3),
+            made("2", 2),
+            payload("1", "edition.archived", 9, r#"{"edition_id":"c"}"#),
+        ];
+        let moves = Moves::of(events.iter().map(|payload| &**payload));
+        let told: Vec<_> = moves
+            .editions
+            .iter()
+            .map(|((_, id), told)| (id.as_str(), told.by, told.at.timestamp()))
+            .collect();
+        assert_eq!(told, [("a", "1", 1), ("b", "2", 5)]);
+        let told: Vec<_> = moves
+            .outputs
+            .iter()
+            .map(|((_, id), told)| (id.as_str(), told.by))
+            .collect();
+        assert_eq!(told, [("o1", "1")]);
+        assert!(Moves::of(events[7..].iter().map(|payload| &**payload)).is_empty());
+    }
+
+    #[test]
+    fn an_event_without_project_gets_that_of_its_edition() {
+        let workspace = WorkspaceId::default();
+        let project = ProjectId::new("p").unwrap();
+        let of_project = payload("1", "x.y", 1, r#"{"edition_id":"a","project_id":"q"}"#);
+        let events = [
+            approved("1", 1, "b"),
+            approved("2", 1, "a"),
+            approved("3", 1, "b"),
+            of_project,
+            payload("4", "x.y", 1, "{}"),
+        ];
+        let asked: Vec<_> = unattributed(&events)
+            .into_iter()
+            .map(|(_, edition)| edition.to_string())
+            .collect();
+        assert_eq!(asked, ["a", "b"]);
+        let known = HashMap::from([((workspace, EditionId::new("a").unwrap()), project)]);
+        let projects: Vec<_> = attributed(&events, &known)
+            .iter()
+            .map(|payload| payload.event().project.as_ref().map(ToString::to_string))
+            .collect();
+        let expected = [None, Some("p"), None, Some("q"), None];
+        assert_eq!(projects, expected.map(|text| text.map(str::to_owned)));
+    }
+}

@@ -82,3 +82,59 @@ pub(super) fn digest(rows: &[Row]) -> [u8; 32] {
     }
     digest.finalize().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::domain::ids::{EditionId, ProjectId, RowId};
+    use crate::domain::values::Values;
+
+    fn deletion(workspace: &str, key: EntityKey, version: i64) -> Snapshot {
+        Snapshot {
+            workspace: WorkspaceId::new(workspace).unwrap(),
+            key,
+            version,
+            occurred_at: DateTime::UNIX_EPOCH,
+            state: State::Deleted,
+        }
+    }
+
+    #[test]
+    fn the_newest_of_each_is_taken_table_by_table() {
+        let edition = |id| EntityKey::Edition(EditionId::new(id).unwrap());
+        let project = EntityKey::Project(ProjectId::new("p").unwrap());
+        let batch = [
+            deletion("b", edition("1"), 1),
+            deletion("a", edition("2"), 1),
+            deletion("a", edition("1"), 1),
+            deletion("a", edition("1"), 3),
+            deletion("a", edition("1"), 3),
+            deletion("a", edition("1"), 2),
+            deletion("b", project, 1),
+        ];
+        let places: Vec<_> = newest(&batch).map(|(place, _)| place).collect();
+        assert_eq!(places, [6, 3, 1, 0]);
+    }
+
+    #[test]
+    fn rows_that_are_cut_elsewhere_are_others() {
+        let row = |id: &str, values: &str| Row {
+            id: RowId::new(id).unwrap(),
+            values: Values::parse(values).unwrap(),
+        };
+        let rows = [row("a", "{}"), row("b", r#"{"x":1}"#)];
+        assert_eq!(digest(&rows), digest(&rows.clone()));
+        let others = [
+            vec![],
+            vec![row("a", "{}")],
+            vec![row("b", r#"{"x":1}"#), row("a", "{}")],
+            vec![row("a", "{}"), row("b", r#"{"x":1 }"#)],
+            vec![row("a{}b", r#"{"x":1}"#)],
+        ];
+        for other in others {
+            assert_ne!(digest(&rows), digest(&other), "{other:?}");
+        }
+    }
+}

@@ -64,7 +64,7 @@ async fn several_sections_are_a_zip_with_a_file_for_each() {
         let mut file = archive.by_index(place).unwrap();
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
-        files.push((file.name().to_owned(), text));
+        files.push((file.name().unwrap().into_owned(), text));
     }
     let expected = [
         ("1-sum____mary.csv", "Note\r\nall is well\r\n"),

@@ -166,6 +166,7 @@ async fn a_rendering_that_nobody_waits_for_gives_its_turn_back() {
             stuck.0.pages.load(Ordering::SeqCst) == 1
         }) => {}
     }
-    let next = tokio::time::timeout(Duration::from_secs(20), workshop.bytes(&many(1), "csv"));
+    let one = many(1);
+    let next = tokio::time::timeout(Duration::from_secs(20), workshop.bytes(&one, "csv"));
     assert_eq!(next.await.unwrap().0, b"text\r\ntext 0\r\n");
 }

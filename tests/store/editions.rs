@@ -298,91 +298,48 @@ async fn editions_are_found_by_each_filter(db: &TestDatabase) {
     )
     .await;
     let all = EditionFilter::default;
-    let project = |id| Some(project_id(id));
-    let blueprint = |id| Some(blueprint_id(id));
-    let statuses = |words: &[&str]| -> Vec<EditionStatus> {
-        let words = words.iter();
-        words
-            .map(|word| EditionStatus::parse(word).unwrap())
-            .collect()
+    let project = |id| EditionFilter {
+        project: Some(project_id(id)),
+        ..all()
     };
-    let period = |text: &str| Some(text.to_owned());
+    let blueprint = |id| EditionFilter {
+        blueprint: Some(blueprint_id(id)),
+        ..all()
+    };
+    let status = |words: &[&str]| EditionFilter {
+        statuses: words
+            .iter()
+            .map(|word| EditionStatus::parse(word).unwrap())
+            .collect(),
+        ..all()
+    };
+    let period = |text: &str| EditionFilter {
+        period: Some(text.to_owned()),
+        ..all()
+    };
+    let each = EditionFilter {
+        project: project("pr_2").project,
+        blueprint: blueprint("bp_3").blueprint,
+        statuses: status(&["on_ice"]).statuses,
+        period: period("Q2").period,
+        updated_since: Some(at(0)),
+    };
+    let two = EditionFilter {
+        statuses: status(&["draft"]).statuses,
+        ..period("Q1")
+    };
     for (filter, expected) in [
         (all(), &["1", "2", "3", "4"] as &[&str]),
-        (
-            EditionFilter {
-                project: project("pr_1"),
-                ..all()
-            },
-            &["1", "2"],
-        ),
-        (
-            EditionFilter {
-                project: project("pr_3"),
-                ..all()
-            },
-            &[],
-        ),
-        (
-            EditionFilter {
-                blueprint: blueprint("bp_3"),
-                ..all()
-            },
-            &["3", "4"],
-        ),
-        (
-            EditionFilter {
-                statuses: statuses(&["draft"]),
-                ..all()
-            },
-            &["1", "3"],
-        ),
-        (
-            EditionFilter {
-                statuses: statuses(&["on_ice"]),
-                ..all()
-            },
-            &["4"],
-        ),
-        (
-            EditionFilter {
-                statuses: statuses(&["on_ice", "closed", "approved"]),
-                ..all()
-            },
-            &["2", "4"],
-        ),
-        (
-            EditionFilter {
-                period: period("Q1"),
-                ..all()
-            },
-            &["1", "2"],
-        ),
-        (
-            EditionFilter {
-                period: period(""),
-                ..all()
-            },
-            &[],
-        ),
-        (
-            EditionFilter {
-                period: period("Q1"),
-                statuses: statuses(&["draft"]),
-                ..all()
-            },
-            &["1"],
-        ),
-        (
-            EditionFilter {
-                project: project("pr_2"),
-                blueprint: blueprint("bp_3"),
-                statuses: statuses(&["on_ice"]),
-                period: period("Q2"),
-                updated_since: Some(at(0)),
-            },
-            &["4"],
-        ),
+        (project("pr_1"), &["1", "2"]),
+        (project("pr_3"), &[]),
+        (blueprint("bp_3"), &["3", "4"]),
+        (status(&["draft"]), &["1", "3"]),
+        (status(&["on_ice"]), &["4"]),
+        (status(&["on_ice", "closed", "approved"]), &["2", "4"]),
+        (period("Q1"), &["1", "2"]),
+        (period(""), &[]),
+        (two, &["1"]),
+        (each, &["4"]),
     ] {
         for limit in [1, 9] {
             assert_eq!(

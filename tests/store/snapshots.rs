@@ -226,7 +226,7 @@ async fn a_batch_that_fails_changes_nothing(db: &TestDatabase) {
     db.tamper("alter table edition_row rename to elsewhere")
         .await;
     let full = edition_as("ed_1", 2, |state| {
-        state.content = vec![repeating("b", 3, "")]
+        state.content = vec![repeating("b", 3, "")];
     });
     let batch = [project("pr_1", 1, "pr v1"), full];
     db.store.apply(&batch).await.unwrap_err();

@@ -4,6 +4,7 @@
 mod blueprint;
 mod content;
 mod data;
+mod encode;
 mod text;
 
 use chrono::{DateTime, SubsecRound, Utc};

@@ -1,6 +1,6 @@
 //! Values put together out of those that were and those that a client sends.
 
-use super::super::blueprint::Section;
+use super::super::blueprint::{Field, Section};
 use super::{Values, ValuesWriter, quoted};
 
 impl Values {
@@ -33,11 +33,7 @@ impl Values {
         previous: &Self,
         section: &Section,
     ) -> Result<Self, serde_json::Error> {
-        let read_only = |name: &str| {
-            section
-                .field(name)
-                .is_some_and(|field| field.is_read_only())
-        };
+        let read_only = |name: &str| section.field(name).is_some_and(Field::is_read_only);
         let kept = previous.entries()?;
         let kept = kept.iter().filter(|(name, _)| read_only(name));
         let mut writer = ValuesWriter::default();
