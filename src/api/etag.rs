@@ -1,16 +1,22 @@
 //! Versions of single resources: `ETag`, `If-None-Match` and `If-Match` (RFC 9110 §8.8, §13).
 //!
-//! A tag is `"<version>.<variant>"`; the variant tells the representations of one version apart
-//! (product.md §5). A precondition on a change looks at the version alone.
+//! A tag is `"<version>.<variant>"`; the variant tells the representations of one version apart, and
+//! what changes without a new version (product.md §5). A precondition on a change looks at the version
+//! alone.
 
-use axum::http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
+use std::convert::Infallible;
+use std::fmt::Display;
+
+use axum::extract::FromRequestParts;
+use axum::http::header::{CACHE_CONTROL, ETAG, IF_MATCH, IF_NONE_MATCH};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::problem_type::ProblemType;
 use super::{Problem, Result};
 
-/// The only representation that resources have so far.
+/// The variant of what has one representation, and a version for each change.
 const JSON: &str = "json";
 
 /// What a client asks a change to be made on.
@@ -74,30 +80,95 @@ fn inner(tag: &str) -> Option<&str> {
     inner.bytes().all(allowed).then_some(inner)
 }
 
+/// One representation of a resource, as it is at one time: a strong validator (RFC 9110 §8.8.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag(HeaderValue);
+
+impl Tag {
+    /// Of this version; a variant is made of digits, letters and `-`.
+    pub fn new(version: i64, variant: impl Display) -> Self {
+        // Always a header's text.
+        let value = HeaderValue::try_from(format!("\"{version}.{variant}\""));
+        Self(value.unwrap_or(HeaderValue::from_static("\"\"")))
+    }
+
+    /// The answer, marked as what the tag stands for.
+    pub fn on(self, answer: impl IntoResponse) -> Response {
+        let mut response = answer.into_response();
+        response.headers_mut().insert(ETAG, self.0);
+        response
+    }
+}
+
+/// What a client has already: its `If-None-Match`.
+#[derive(Clone, Debug, Default)]
+pub struct Known(Vec<String>);
+
+impl Known {
+    /// Reads the header. What is no tag in it is none that a client has.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let values = headers.get_all(IF_NONE_MATCH).iter();
+        let tags = values
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            // Weak comparison (RFC 9110 §13.1.2).
+            .map(|tag| tag.strip_prefix("W/").unwrap_or(tag).to_owned());
+        Self(tags.collect())
+    }
+
+    /// Whether it names tags, so that it is worth while to look for the current one alone.
+    pub fn names_tags(&self) -> bool {
+        self.0.iter().any(|tag| tag != "*")
+    }
+
+    /// `304`, where the client named this very tag.
+    pub fn same(&self, tag: &Tag) -> Option<Response> {
+        let same = |given: &String| given.as_bytes() == tag.0.as_bytes();
+        let answer = || tag.clone().on(StatusCode::NOT_MODIFIED);
+        self.0.iter().any(same).then(answer)
+    }
+
+    /// The answer that shows what is there, or `304` where the client has it: by its tag, or by `*`,
+    /// which stands for whatever is there.
+    pub fn or(&self, tag: Tag, answer: impl IntoResponse) -> Response {
+        if self.0.iter().any(|given| given == "*") {
+            return tag.on(StatusCode::NOT_MODIFIED);
+        }
+        self.same(&tag).unwrap_or_else(|| tag.on(answer))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Known {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _state: &S,
+    ) -> std::result::Result<Self, Infallible> {
+        Ok(Self::of(&parts.headers))
+    }
+}
+
+/// Clients may keep what they read, for themselves, and ask each time whether it is still so (RFC 9111
+/// §5.2.2). Other answers are not to be kept at all, which the listener says.
+pub async fn kept_privately(mut response: Response) -> Response {
+    let status = response.status();
+    if status.is_success() || status == StatusCode::NOT_MODIFIED {
+        let own = HeaderValue::from_static("private, no-cache");
+        response.headers_mut().insert(CACHE_CONTROL, own);
+    }
+    response
+}
+
 /// The answer that shows a resource at a version, or `304` where the client has it.
 pub fn respond(headers: &HeaderMap, version: i64, answer: impl IntoResponse) -> Response {
-    let tag = tag(version);
-    let known = headers.get_all(IF_NONE_MATCH).iter().any(|value| {
-        let tags = value.to_str().unwrap_or_default();
-        tags.split(',').map(str::trim).any(|given| {
-            // Weak comparison (RFC 9110 §13.1.2).
-            given == "*" || given.strip_prefix("W/").unwrap_or(given).as_bytes() == tag.as_bytes()
-        })
-    });
-    let mut response = if known {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        answer.into_response()
-    };
-    response.headers_mut().insert(ETAG, tag);
-    response
+    Known::of(headers).or(Tag::new(version, JSON), answer)
 }
 
 /// The tag of a resource at a version.
 pub fn tag(version: i64) -> HeaderValue {
-    // Digits and letters: always a header's text.
-    HeaderValue::try_from(format!("\"{version}.{JSON}\""))
-        .unwrap_or(HeaderValue::from_static("\"\""))
+    Tag::new(version, JSON).0
 }
 
 #[cfg(test)]
@@ -151,5 +222,20 @@ mod tests {
         assert_eq!(status(&["*"]), StatusCode::NOT_MODIFIED);
         let response = respond(&HeaderMap::new(), 3, "x");
         assert_eq!(response.headers()[ETAG], "\"3.json\"");
+    }
+
+    #[test]
+    fn a_star_is_for_what_is_known_to_be_there() {
+        let known = |value| Known::of(&headers(&IF_NONE_MATCH, &[value]));
+        let tag = Tag::new(3, "1-csv");
+        assert!(known("*").same(&tag).is_none() && !known("*").names_tags());
+        let spared = known("*").or(tag.clone(), "x");
+        assert_eq!(spared.status(), StatusCode::NOT_MODIFIED);
+        let same = known("\"x\", W/\"3.1-csv\"").same(&tag).unwrap();
+        assert_eq!(same.status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(same.headers()[ETAG], "\"3.1-csv\"");
+        for other in ["\"3.1-json\"", "3.1-csv", "\"3.1-csv", "\"\""] {
+            assert!(known(other).same(&tag).is_none(), "{other}");
+        }
     }
 }

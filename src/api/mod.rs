@@ -6,8 +6,8 @@
 //! goes wrong is one of the problems of [`problem_type`].
 //!
 //! - [`router`](mod@router): the routes, and what lies around them.
-//! - [`body`], [`query`], [`path`], [`page`], [`etag`], [`idempotency`]: what all resources read and
-//!   write alike.
+//! - [`body`], [`query`], [`path`], [`page`], [`etag`], [`accept`], [`trim`], [`idempotency`]: what
+//!   resources read and write alike.
 //! - [`tail`]: waiting for a feed to move.
 //! - [`recorder`]: the uses of keys, on their way to the audit log.
 //! - [`openapi`], [`webhooks`], [`docs`]: the description of all this, made from the code.
@@ -24,6 +24,7 @@ use crate::egress::WebhookClient;
 use crate::entropy::Entropy;
 use crate::store::{Store, TestSend};
 
+pub mod accept;
 pub mod auth;
 pub mod body;
 pub mod docs;
@@ -43,6 +44,7 @@ pub mod resources;
 pub mod router;
 pub mod tail;
 pub mod trace;
+pub mod trim;
 pub mod webhooks;
 
 use page::Cursors;

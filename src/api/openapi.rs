@@ -3,6 +3,7 @@
 //! Each handler says what is its own; what all have alike (the problems, the headers of limits) is
 //! added here, by rules, so that no handler can forget it.
 
+use axum::middleware::map_response;
 use serde_json::json;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, ParameterIn};
@@ -15,6 +16,7 @@ use utoipa::openapi::{
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 
+use super::etag::kept_privately;
 use super::problem::{Fault, ProblemDocument};
 use super::problem_type::ProblemType;
 use super::{Api, resources, webhooks};
@@ -38,7 +40,11 @@ const SCHEME: &str = "api_key";
         (name = "Subscriptions", description = "Where webhooks go, and which."),
         (name = "Deliveries", description = "What was and is delivered, and every attempt."),
         (name = "Events", description = "What webhooks tell of."),
+        (name = "Workspace", description = "The workspace of the key, and who belongs to it."),
         (name = "Projects", description = "The projects of the workspace."),
+        (name = "Blueprints", description = "Report structures: sections of typed fields, and the outputs on offer."),
+        (name = "Editions", description = "What each reporting cycle has made of a blueprint."),
+        (name = "Outputs", description = "What editions are presented in."),
         (name = "API keys", description = "Who may ask for what. Needs `admin`."),
         (name = "Audit log", description = "Who did what. Needs `admin`."),
     ),
@@ -72,9 +78,22 @@ pub fn routes() -> OpenApiRouter<Api> {
         .merge(resources::audit_log::routes())
         .merge(resources::subscriptions::routes())
         .merge(resources::deliveries::routes())
-        .merge(resources::feed::routes())
         .merge(resources::events::routes())
+        .merge(polled())
+}
+
+/// What clients come for again and again.
+fn polled() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .merge(resources::feed::routes())
+        .merge(resources::workspace::routes())
         .merge(resources::projects::routes())
+        .merge(resources::blueprints::routes())
+        .merge(resources::editions::routes())
+        .merge(resources::sections::routes())
+        .merge(resources::rows::routes())
+        .merge(resources::outputs::routes())
+        .layer(map_response(kept_privately))
 }
 
 /// The whole document of these resources.
@@ -153,6 +172,9 @@ fn complete(operation: &mut Operation) {
     if operation.request_body.is_some() {
         statuses.extend([408, 413, 415, 422]);
     }
+    if is_negotiated(operation) {
+        statuses.push(406);
+    }
     let is_list = has(&ParameterIn::Query, Some("after"));
     let responses = &mut operation.responses.responses;
     if let Some(RefOr::T(page)) = responses.get_mut("200").filter(|_| is_list) {
@@ -171,6 +193,14 @@ fn complete(operation: &mut Operation) {
         responses
             .entry(status.to_string())
             .or_insert_with(|| RefOr::Ref(Ref::from_response_name(name(status))));
+    }
+}
+
+/// Whether it refuses types that it has not.
+fn is_negotiated(operation: &Operation) -> bool {
+    match operation.responses.responses.get("200") {
+        Some(RefOr::T(answer)) => answer.content.contains_key("application/x-ndjson"),
+        _ => false,
     }
 }
 

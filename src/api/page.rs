@@ -33,6 +33,9 @@ const DEFAULT_LIMIT: usize = 50;
 /// The most items on a page.
 const MAX_LIMIT: usize = 500;
 
+/// The largest answer (product.md §5), in bytes.
+pub const MAX_ANSWER_BYTES: usize = 10_000_000;
+
 /// Where a page ends before its last item, so that the answer stays below 10 MB.
 pub const MAX_PAGE_BYTES: usize = 9_900_000;
 
@@ -229,10 +232,8 @@ impl Listing {
         key: impl Fn(&Item) -> Key,
         view: impl Fn(&'p Item) -> Result<View>,
     ) -> Result<Response> {
-        let write =
-            |item: &'p Item| serde_json::to_string(&view(item)?).map_err(|e| unwritable(&e));
-        let (items, cursor) = self.fit(page, key, write)?;
-        let next = serde_json::to_string(&cursor).map_err(|error| unwritable(&error))?;
+        let (items, cursor) = self.fit(page, key, |item| json(&view(item)?))?;
+        let next = json(&cursor)?;
         let body = format!("{{\"data\":[{}],\"next_cursor\":{next}}}", items.join(","));
         Ok(self.respond("application/json", body, cursor.as_deref()))
     }
@@ -309,6 +310,11 @@ fn limit(text: Option<&str>) -> Result<usize> {
             "must be a whole number from 1 to 500",
         )),
     }
+}
+
+/// What is shown, as JSON.
+pub fn json(view: &impl Serialize) -> Result<String> {
+    serde_json::to_string(view).map_err(|error| unwritable(&error))
 }
 
 /// Our views are texts, numbers and lists: writing one does not fail.

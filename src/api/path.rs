@@ -6,25 +6,14 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 
 use super::{Problem, Result};
+use crate::domain::ids::EditionId;
+
+/// The longest name of a section, in bytes.
+const MAX_NAME_BYTES: usize = 255;
 
 /// The id in a path. What cannot be one is not found, like any that does not exist.
 #[derive(Clone, Copy, Debug)]
 pub struct Id<T>(pub T);
-
-/// An id of the core in a path, as text: whether it can be one its handler says.
-#[derive(Clone, Debug)]
-pub struct CoreId(pub String);
-
-impl<S: Send + Sync> FromRequestParts<S> for CoreId {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        match Path::<String>::from_request_parts(parts, state).await {
-            Ok(Path(text)) => Ok(Self(text)),
-            Err(_) => Err(Problem::not_found()),
-        }
-    }
-}
 
 impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for Id<T> {
     type Rejection = Problem;
@@ -35,5 +24,30 @@ impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for Id<T> {
         };
         let id = text.parse().map_err(|_| Problem::not_found())?;
         Ok(Self(id))
+    }
+}
+
+/// A section of an edition in a path. What cannot be the name of one is not found.
+#[derive(Clone, Debug)]
+pub struct SectionOf {
+    /// Of which edition.
+    pub edition: EditionId,
+    /// What it is called.
+    pub name: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SectionOf {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let Ok(Path((id, name))) = Path::<(String, String)>::from_request_parts(parts, state).await
+        else {
+            return Err(Problem::not_found());
+        };
+        let edition = EditionId::new(&id).map_err(|_| Problem::not_found())?;
+        if name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
+            return Err(Problem::not_found());
+        }
+        Ok(Self { edition, name })
     }
 }

@@ -13,6 +13,8 @@ pub enum ProblemType {
     InvalidCursor,
     /// A header.
     InvalidHeader,
+    /// The answer would be too large.
+    ResponseTooLarge,
     /// No key, or none that is valid.
     Unauthorized,
     /// The key lacks a scope.
@@ -25,6 +27,8 @@ pub enum ProblemType {
     NotFound,
     /// Nothing there that this method could be used on.
     MethodNotAllowed,
+    /// Nothing of a type that is accepted.
+    NotAcceptable,
     /// The request came too slowly.
     RequestTimeout,
     /// The same request made something before.
@@ -64,17 +68,19 @@ struct Entry {
 
 impl ProblemType {
     /// All of them, by status.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::MalformedBody,
         Self::InvalidParameter,
         Self::InvalidCursor,
         Self::InvalidHeader,
+        Self::ResponseTooLarge,
         Self::Unauthorized,
         Self::InsufficientScope,
         Self::RestrictedKey,
         Self::TlsRequired,
         Self::NotFound,
         Self::MethodNotAllowed,
+        Self::NotAcceptable,
         Self::RequestTimeout,
         Self::AlreadyCreated,
         Self::CursorExpired,
@@ -154,6 +160,14 @@ impl ProblemType {
                 "A header breaks a rule.",
                 "`errors` names the header and its rule.",
             ),
+            Self::ResponseTooLarge => entry(
+                "response-too-large",
+                StatusCode::BAD_REQUEST,
+                "The answer would be too large",
+                "An answer is at most 10 MB (10,000,000 bytes), and is never cut.",
+                "Ask for pages: send `limit`, and go on from `next_cursor` or the header `Link`. \
+                 Pages that name one `edition_version` belong together.",
+            ),
             Self::Unauthorized => entry(
                 "unauthorized",
                 StatusCode::UNAUTHORIZED,
@@ -198,6 +212,14 @@ impl ProblemType {
                 "The method is not allowed",
                 "This resource has no such method.",
                 "The header `Allow` names the methods that there are.",
+            ),
+            Self::NotAcceptable => entry(
+                "not-acceptable",
+                StatusCode::NOT_ACCEPTABLE,
+                "It is not there in a type that is accepted",
+                "`Accept` allows none of the types that this is there as.",
+                "Name one of the types that `detail` lists in `Accept`, or leave `Accept` out for \
+                 JSON.",
             ),
             Self::RequestTimeout => entry(
                 "request-timeout",

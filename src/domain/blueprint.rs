@@ -71,6 +71,19 @@ pub enum SectionKind {
     Repeating,
 }
 
+impl SectionKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Single, Self::Repeating];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Repeating => "repeating",
+        }
+    }
+}
+
 /// One thing to fill in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {

@@ -66,6 +66,16 @@ pub struct EditionTag {
     pub revision: i64,
 }
 
+/// What changes whenever a section of an edition may look different: what the edition holds, or what
+/// its blueprint says of the section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SectionTag {
+    /// The edition's.
+    pub edition: EditionTag,
+    /// The version of its blueprint, where that is known.
+    pub blueprint: Option<i64>,
+}
+
 /// Which editions a list shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EditionFilter {
@@ -73,8 +83,8 @@ pub struct EditionFilter {
     pub project: Option<ProjectId>,
     /// Of this blueprint only.
     pub blueprint: Option<BlueprintId>,
-    /// In this status only.
-    pub status: Option<EditionStatus>,
+    /// In one of these statuses only; none means in any.
+    pub statuses: Vec<EditionStatus>,
     /// Of this period only.
     pub period: Option<String>,
     /// Changed at this instant or later.
@@ -223,6 +233,9 @@ pub trait Editions: Send + Sync {
     /// What has changed if anything of the edition has, by one read of an index: for conditional
     /// requests.
     async fn edition_tag(&self, reach: &Reach, id: &EditionId) -> Result<Option<EditionTag>>;
+
+    /// The same of its sections: one statement, which reads two indexes.
+    async fn section_tag(&self, reach: &Reach, id: &EditionId) -> Result<Option<SectionTag>>;
 
     /// One section of an edition.
     async fn section(

@@ -66,7 +66,7 @@ pub mod writing;
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
 pub use editions::{
     BlueprintRecord, EditionFilter, EditionKey, EditionList, EditionRecord, EditionTag, Editions,
-    OutputRecord, RowsPage, SectionData, SectionRecord, Whole, WorkspaceRecord,
+    OutputRecord, RowsPage, SectionData, SectionRecord, SectionTag, Whole, WorkspaceRecord,
 };
 pub use error::StoreError;
 pub use feed::{

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::rig::Rig;
-use super::scene::Scene;
+use super::scene::{SECTION, Scene};
 use crate::harness::databases::TestDatabase;
 use crate::harness::program::{Binary, settings};
 
@@ -80,6 +80,10 @@ async fn seed(db: &TestDatabase) -> Seeded {
         ("CONTRACT_SUBSCRIPTION", scene.subscription),
         ("CONTRACT_EVENT", scene.event),
         ("CONTRACT_PROJECT", scene.project),
+        ("CONTRACT_BLUEPRINT", scene.blueprint),
+        ("CONTRACT_EDITION", scene.edition),
+        ("CONTRACT_SECTION", SECTION.to_owned()),
+        ("CONTRACT_OUTPUT", scene.output),
         ("CONTRACT_DELIVERY", scene.delivery),
         (
             "CONTRACT_DELIVERY_WITH_ATTEMPT",

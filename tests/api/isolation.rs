@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::rig::{Answer, Key, Rig};
-use super::scene::{Scene, accept};
+use super::scene::{SECTION, Scene, accept};
 use crate::harness::databases::TestDatabase;
 
 on_both_databases!(
@@ -21,11 +21,12 @@ on_both_databases!(
     an_admin_that_is_restricted_does_not_see_the_whole,
 );
 
-const EVERYTHING: [Scope; 5] = [
+const EVERYTHING: [Scope; 6] = [
     Scope::ReadWebhooks,
     Scope::WriteWebhooks,
     Scope::ReadEditions,
     Scope::ReadWorkspace,
+    Scope::ReadBlueprints,
     Scope::ReadOutputs,
 ];
 
@@ -41,12 +42,12 @@ fn operations() -> Vec<(Method, String)> {
             }
         }
     }
-    assert!(found.len() >= 9, "{found:?}");
+    assert!(found.len() >= 17, "{found:?}");
     found
 }
 
 async fn ask(rig: &Rig, key: &KeyText, method: &Method, path: &str, id: &str) -> Answer {
-    let path = path.replace("{id}", id);
+    let path = path.replace("{id}", id).replace("{name}", SECTION);
     let body = if *method == Method::PATCH {
         json!({"description": "mine"})
     } else {
@@ -144,6 +145,11 @@ async fn lists_hold_what_is_in_reach_only(db: &TestDatabase) {
     assert_eq!(ids("/v1/subscriptions").await, [here.subscription.as_str()]);
     assert_eq!(ids("/v1/deliveries").await, [here.delivery.as_str()]);
     assert_eq!(ids("/v1/projects").await, ["pr_1"]);
+    let edition = here.edition.as_str();
+    assert_eq!(ids("/v1/editions").await, [edition]);
+    assert_eq!(ids("/v1/editions?project=pr_1").await, [edition]);
+    assert!(ids("/v1/editions?project=pr_2").await.is_empty());
+    assert!(ids("/v1/editions?blueprint=bp_pr_2").await.is_empty());
     let none = rig
         .key(Key {
             workspace: "third",
@@ -154,6 +160,8 @@ async fn lists_hold_what_is_in_reach_only(db: &TestDatabase) {
         let page = rig.get(&none, path).await.json();
         assert_eq!(page, json!({"data": [], "next_cursor": null}), "{path}");
     }
+    let editions = rig.get(&none, "/v1/editions").await.json();
+    assert_eq!(editions["data"], json!([]));
     rig.stop().await;
 }
 

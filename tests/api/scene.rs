@@ -1,5 +1,5 @@
 //! A workspace with something in it: a subscription for a project, an event of that project, and its
-//! delivery.
+//! delivery; a blueprint of the project, an edition of that, and an output.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,24 @@ use forge_dispatch::store::{Leasing, Store};
 use serde_json::json;
 
 use super::rig::{Key, Rig};
+use super::told::{blueprint, edition, output, tell};
 
 pub(crate) struct Scene {
     pub(crate) project: String,
     pub(crate) subscription: String,
     pub(crate) event: String,
     pub(crate) delivery: String,
+    pub(crate) blueprint: String,
+    pub(crate) edition: String,
+    pub(crate) output: String,
 }
+
+/// The section whose rows an edition here has.
+pub(crate) const SECTION: &str = "costs";
+
+/// What an edition here holds.
+const HELD: &str = r#"{"summary":{"values":{"note":"all well","rate":1.50}},
+    "costs":{"rows":[{"id":"r1","values":{"item":"Steel","amount":12.50}},{"id":"r2","values":{}}]}}"#;
 
 impl Scene {
     pub(crate) async fn in_workspace(rig: &Rig, workspace: &str, project: &str) -> Self {
@@ -46,7 +57,25 @@ impl Scene {
         let path = format!("/v1/deliveries?subscription_id={subscription}");
         let page = rig.get(&key, &path).await.json();
         let delivery = page["data"][0]["id"].as_str().unwrap().to_owned();
+        let [of_project, of_it, of_that] =
+            ["bp", "ed", "out"].map(|kind| format!("{kind}_{project}"));
+        let told = [
+            blueprint(workspace, project, &of_project),
+            edition(workspace, project, &of_project, &of_it, 1, HELD),
+            output(
+                workspace,
+                project,
+                &of_it,
+                &of_that,
+                1,
+                r#""status":"queued""#,
+            ),
+        ];
+        tell(&rig.store, &told).await;
         Self {
+            blueprint: of_project,
+            edition: of_it,
+            output: of_that,
             project: project.to_owned(),
             subscription,
             event: event.to_string(),
@@ -56,15 +85,15 @@ impl Scene {
 
     /// The id that a path of the document asks for.
     pub(crate) fn id_for(&self, path: &str) -> String {
-        let id = if path.contains("/subscriptions/") {
-            &self.subscription
-        } else if path.contains("/deliveries/") {
-            &self.delivery
-        } else if path.contains("/events/") {
-            &self.event
-        } else {
-            assert!(path.contains("/projects/"), "{path}");
-            &self.project
+        let id = match kind_of(path) {
+            "subscriptions" => &self.subscription,
+            "deliveries" => &self.delivery,
+            "events" => &self.event,
+            "projects" => &self.project,
+            "blueprints" => &self.blueprint,
+            "editions" => &self.edition,
+            "outputs" => &self.output,
+            other => panic!("nothing of {other} is here: {path}"),
         };
         id.clone()
     }
@@ -72,19 +101,27 @@ impl Scene {
     /// One of that kind that does not exist.
     pub(crate) fn missing_id_for(path: &str) -> String {
         let (entropy, now) = (Entropy::system(), SystemClock.now());
-        if path.contains("/subscriptions/") {
-            let id: SubscriptionId = entropy.id(now);
-            id.to_string()
-        } else if path.contains("/deliveries/") {
-            let id: DeliveryId = entropy.id(now);
-            id.to_string()
-        } else if path.contains("/events/") {
-            let id: EventId = entropy.id(now);
-            id.to_string()
-        } else {
-            "pr_nowhere".to_owned()
+        match kind_of(path) {
+            "subscriptions" => {
+                let id: SubscriptionId = entropy.id(now);
+                id.to_string()
+            }
+            "deliveries" => {
+                let id: DeliveryId = entropy.id(now);
+                id.to_string()
+            }
+            "events" => {
+                let id: EventId = entropy.id(now);
+                id.to_string()
+            }
+            _ => "nowhere".to_owned(),
         }
     }
+}
+
+/// What the id in a path is of: `/v1/editions/{id}/outputs` has that of an edition.
+fn kind_of(path: &str) -> &str {
+    path.split('/').nth(2).unwrap()
 }
 
 /// Accepts an event as the core publishes it; nobody delivers it.

@@ -9,7 +9,9 @@ use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::snapshot::{Snapshot, State};
 use forge_dispatch::domain::values::Values;
 use forge_dispatch::domain::workspace::Person;
-use forge_dispatch::store::{EditionFilter, EditionKey, PageRequest, SectionData, Store, Whole};
+use forge_dispatch::store::{
+    EditionFilter, EditionKey, PageRequest, SectionData, SectionTag, Store, Whole,
+};
 
 use super::state::{
     at, blueprint, blueprint_id, deletion, edition, edition_as, edition_id, in_workspace, output,
@@ -27,6 +29,7 @@ on_both_databases!(
     editions_are_found_by_each_filter,
     who_asks_again_from_as_of_on_misses_nothing_and_sees_nothing_twice,
     a_section_is_read_by_its_name,
+    the_tag_of_sections_moves_with_the_edition_and_its_blueprint,
     rows_are_paged_by_number_and_by_bytes,
     content_is_all_or_nothing,
     outputs_are_read_as_they_were_told,
@@ -181,6 +184,42 @@ async fn an_edition_is_read_as_it_was_told(db: &TestDatabase) {
     assert_eq!(none.unwrap(), None);
 }
 
+async fn the_tag_of_sections_moves_with_the_edition_and_its_blueprint(db: &TestDatabase) {
+    let id = edition_id("ed_1");
+    let tag = async |reach: &Reach| db.replica.section_tag(reach, &id).await.unwrap();
+    let all = everything();
+    assert_eq!(tag(&all).await, None);
+    tell(&db.store, &[edition("ed_1", 1)]).await;
+    let head = async || db.store.edition_tag(&all, &id).await.unwrap().unwrap();
+    let bare = SectionTag {
+        edition: head().await,
+        blueprint: None,
+    };
+    assert_eq!(tag(&all).await, Some(bare));
+    let known = |blueprint| SectionTag {
+        blueprint: Some(blueprint),
+        ..bare
+    };
+    tell(&db.store, &[blueprint("bp_1", "pr_1", 4, "x")]).await;
+    assert_eq!(tag(&all).await, Some(known(4)));
+    tell(&db.store, &[blueprint("bp_1", "pr_1", 5, "y")]).await;
+    assert_eq!(tag(&all).await, Some(known(5)));
+    // One that is another project's now is not for those who see the edition only.
+    tell(&db.store, &[blueprint("bp_1", "pr_2", 6, "y")]).await;
+    assert_eq!(tag(&all).await, Some(bare));
+    let gone = deletion(&blueprint("bp_1", "pr_1", 6, "y"), 7);
+    tell(&db.store, &[gone, edition("ed_1", 2)]).await;
+    let moved = SectionTag {
+        edition: head().await,
+        blueprint: None,
+    };
+    assert_ne!(moved, bare);
+    assert_eq!(tag(&all).await, Some(moved));
+    for hidden in [reach(&here(), &["pr_2"]), Reach::all(&workspace("ws_2"))] {
+        assert_eq!(tag(&hidden).await, None);
+    }
+}
+
 /// The ids of what a filter finds, page by page.
 async fn found(store: &Arc<dyn Store>, filter: &EditionFilter, limit: usize) -> Vec<String> {
     found_by(store, &everything(), filter, limit).await
@@ -267,8 +306,11 @@ async fn editions_are_found_by_each_filter(db: &TestDatabase) {
         blueprint: Some(blueprint_id(id)),
         ..all()
     };
-    let status = |word| EditionFilter {
-        status: EditionStatus::parse(word),
+    let status = |words: &[&str]| EditionFilter {
+        statuses: words
+            .iter()
+            .map(|word| EditionStatus::parse(word).unwrap())
+            .collect(),
         ..all()
     };
     let period = |text: &str| EditionFilter {
@@ -278,12 +320,12 @@ async fn editions_are_found_by_each_filter(db: &TestDatabase) {
     let each = EditionFilter {
         project: project("pr_2").project,
         blueprint: blueprint("bp_3").blueprint,
-        status: status("on_ice").status,
+        statuses: status(&["on_ice"]).statuses,
         period: period("Q2").period,
         updated_since: Some(at(0)),
     };
     let two = EditionFilter {
-        status: status("draft").status,
+        statuses: status(&["draft"]).statuses,
         ..period("Q1")
     };
     for (filter, expected) in [
@@ -291,8 +333,9 @@ async fn editions_are_found_by_each_filter(db: &TestDatabase) {
         (project("pr_1"), &["1", "2"]),
         (project("pr_3"), &[]),
         (blueprint("bp_3"), &["3", "4"]),
-        (status("draft"), &["1", "3"]),
-        (status("on_ice"), &["4"]),
+        (status(&["draft"]), &["1", "3"]),
+        (status(&["on_ice"]), &["4"]),
+        (status(&["on_ice", "closed", "approved"]), &["2", "4"]),
         (period("Q1"), &["1", "2"]),
         (period(""), &[]),
         (two, &["1"]),

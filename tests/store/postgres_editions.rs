@@ -147,7 +147,7 @@ async fn edition_data_is_found_by_its_indexes_whatever_the_statistics_say() {
         ..EditionFilter::default()
     };
     let status = EditionFilter {
-        status: EditionStatus::parse("submitted"),
+        statuses: EditionStatus::parse("submitted").into_iter().collect(),
         ..EditionFilter::default()
     };
     let period = EditionFilter {

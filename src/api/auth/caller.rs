@@ -35,13 +35,25 @@ pub struct ReadWebhooks;
 #[derive(Debug)]
 pub struct WriteWebhooks;
 
-/// Events: what they tell of is edition data.
+/// Editions, and events: what they tell of is edition data.
 #[derive(Debug)]
 pub struct ReadEditions;
 
 /// The workspace and its projects.
 #[derive(Debug)]
 pub struct ReadWorkspace;
+
+/// Who belongs to the workspace.
+#[derive(Debug)]
+pub struct ReadMembers;
+
+/// Blueprints.
+#[derive(Debug)]
+pub struct ReadBlueprints;
+
+/// What editions are presented in.
+#[derive(Debug)]
+pub struct ReadOutputs;
 
 impl Need for Administer {
     const SCOPE: Scope = Scope::Admin;
@@ -62,6 +74,19 @@ impl Need for ReadEditions {
 
 impl Need for ReadWorkspace {
     const SCOPE: Scope = Scope::ReadWorkspace;
+}
+
+impl Need for ReadMembers {
+    const SCOPE: Scope = Scope::ReadWorkspace;
+    const WHOLE_WORKSPACE: bool = true;
+}
+
+impl Need for ReadBlueprints {
+    const SCOPE: Scope = Scope::ReadBlueprints;
+}
+
+impl Need for ReadOutputs {
+    const SCOPE: Scope = Scope::ReadOutputs;
 }
 
 /// Who asks: put into the request by [`super::admission`].

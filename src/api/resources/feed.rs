@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::HeaderValue;
-use axum::http::header::CACHE_CONTROL;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -183,14 +181,11 @@ fn answer(listing: &Listing, page: FeedPage) -> Result<Response> {
         items: page.items,
         next: Some(page.next),
     };
-    let mut response = listing.answer_checked(
+    listing.answer_checked(
         &page,
         |item| item.position,
         |item| View::new(item).map_err(Problem::from),
-    )?;
-    let own = HeaderValue::from_static("private, no-cache");
-    response.headers_mut().insert(CACHE_CONTROL, own);
-    Ok(response)
+    )
 }
 
 impl Params {

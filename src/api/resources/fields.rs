@@ -13,10 +13,12 @@ use crate::api::problem_type::ProblemType;
 use crate::api::{Problem, Result};
 use crate::domain::api_key::Scope;
 use crate::domain::audit::Action;
+use crate::domain::blueprint::SectionKind;
 use crate::domain::delivery::DeliveryState;
 use crate::domain::filter::MAX_EVENT_TYPE_BYTES;
 use crate::domain::headers::{MAX_HEADERS, MAX_NAME_BYTES, MAX_VALUE_BYTES};
 use crate::domain::ids::{MAX_OPAQUE_ID_BYTES, ProjectId};
+use crate::domain::output::OutputStatus;
 use crate::domain::retry::{MAX_DELAY, MAX_RETRIES};
 use crate::domain::subscription::{FieldError, MAX_FILTERS};
 
@@ -297,4 +299,67 @@ pub struct IdempotencyHeader {
         pattern = "^[!-~]([ -~]*[!-~])?$"
     )]
     idempotency_key: Option<String>,
+}
+
+/// How sections are filled, by name.
+pub fn section_kinds_schema() -> Schema {
+    names(SectionKind::ALL.map(SectionKind::as_str))
+}
+
+/// How far outputs are, by name.
+pub fn output_statuses_schema() -> Schema {
+    names(OutputStatus::ALL.map(OutputStatus::as_str))
+}
+
+/// Names of these, with commas between them.
+pub fn list_of_names(names: &[&str]) -> Schema {
+    let one = format!("({})", names.join("|"));
+    let schema = ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::String))
+        .pattern(Some(format!("^{one}(,{one})*$")));
+    Schema::Object(schema.build())
+}
+
+/// Something of Report Forge's in a path.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(
+    dead_code,
+    reason = "describes a part of a path that an extractor reads"
+)]
+pub struct CorePath {
+    /// Report Forge's id of it.
+    #[param(
+        example = "ed_1",
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
+    )]
+    id: String,
+}
+
+/// A section of an edition in a path.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(
+    dead_code,
+    reason = "describes parts of a path that an extractor reads"
+)]
+pub struct SectionPath {
+    /// Report Forge's id of the edition.
+    #[param(
+        example = "ed_1",
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
+    )]
+    id: String,
+    /// The name of the section, as its blueprint has it.
+    #[param(
+        example = "costs",
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
+    )]
+    name: String,
 }

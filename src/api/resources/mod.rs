@@ -2,9 +2,15 @@
 
 pub mod api_keys;
 pub mod audit_log;
+pub mod blueprints;
 pub mod deliveries;
+pub mod editions;
 pub mod events;
 pub mod feed;
 pub mod fields;
+pub mod outputs;
 pub mod projects;
+pub mod rows;
+pub mod sections;
 pub mod subscriptions;
+pub mod workspace;

@@ -1,19 +1,23 @@
 //! `/v1/projects`: the projects that are known.
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::editions::as_json;
+use super::fields::{self, KnownHeader};
 use crate::api::auth::Caller;
 use crate::api::auth::caller::ReadWorkspace;
-use crate::api::page::{Asked, Listing, PageOf, Part};
-use crate::api::path::CoreId;
+use crate::api::etag::{Known, Tag};
+use crate::api::page::{Asked, Listing, PageOf, Part, json};
+use crate::api::path::Id;
 use crate::api::query::Query;
 use crate::api::{Api, Problem, Result};
+use crate::domain::hex::hex;
 use crate::domain::ids::ProjectId;
 use crate::domain::payload::timestamp;
 use crate::store::ProjectRecord;
@@ -34,14 +38,17 @@ pub struct View {
     id: String,
     /// Its name; null while Report Forge has not told it.
     name: Option<String>,
-    /// When the first event about it was accepted.
+    /// What it is about; null while Report Forge has not told that.
+    #[schema(example = "All that is built in the north")]
+    description: Option<String>,
+    /// When it was first heard of.
     #[schema(format = DateTime)]
     first_seen_at: String,
 }
 
 /// List projects
 ///
-/// Those that an event was about, by id.
+/// Those that Report Forge told of, by itself or by what belongs to them, by id.
 #[utoipa::path(
     get, path = "/projects", operation_id = "listProjects", tag = "Projects",
     params(Part),
@@ -65,22 +72,25 @@ async fn list(
 /// Show a project
 #[utoipa::path(
     get, path = "/projects/{id}", operation_id = "getProject", tag = "Projects",
-    params((
-        "id" = String, Path, description = "Report Forge's id of it.", example = "pr_1",
-        min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$",
-    )),
-    responses((status = 200, description = "The project.", body = View)),
+    params(fields::CorePath, KnownHeader),
+    responses(
+        (status = 200, description = "The project.", body = View, headers(("ETag" = String, description = "Changes whenever this answer does."))),
+        (status = 304, description = "It is as `If-None-Match` says."),
+    ),
     security(("api_key" = ["read:workspace"])),
 )]
 async fn show(
     State(api): State<Api>,
     caller: Caller<ReadWorkspace>,
-    CoreId(id): CoreId,
-) -> Result<Json<View>> {
-    let id = ProjectId::new(&id).map_err(|_| Problem::not_found())?;
+    Id(id): Id<ProjectId>,
+    known: Known,
+) -> Result<Response> {
     let found = api.store().project(&caller.reach(), &id).await?;
     let found = found.ok_or_else(Problem::not_found)?;
-    Ok(Json(View::new(&found)))
+    let body = json(&View::new(&found))?;
+    // What is known by events only has no version: the answer stands for itself.
+    let digest = hex(&Sha256::digest(&body)[..8]);
+    Ok(known.or(Tag::new(0, format_args!("json-{digest}")), as_json(body)))
 }
 
 impl View {
@@ -88,6 +98,7 @@ impl View {
         Self {
             id: found.id.to_string(),
             name: found.name.clone(),
+            description: found.description.clone(),
             first_seen_at: timestamp(found.first_seen_at),
         }
     }

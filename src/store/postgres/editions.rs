@@ -11,7 +11,7 @@ use crate::domain::reach::Reach;
 use crate::domain::workspace::Member;
 use crate::store::{
     BlueprintRecord, EditionFilter, EditionKey, EditionList, EditionRecord, EditionTag, Editions,
-    OutputRecord, Page, PageRequest, RowsPage, SectionRecord, Whole, WorkspaceRecord,
+    OutputRecord, Page, PageRequest, RowsPage, SectionRecord, SectionTag, Whole, WorkspaceRecord,
 };
 
 impl PostgresStore {
@@ -67,6 +67,10 @@ impl Editions for PostgresStore {
 
     async fn edition_tag(&self, reach: &Reach, id: &EditionId) -> Result<Option<EditionTag>> {
         reading(heads::tag(&self.pool, reach, id)).await
+    }
+
+    async fn section_tag(&self, reach: &Reach, id: &EditionId) -> Result<Option<SectionTag>> {
+        reading(heads::section_tag(&self.pool, reach, id)).await
     }
 
     async fn section(

@@ -14,7 +14,7 @@ use crate::domain::reach::Reach;
 use crate::domain::workspace::Person;
 use crate::store::{
     EditionFilter, EditionKey, EditionList, EditionRecord, EditionTag, Page, PageRequest,
-    StoreError,
+    SectionTag, StoreError,
 };
 
 /// Whether a row of `edition` is seen by readers at all. The project is looked up, not joined: a
@@ -92,6 +92,42 @@ pub(super) async fn tag(
     Ok(row.map(|(version, revision)| EditionTag { version, revision }))
 }
 
+/// Its tag with its blueprint's version, if that is seen.
+pub(super) async fn section_tag(
+    executor: impl PgExecutor<'_>,
+    reach: &Reach,
+    id: &EditionId,
+) -> Result<Option<SectionTag>> {
+    // The blueprint is seen by whoever sees the edition, if it is of the same project.
+    let row: Option<(i64, i64, Option<i64>)> = sqlx::query_as(concat!(
+        "-- postgres::heads::section_tag
+        select version, revision, (
+            select blueprint.version
+            from blueprint
+            where blueprint.workspace = edition.workspace
+              and blueprint.id = edition.blueprint
+              and blueprint.project = edition.project
+              and blueprint.deleted_at is null
+        )
+        from edition
+        where workspace = $1
+          and id = $2
+          and ($3::text[] is null or project = any($3))
+          and ",
+        edition_is_seen!()
+    ))
+    .bind(reach.workspace.as_str())
+    .bind(id.as_str())
+    .bind(projects(reach))
+    .fetch_optional(executor)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(row.map(|(version, revision, blueprint)| SectionTag {
+        edition: EditionTag { version, revision },
+        blueprint,
+    }))
+}
+
 /// A page of the editions of some projects, each of which has an index in the list's order; or of all.
 macro_rules! page {
     ($of_project:literal) => {
@@ -106,6 +142,7 @@ macro_rules! page {
             "
               and ($3::text is null or blueprint = $3)
               and ($4::text is null or status = $4)
+              and ($10::text[] is null or status = any($10))
               and ($5::text is null or period = $5)
               and ($6::timestamptz is null or changed_at >= $6)
               and ($7::timestamptz is null or (changed_at, id) > ($7, $8))
@@ -156,6 +193,7 @@ pub(super) async fn list(
     .await
     .map_err(from_sqlx)?;
     let projects = wanted_projects(reach, filter);
+    let (one, several) = wanted_statuses(filter);
     let statement = match projects {
         None => OF_ALL,
         Some(_) => OF_PROJECTS,
@@ -164,12 +202,13 @@ pub(super) async fn list(
         .bind(reach.workspace.as_str())
         .bind(projects)
         .bind(filter.blueprint.as_ref().map(BlueprintId::as_str))
-        .bind(filter.status.as_ref().map(EditionStatus::as_str))
+        .bind(one)
         .bind(filter.period.as_deref())
         .bind(filter.updated_since)
         .bind(page.after.as_ref().map(|key| key.changed_at))
         .bind(page.after.as_ref().map(|key| key.id.as_str()))
         .bind(limit(page.limit.saturating_add(1)))
+        .bind(several)
         .fetch_all(connection)
         .await
         .map_err(from_sqlx)?;
@@ -181,6 +220,18 @@ pub(super) async fn list(
         page: Page::of(items, page.limit, EditionKey::of),
         as_of,
     })
+}
+
+/// The one status that is asked for, which an index serves in the list's order; or several.
+fn wanted_statuses(filter: &EditionFilter) -> (Option<&str>, Option<Vec<&str>>) {
+    match &filter.statuses[..] {
+        [] => (None, None),
+        [only] => (Some(only.as_str()), None),
+        several => (
+            None,
+            Some(several.iter().map(EditionStatus::as_str).collect()),
+        ),
+    }
 }
 
 /// The projects whose editions are listed, each once; `None` is all.

@@ -9,7 +9,8 @@ use crate::domain::reach::Reach;
 use crate::domain::workspace::Member;
 use crate::store::{
     BlueprintRecord, EditionFilter, EditionKey, EditionList, EditionRecord, EditionTag, Editions,
-    OutputRecord, Page, PageRequest, Result, RowsPage, SectionRecord, Whole, WorkspaceRecord,
+    OutputRecord, Page, PageRequest, Result, RowsPage, SectionRecord, SectionTag, Whole,
+    WorkspaceRecord,
 };
 
 #[async_trait]
@@ -54,6 +55,10 @@ impl Editions for SqliteStore {
 
     async fn edition_tag(&self, reach: &Reach, id: &EditionId) -> Result<Option<EditionTag>> {
         heads::tag(&mut *self.reader().await?, reach, id).await
+    }
+
+    async fn section_tag(&self, reach: &Reach, id: &EditionId) -> Result<Option<SectionTag>> {
+        heads::section_tag(&mut *self.reader().await?, reach, id).await
     }
 
     async fn section(

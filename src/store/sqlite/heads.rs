@@ -4,14 +4,16 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use super::error::store_error;
-use super::rows::{count, get, millis, optional_parsed, parsed, projects, time, to_time};
+use super::rows::{
+    count, get, list as list_of, millis, optional_parsed, parsed, projects, time, to_time,
+};
 use crate::domain::edition::{Edition, EditionStatus};
 use crate::domain::ids::{BlueprintId, EditionId, ProjectId};
 use crate::domain::reach::Reach;
 use crate::domain::workspace::Person;
 use crate::store::{
     EditionFilter, EditionKey, EditionList, EditionRecord, EditionTag, Page, PageRequest, Result,
-    StoreError,
+    SectionTag, StoreError,
 };
 
 /// Whether a row of `edition` is seen by readers at all.
@@ -84,6 +86,45 @@ pub(super) async fn tag(
     .transpose()
 }
 
+/// Its tag with its blueprint's version, if that is seen.
+pub(super) async fn section_tag(
+    connection: &mut SqliteConnection,
+    reach: &Reach,
+    id: &EditionId,
+) -> Result<Option<SectionTag>> {
+    // The blueprint is seen by whoever sees the edition, if it is of the same project.
+    let row = sqlx::query(concat!(
+        "-- sqlite::heads::section_tag
+        select version, revision, (
+            select blueprint.version
+            from blueprint
+            where blueprint.workspace = edition.workspace and blueprint.id = edition.blueprint
+                and blueprint.project = edition.project and blueprint.deleted_at is null
+        ) as blueprint_version
+        from edition
+        where workspace = ?1 and id = ?2
+            and (?3 is null or project in (select value from json_each(?3)))
+            and ",
+        edition_is_seen!()
+    ))
+    .bind(reach.workspace.as_str())
+    .bind(id.as_str())
+    .bind(projects(reach)?)
+    .fetch_optional(connection)
+    .await
+    .map_err(store_error)?;
+    row.map(|row| {
+        Ok(SectionTag {
+            edition: EditionTag {
+                version: get(&row, "version")?,
+                revision: get(&row, "revision")?,
+            },
+            blueprint: get(&row, "blueprint_version")?,
+        })
+    })
+    .transpose()
+}
+
 /// A page of those that the filter lets through, and the time up to which all is seen. In a
 /// transaction that sees one state.
 pub(super) async fn list(
@@ -113,6 +154,14 @@ pub(super) async fn list(
     })
 }
 
+/// The one status that is asked for, which an index serves in the list's order.
+fn only_status(filter: &EditionFilter) -> Option<&str> {
+    match &filter.statuses[..] {
+        [only] => Some(only.as_str()),
+        _ => None,
+    }
+}
+
 /// Only the filters that are asked for stand in the statement, so that an index is found for them.
 fn statement(
     reach: &Reach,
@@ -136,16 +185,20 @@ fn statement(
             " and blueprint = ",
             filter.blueprint.as_ref().map(BlueprintId::as_str),
         ),
-        (
-            " and status = ",
-            filter.status.as_ref().map(EditionStatus::as_str),
-        ),
+        (" and status = ", only_status(filter)),
         (" and period = ", filter.period.as_deref()),
     ];
     for (condition, value) in equal {
         if let Some(value) = value {
             select.push(condition).push_bind(value.to_owned());
         }
+    }
+    if filter.statuses.len() > 1 {
+        let words: Vec<&str> = filter.statuses.iter().map(EditionStatus::as_str).collect();
+        select
+            .push(" and status in (select value from json_each(")
+            .push_bind(list_of(&words)?)
+            .push("))");
     }
     if let Some(projects) = projects(reach)? {
         select

@@ -1,0 +1,187 @@
+//! `/v1/outputs`: what editions are presented in, without the files themselves.
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use url::Url;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::fields::{self, KnownHeader};
+use crate::api::auth::Caller;
+use crate::api::auth::caller::ReadOutputs;
+use crate::api::etag::{Known, Tag};
+use crate::api::page::{Asked, Listing, PageOf, Part};
+use crate::api::path::Id;
+use crate::api::query::Query;
+use crate::api::{Api, Problem, Result};
+use crate::domain::ids::{EditionId, OutputId};
+use crate::domain::output::OutputStatus;
+use crate::domain::payload::timestamp;
+use crate::store::OutputRecord;
+
+/// The resource's routes.
+pub fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(of_edition))
+        .routes(routes!(show))
+}
+
+/// An output of an edition.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Output)]
+pub struct View {
+    /// Report Forge's id.
+    #[schema(example = "out_1")]
+    id: String,
+    /// The edition that it presents.
+    #[schema(example = "ed_1")]
+    edition_id: String,
+    /// The edition's project.
+    #[schema(example = "pr_1")]
+    project_id: String,
+    /// What the blueprint calls it.
+    #[schema(example = "Board report")]
+    name: String,
+    /// What it is made as: `csv`, `xlsx`, or another word of Report Forge's.
+    #[schema(example = "xlsx")]
+    format: String,
+    /// How far it is.
+    #[schema(schema_with = fields::output_statuses_schema)]
+    status: &'static str,
+    /// Bytes of its file, where there is one that is known.
+    #[schema(example = 48_213)]
+    size: Option<u64>,
+    /// SHA-256 of its file, in hexadecimal.
+    sha256: Option<String>,
+    /// When its file was made.
+    #[schema(format = DateTime)]
+    generated_at: Option<String>,
+    /// Why it failed, for a person to read.
+    failure: Option<String>,
+    /// Where its file is read, with a key; only of one that is `generated`. An address, or a path of
+    /// this deployment where it was not told its own address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(
+        required = false,
+        example = "https://forge.example/v1/outputs/out_1/download"
+    )]
+    download_url: Option<String>,
+    /// Grows with every change that Report Forge tells of.
+    #[schema(example = 2)]
+    version: i64,
+    /// When it last changed.
+    #[schema(format = DateTime)]
+    updated_at: String,
+}
+
+/// List the outputs of an edition
+///
+/// By id.
+#[utoipa::path(
+    get, path = "/editions/{id}/outputs", operation_id = "listOutputs", tag = "Outputs",
+    params(fields::CorePath, Part),
+    responses((status = 200, description = "A page of outputs.", body = PageOf<View>)),
+    security(("api_key" = ["read:outputs"])),
+)]
+async fn of_edition(
+    State(api): State<Api>,
+    caller: Caller<ReadOutputs>,
+    asked: Asked,
+    Id(id): Id<EditionId>,
+    Query(part): Query<Part>,
+) -> Result<Response> {
+    let listing = Listing::new(&api, asked, caller.workspace(), part, &[])?;
+    let page = api
+        .store()
+        .outputs(&caller.reach(), &id, listing.request()?)
+        .await?;
+    let page = page.ok_or_else(Problem::not_found)?;
+    let key = |found: &OutputRecord| found.output.id.clone();
+    listing.answer(&page, key, |found| View::new(&api, found))
+}
+
+/// Show an output
+#[utoipa::path(
+    get, path = "/outputs/{id}", operation_id = "getOutput", tag = "Outputs",
+    params(fields::CorePath, KnownHeader),
+    responses(
+        (status = 200, description = "The output.", body = View, headers(("ETag" = String, description = "Its version, and what tells this answer from others of it."))),
+        (status = 304, description = "It is as `If-None-Match` says."),
+    ),
+    security(("api_key" = ["read:outputs"])),
+)]
+async fn show(
+    State(api): State<Api>,
+    caller: Caller<ReadOutputs>,
+    Id(id): Id<OutputId>,
+    known: Known,
+) -> Result<Response> {
+    let found = api.store().output(&caller.reach(), &id).await?;
+    let found = found.ok_or_else(Problem::not_found)?;
+    let variant = format_args!("{}-json", found.revision);
+    let tag = Tag::new(found.output.version, variant);
+    Ok(known.or(tag, axum::Json(View::new(&api, &found))))
+}
+
+impl View {
+    fn new(api: &Api, found: &OutputRecord) -> Self {
+        let output = &found.output;
+        let file = output.file.as_ref();
+        let is_there = output.status == OutputStatus::Generated;
+        Self {
+            id: output.id.to_string(),
+            edition_id: output.edition.to_string(),
+            project_id: output.project.to_string(),
+            name: output.name.clone(),
+            format: output.format.to_string(),
+            status: output.status.as_str(),
+            size: file.map(|file| file.size),
+            sha256: file.map(|file| file.sha256.clone()),
+            generated_at: file.map(|file| timestamp(file.generated_at)),
+            failure: output.failure.clone(),
+            download_url: is_there
+                .then(|| download_url(api.settings().public_url.as_ref(), &output.id)),
+            version: output.version,
+            updated_at: timestamp(output.updated_at),
+        }
+    }
+}
+
+/// Where the file of an output is read.
+fn download_url(public: Option<&Url>, id: &OutputId) -> String {
+    let base = public.map_or("", |url| url.as_str().trim_end_matches('/'));
+    format!("{base}/v1/outputs/{}/download", segment(id.as_str()))
+}
+
+/// A text as a segment of a path (RFC 3986 §3.3): what is not unreserved is encoded.
+fn segment(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes()
+        .map(|byte| match byte {
+            _ if plain(byte) => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_leads_to_the_file_whatever_the_id_holds() {
+        let id = OutputId::new("out/ä ?1.x").unwrap();
+        let path = "/v1/outputs/out%2F%C3%A4%20%3F1.x/download";
+        assert_eq!(download_url(None, &id), path);
+        for public in ["https://forge.example", "https://forge.example/"] {
+            let url = Url::parse(public).unwrap();
+            let expected = format!("https://forge.example{path}");
+            assert_eq!(download_url(Some(&url), &id), expected);
+        }
+        let below = Url::parse("https://forge.example/reports/").unwrap();
+        let url = download_url(Some(&below), &OutputId::new("o").unwrap());
+        assert_eq!(url, "https://forge.example/reports/v1/outputs/o/download");
+    }
+}
