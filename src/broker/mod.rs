@@ -3,7 +3,7 @@
 //! - [`connection`]: the one place that reads the broker's URL.
 //! - [`topology`]: exchanges, queues and bindings, declared where they are missing.
 //! - [`confirm`]: publishing, and what the broker says of each message.
-//! - [`publish`]: an event published as the core does it, for `events publish`.
+//! - [`publish`](mod@publish): an event published as the core does it, for `events publish`.
 //! - [`error`]: what can go wrong.
 
 pub mod confirm;

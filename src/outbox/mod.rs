@@ -67,7 +67,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            lease: Duration::from_secs(10),
+            lease: Duration::from_secs(15),
             poll: Duration::from_secs(1),
             drain: Duration::from_secs(5),
         }

@@ -46,13 +46,18 @@ pub(super) struct Relay {
 impl Relay {
     /// Starts one on this store, which it opens the outbox of.
     pub(super) fn start(store: &Arc<dyn Store>, settings: &Amqp) -> Self {
+        Self::start_by(store, settings, Arc::new(SystemClock))
+    }
+
+    /// The same with a clock of the test's own to measure leases with.
+    pub(super) fn start_by(store: &Arc<dyn Store>, settings: &Amqp, clock: Arc<dyn Clock>) -> Self {
         let bell = Arc::new(Wake::default());
         store.open_outbox(Arc::clone(&bell));
         let (health, shutdown) = (Arc::new(Health::default()), Shutdown::default());
         let entropy = Entropy::system();
         let parts = Parts {
             store: Arc::clone(store),
-            clock: Arc::new(SystemClock),
+            clock,
             owner: entropy.id(SystemClock.now()),
             entropy,
             health: Arc::clone(&health),

@@ -48,14 +48,15 @@ async fn an_event_of_our_own_that_comes_back_makes_no_delivery(db: &TestDatabase
 }
 
 async fn a_graceful_stop_publishes_what_is_there(db: &TestDatabase) {
-    const EVENTS: usize = 400;
+    const EVENTS: usize = 200;
+    const EDITIONS: usize = 50;
     let mut config = settings(db.url());
     config.amqp = queues::unique().await;
     let core = Core::all(&config.amqp).await;
     let program = InProcess::start(config).await;
     eventually(PATIENCE, "it leads", async || db.count("lease").await == 1).await;
     let events: Vec<_> = (0..EVENTS)
-        .map(|number| numbered(&format!("ed_{}", number % 4), number / 4))
+        .map(|number| numbered(&format!("ed_{}", number % EDITIONS), number / EDITIONS))
         .collect();
     publish(&program.store, &events).await;
     program.stop().await.unwrap();
