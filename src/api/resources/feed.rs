@@ -50,8 +50,7 @@ struct Params {
     /// `edition.*`, `*`, with commas between them. Without it: `*`, every domain event.
     #[param(
         example = "edition.*",
-        pattern = r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)(,(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)){0,99}$",
-        max_length = 25599
+        pattern = r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)(,(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)){0,99}$"
     )]
     r#type: Option<String>,
     /// About this edition only.
