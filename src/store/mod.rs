@@ -62,6 +62,7 @@ pub mod targets;
 pub mod test_send;
 pub mod vault;
 pub mod writing;
+mod writing_stub;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
 pub use editions::{
@@ -112,6 +113,7 @@ pub trait Store:
     + Projects
     + Snapshots
     + Editions
+    + EditionWrites
     + ApiKeys
     + Audit
     + Maintenance
@@ -133,6 +135,7 @@ impl<T> Store for T where
         + Projects
         + Snapshots
         + Editions
+        + EditionWrites
         + ApiKeys
         + Audit
         + Maintenance
