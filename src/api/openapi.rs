@@ -85,6 +85,7 @@ pub fn routes() -> OpenApiRouter<Api> {
         .merge(resources::sections::routes())
         .merge(resources::rows::routes())
         .merge(resources::outputs::routes())
+        .merge(resources::writes::routes())
 }
 
 /// The whole document of these resources.
@@ -158,7 +159,7 @@ fn complete(operation: &mut Operation) {
         statuses.push(412);
     }
     if has(&ParameterIn::Header, Some("Idempotency-Key")) {
-        statuses.push(409);
+        statuses.extend([409, 422]);
     }
     if operation.request_body.is_some() {
         statuses.extend([408, 413, 415, 422]);
