@@ -172,9 +172,18 @@ impl App {
             },
             dispatch_shutdown.clone(),
         );
-        let stop = shutdown.soft.clone();
-        let front_door =
-            FrontDoor::open(&config, &surroundings, &store, &client, tester, stop).await?;
+        let api = api::Parts {
+            store: Arc::clone(&store),
+            client,
+            tester,
+            leasing,
+            intake: Arc::new(dispatcher.clone()),
+            clock: Arc::clone(&surroundings.clock),
+            entropy: surroundings.entropy.clone(),
+            settings: config.api.clone(),
+            stop: shutdown.soft.clone(),
+        };
+        let front_door = FrontDoor::open(&config, api).await?;
         let address = config.ops.listen;
         let ops = TcpListener::bind(address)
             .await

@@ -96,7 +96,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalB
 }
 
 /// The whole body.
-async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes> {
+pub(super) async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes> {
     Bytes::from_request(request, state)
         .await
         .map_err(|rejection| match rejection {
@@ -108,17 +108,24 @@ async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes> {
 }
 
 /// `application/json`, or a type made of it (RFC 6839 §3.1), and not compressed.
-fn is_json(headers: &HeaderMap) -> bool {
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(value), None) = (types.next(), types.next()) else {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = content_type(headers) else {
         return false;
     };
-    let essence = value.to_str().unwrap_or_default();
-    let essence = essence.split(';').next().unwrap_or_default().trim();
+    let essence = value.split(';').next().unwrap_or_default().trim();
     let essence = essence.to_ascii_lowercase();
     let json = essence == "application/json"
         || (essence.starts_with("application/") && essence.ends_with("+json"));
     json && !is_encoded(headers)
+}
+
+/// What the body is said to be, where that is said once.
+pub(super) fn content_type(headers: &HeaderMap) -> Option<&str> {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    match (types.next(), types.next()) {
+        (Some(value), None) => value.to_str().ok(),
+        _ => None,
+    }
 }
 
 /// Whether a body would have to be decoded first, which we do not do.

@@ -55,6 +55,14 @@ impl Precondition {
         Ok(Self::Versions(versions))
     }
 
+    /// The versions that the client named, where it bound the change to any.
+    pub fn versions(&self) -> Option<&[i64]> {
+        match self {
+            Self::None => None,
+            Self::Versions(versions) => Some(versions),
+        }
+    }
+
     /// The version that a change is bound to, where the client bound it: this one, if it may be made
     /// on it at all.
     pub fn bound(&self, version: i64) -> Result<Option<i64>> {

@@ -1,8 +1,8 @@
 //! `Idempotency-Key` on the calls that create (product.md §5): a request that is sent again does
 //! nothing a second time.
 //!
-//! These calls answer a secret that is shown once only, so a repeat is told what was made, not shown
-//! the answer again.
+//! Where the answer held a secret, which is shown once only, a repeat is told what was made; a repeated
+//! write of edition data is given the same answer again.
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderName;

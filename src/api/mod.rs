@@ -6,7 +6,7 @@
 //! goes wrong is one of the problems of [`problem_type`].
 //!
 //! - [`router`](mod@router): the routes, and what lies around them.
-//! - [`body`], [`query`], [`path`], [`page`], [`etag`], [`accept`], [`trim`], [`idempotency`]: what
+//! - [`body`], [`table`], [`query`], [`path`], [`page`], [`etag`], [`accept`], [`trim`], [`idempotency`]: what
 //!   resources read and write alike.
 //! - [`tail`]: waiting for a feed to move.
 //! - [`recorder`]: the uses of keys, on their way to the audit log.
@@ -22,7 +22,8 @@ use crate::config;
 use crate::domain::rate::RateLimits;
 use crate::egress::WebhookClient;
 use crate::entropy::Entropy;
-use crate::store::{Store, TestSend};
+use crate::store::intake::Intake;
+use crate::store::{Leasing, Store, TestSend};
 
 pub mod accept;
 pub mod auth;
@@ -42,6 +43,7 @@ pub mod query;
 pub mod recorder;
 pub mod resources;
 pub mod router;
+pub mod table;
 pub mod tail;
 pub mod trace;
 pub mod trim;
@@ -71,6 +73,10 @@ pub struct Parts {
     pub client: Arc<WebhookClient>,
     /// Sends tests.
     pub tester: Arc<dyn TestSend>,
+    /// Leases the deliveries of events that writes make.
+    pub leasing: Leasing,
+    /// Sends those deliveries.
+    pub intake: Arc<dyn Intake>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -112,6 +118,14 @@ impl Api {
 
     fn tester(&self) -> &dyn TestSend {
         &*self.0.parts.tester
+    }
+
+    fn leasing(&self) -> Leasing {
+        self.0.parts.leasing
+    }
+
+    fn intake(&self) -> &dyn Intake {
+        &*self.0.parts.intake
     }
 
     fn client(&self) -> &WebhookClient {

@@ -94,6 +94,7 @@ fn polled() -> OpenApiRouter<Api> {
         .merge(resources::rows::routes())
         .merge(resources::outputs::routes())
         .layer(map_response(kept_privately))
+        .merge(resources::writes::routes())
 }
 
 /// The whole document of these resources.
@@ -167,7 +168,7 @@ fn complete(operation: &mut Operation) {
         statuses.push(412);
     }
     if has(&ParameterIn::Header, Some("Idempotency-Key")) {
-        statuses.push(409);
+        statuses.extend([409, 422]);
     }
     if operation.request_body.is_some() {
         statuses.extend([408, 413, 415, 422]);

@@ -31,6 +31,15 @@ pub enum Fault {
         /// What rule it breaks.
         detail: String,
     },
+    /// In a table that came as text.
+    Cell {
+        /// The line that its row begins in; that of the header is 1.
+        line: u64,
+        /// The column as the header names it; empty where it is about the row as a whole.
+        column: String,
+        /// What rule it breaks.
+        detail: String,
+    },
     /// In the query.
     Parameter {
         /// Which parameter.

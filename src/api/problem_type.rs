@@ -33,6 +33,10 @@ pub enum ProblemType {
     RequestTimeout,
     /// The same request made something before.
     AlreadyCreated,
+    /// The same request is still being carried out.
+    IdempotencyKeyInUse,
+    /// The edition stands where its data cannot be changed.
+    EditionNotOpen,
     /// The cursor is of what was removed.
     CursorExpired,
     /// `If-Match` names another version.
@@ -68,7 +72,7 @@ struct Entry {
 
 impl ProblemType {
     /// All of them, by status.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::MalformedBody,
         Self::InvalidParameter,
         Self::InvalidCursor,
@@ -83,6 +87,8 @@ impl ProblemType {
         Self::NotAcceptable,
         Self::RequestTimeout,
         Self::AlreadyCreated,
+        Self::IdempotencyKeyInUse,
+        Self::EditionNotOpen,
         Self::CursorExpired,
         Self::StaleVersion,
         Self::PayloadTooLarge,
@@ -135,8 +141,8 @@ impl ProblemType {
                 "malformed-body",
                 StatusCode::BAD_REQUEST,
                 "The body is malformed",
-                "The body is not one JSON document in UTF-8.",
-                "Send one JSON document. `detail` says where it ends to be one.",
+                "The body is not what its `Content-Type` says: one JSON document, or one table, in UTF-8.",
+                "Send one JSON document or, for rows, one table. `detail` says where it ends to be one.",
             ),
             Self::InvalidParameter => entry(
                 "invalid-parameter",
@@ -236,6 +242,20 @@ impl ProblemType {
                 "`id` is what was made. Its secret is not shown again: where the first answer was \
                  lost, delete it and make another, or rotate its secret.",
             ),
+            Self::IdempotencyKeyInUse => entry(
+                "idempotency-key-in-use",
+                StatusCode::CONFLICT,
+                "The same request is still being carried out",
+                "An earlier request with this `Idempotency-Key` is not done yet.",
+                "Send it again in a moment, with the same key: it is then given the first one's answer.",
+            ),
+            Self::EditionNotOpen => entry(
+                "edition-not-open",
+                StatusCode::CONFLICT,
+                "The edition takes no changes",
+                "Only editions that are `draft` or `changes_requested` can be changed or submitted.",
+                "Read the edition's `status`. Whoever reviews it can request changes, which opens it again.",
+            ),
             Self::CursorExpired => entry(
                 "cursor-expired",
                 StatusCode::GONE,
@@ -264,14 +284,16 @@ impl ProblemType {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "The body is of a type that is not taken",
                 "Send the body as `application/json`, without a `Content-Encoding`.",
-                "Send JSON that is not compressed.",
+                "Send JSON that is not compressed. Rows are taken as `text/csv` and \
+                 `text/tab-separated-values` too, in UTF-8.",
             ),
             Self::InvalidValues => entry(
                 "invalid-values",
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "Values are invalid",
-                "The body is JSON, but values in it break rules.",
-                "`errors` names each value by its JSON pointer, and its rule. Nothing was done.",
+                "Values in the body break rules.",
+                "`errors` names each value by its JSON pointer or, in a table, by its line and column, \
+                 and its rule. Nothing was done.",
             ),
             Self::IdempotencyKeyReused => entry(
                 "idempotency-key-reused",

@@ -4,15 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
-use super::{AppError, Surroundings};
+use super::AppError;
 use crate::api::listener::{self, Fingerprint, Front};
 use crate::api::{Api, Parts, Recorder, router};
 use crate::config::Config;
-use crate::egress::WebhookClient;
 use crate::shutdown::Shutdown;
-use crate::store::{Store, StoreError, TestSend};
+use crate::store::{Store, StoreError};
 
 /// The API, its port open, and not yet served.
 pub(super) struct FrontDoor {
@@ -24,14 +22,7 @@ pub(super) struct FrontDoor {
 
 impl FrontDoor {
     /// Opens the port and reads, or makes, the certificate.
-    pub(super) async fn open(
-        config: &Config,
-        surroundings: &Surroundings,
-        store: &Arc<dyn Store>,
-        client: &Arc<WebhookClient>,
-        tester: Arc<dyn TestSend>,
-        stop: CancellationToken,
-    ) -> Result<Self, AppError> {
+    pub(super) async fn open(config: &Config, parts: Parts) -> Result<Self, AppError> {
         let address = config.api.listen;
         let listener = TcpListener::bind(address)
             .await
@@ -43,23 +34,15 @@ impl FrontDoor {
         let front = Front::prepare(
             &config.api,
             &config.data_directory(),
-            Arc::clone(&surroundings.clock),
-            &surroundings.entropy,
+            Arc::clone(&parts.clock),
+            &parts.entropy,
         )?;
-        let api = Api::new(Parts {
-            store: Arc::clone(store),
-            client: Arc::clone(client),
-            tester,
-            clock: Arc::clone(&surroundings.clock),
-            entropy: surroundings.entropy.clone(),
-            settings: config.api.clone(),
-            stop,
-        });
+        let store = Arc::clone(&parts.store);
         Ok(Self {
             listener,
             front,
-            api,
-            store: Arc::clone(store),
+            api: Api::new(parts),
+            store,
         })
     }
 

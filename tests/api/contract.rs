@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::rig::Rig;
-use super::scene::{SECTION, Scene};
+use super::scene::{ROW, SECTION, Scene};
+use super::told::{edition, tell};
 use crate::harness::databases::TestDatabase;
 use crate::harness::program::{Binary, settings};
 
@@ -75,6 +76,11 @@ async fn seed(db: &TestDatabase) -> Seeded {
     let test = format!("/v1/subscriptions/{}/test", scene.subscription);
     let tested = rig.post(&key, &test, &json!({})).await.json();
     rig.stop().await;
+    // What is submitted takes no writes any more: an edition of its own.
+    let submitted = "ed_submitted";
+    let held = r#"{"summary":{"values":{"rate":1}}}"#;
+    let told = edition("default", "pr_1", &scene.blueprint, submitted, 1, held);
+    tell(&db.store, &[told]).await;
     let ids = vec![
         ("CONTRACT_KEY", key.id().to_string()),
         ("CONTRACT_SUBSCRIPTION", scene.subscription),
@@ -82,7 +88,9 @@ async fn seed(db: &TestDatabase) -> Seeded {
         ("CONTRACT_PROJECT", scene.project),
         ("CONTRACT_BLUEPRINT", scene.blueprint),
         ("CONTRACT_EDITION", scene.edition),
+        ("CONTRACT_SUBMITTED", submitted.to_owned()),
         ("CONTRACT_SECTION", SECTION.to_owned()),
+        ("CONTRACT_ROW", ROW.to_owned()),
         ("CONTRACT_OUTPUT", scene.output),
         ("CONTRACT_DELIVERY", scene.delivery),
         (

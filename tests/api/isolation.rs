@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::rig::{Answer, Key, Rig};
-use super::scene::{SECTION, Scene, accept};
+use super::scene::{ROW, SECTION, Scene, accept};
 use crate::harness::databases::TestDatabase;
 
 on_both_databases!(
@@ -21,10 +21,11 @@ on_both_databases!(
     an_admin_that_is_restricted_does_not_see_the_whole,
 );
 
-const EVERYTHING: [Scope; 6] = [
+const EVERYTHING: [Scope; 7] = [
     Scope::ReadWebhooks,
     Scope::WriteWebhooks,
     Scope::ReadEditions,
+    Scope::WriteEditions,
     Scope::ReadWorkspace,
     Scope::ReadBlueprints,
     Scope::ReadOutputs,
@@ -42,17 +43,19 @@ fn operations() -> Vec<(Method, String)> {
             }
         }
     }
-    assert!(found.len() >= 17, "{found:?}");
+    assert!(found.len() >= 30, "{found:?}");
     found
 }
 
 async fn ask(rig: &Rig, key: &KeyText, method: &Method, path: &str, id: &str) -> Answer {
-    let path = path.replace("{id}", id).replace("{name}", SECTION);
-    let body = if *method == Method::PATCH {
-        json!({"description": "mine"})
-    } else {
-        json!({})
+    let body = match *method {
+        Method::PATCH if path.contains("/sections/") => json!({"values": {}}),
+        Method::PATCH => json!({"description": "mine"}),
+        _ if path.ends_with("/rows") => json!({"rows": []}),
+        _ => json!({}),
     };
+    let path = path.replace("{id}", id).replace("{name}", SECTION);
+    let path = path.replace("{row}", ROW);
     rig.ask(method.clone(), &path)
         .key(key)
         .json(&body)
@@ -120,6 +123,10 @@ async fn what_is_elsewhere_is_answered_as_what_is_missing(db: &TestDatabase) {
         .get(&whole, &format!("/v1/subscriptions/{}", scene.subscription))
         .await;
     assert_eq!(shown.header("etag"), "\"1.json\"");
+    let shown = rig
+        .get(&whole, &format!("/v1/editions/{}", scene.edition))
+        .await;
+    assert_eq!(shown.json()["version"], 1);
     rig.stop().await;
 }
 

@@ -9,7 +9,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
 use super::rig::{Key, Rig};
-use super::scene::Scene;
+use super::scene::{ROW, SECTION, Scene};
 use crate::harness::databases::TestDatabase;
 
 on_both_databases!(no_junk_is_a_fault_of_ours);
@@ -47,6 +47,10 @@ fn anything() -> impl Strategy<Value = Value> {
                 "description",
                 "overlap_seconds",
                 "disabled_reason",
+                "blueprint_id",
+                "period",
+                "values",
+                "rows",
             ])
             .prop_map(str::to_owned),
             ".{0,12}",
@@ -91,7 +95,8 @@ async fn no_junk_is_a_fault_of_ours(db: &TestDatabase) {
                         query.append_pair(parameter["name"].as_str().unwrap(), &draw(&text));
                     }
                 }
-                let asked = format!("{}?{}", path.replace("{id}", &id), query.finish());
+                let path = path.replace("{id}", &id).replace("{name}", SECTION);
+                let asked = format!("{}?{}", path.replace("{row}", ROW), query.finish());
                 let method: Method = method.to_uppercase().parse().unwrap();
                 let body = draw(&body);
                 let answer = rig

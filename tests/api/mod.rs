@@ -20,3 +20,4 @@ mod subscriptions;
 mod tail;
 mod told;
 mod uses;
+mod writes;

@@ -20,7 +20,8 @@ use forge_dispatch::domain::key_text::KeyText;
 use forge_dispatch::egress::{SystemLookup, WebhookClient};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::shutdown::Shutdown;
-use forge_dispatch::store::{NewApiKey, Store};
+use forge_dispatch::store::intake::NoDispatch;
+use forge_dispatch::store::{Leasing, NewApiKey, Store};
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -105,6 +106,11 @@ impl Rig {
             store: Arc::clone(store),
             client,
             tester: Arc::new(tester),
+            leasing: Leasing {
+                owner: Entropy::system().id(clock.now()),
+                lease: Duration::from_mins(1),
+            },
+            intake: Arc::new(NoDispatch),
             clock,
             entropy: Entropy::system(),
             settings: config.api,

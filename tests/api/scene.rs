@@ -29,6 +29,9 @@ pub(crate) struct Scene {
 /// The section whose rows an edition here has.
 pub(crate) const SECTION: &str = "costs";
 
+/// One of those rows.
+pub(crate) const ROW: &str = "r1";
+
 /// What an edition here holds.
 const HELD: &str = r#"{"summary":{"values":{"note":"all well","rate":1.50}},
     "costs":{"rows":[{"id":"r1","values":{"item":"Steel","amount":12.50}},{"id":"r2","values":{}}]}}"#;

@@ -39,6 +39,10 @@ pub struct WriteWebhooks;
 #[derive(Debug)]
 pub struct ReadEditions;
 
+/// Editions, to make, fill and hand in.
+#[derive(Debug)]
+pub struct WriteEditions;
+
 /// The workspace and its projects.
 #[derive(Debug)]
 pub struct ReadWorkspace;
@@ -70,6 +74,10 @@ impl Need for WriteWebhooks {
 
 impl Need for ReadEditions {
     const SCOPE: Scope = Scope::ReadEditions;
+}
+
+impl Need for WriteEditions {
+    const SCOPE: Scope = Scope::WriteEditions;
 }
 
 impl Need for ReadWorkspace {

@@ -373,7 +373,8 @@ fn fields_schema() -> utoipa::openapi::schema::Schema {
 }
 
 impl<'a> View<'a> {
-    fn new(record: &'a EditionRecord) -> Self {
+    /// As it is kept.
+    pub(super) fn new(record: &'a EditionRecord) -> Self {
         let edition = &record.edition;
         Self {
             id: edition.id.as_str(),

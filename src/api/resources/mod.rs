@@ -14,3 +14,4 @@ pub mod rows;
 pub mod sections;
 pub mod subscriptions;
 pub mod workspace;
+pub mod writes;

@@ -1,0 +1,75 @@
+//! What a write's headers say, read alike by all of them.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use sha2::{Digest, Sha256};
+use utoipa::IntoParams;
+
+use crate::api::etag::Precondition;
+use crate::api::idempotency::IdempotencyKey;
+use crate::api::{Problem, Result};
+use crate::domain::ids::ApiKeyId;
+use crate::store::Idempotency;
+
+/// By what a repeat is known, and which versions may be changed.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    idempotency: IdempotencyKey,
+    precondition: Precondition,
+    /// What the request is sent to: the route's keys are shared by all editions.
+    target: String,
+}
+
+impl<S: Sync> FromRequestParts<S> for Terms {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        Ok(Self {
+            idempotency: IdempotencyKey::from_request_parts(parts, state).await?,
+            precondition: Precondition::of(&parts.headers)?,
+            target: parts.uri.path().to_owned(),
+        })
+    }
+}
+
+impl Terms {
+    /// By what a repeat is known: the same target, and the same parts of the body.
+    pub(super) fn once(
+        &self,
+        caller: ApiKeyId,
+        route: &'static str,
+        body: &[&[u8]],
+    ) -> Option<Idempotency> {
+        let mut digest = Sha256::new_with_prefix(&self.target);
+        for part in body {
+            // Nothing before the last part holds NUL.
+            digest.update([0]);
+            digest.update(part);
+        }
+        let key = self.idempotency.clone();
+        key.once(caller, route, digest.finalize().into())
+    }
+
+    /// The versions that the client knows, where it bound the write to any.
+    pub(super) fn versions(&self) -> Option<&[i64]> {
+        self.precondition.versions()
+    }
+}
+
+/// The header of the writes, whose answers can be given again.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes a header that an extractor reads")]
+pub(super) struct RepeatHeader {
+    /// Names the request, so that it does nothing when it is sent again within 24 hours: a repeat is
+    /// given the first one's answer, another body 422 `idempotency-key-reused`.
+    #[param(
+        rename = "Idempotency-Key",
+        min_length = 1,
+        max_length = 255,
+        value_type = String,
+        required = false,
+        pattern = "^[!-~]([ -~]*[!-~])?$"
+    )]
+    idempotency_key: Option<String>,
+}
