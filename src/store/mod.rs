@@ -64,7 +64,6 @@ pub mod targets;
 pub mod test_send;
 pub mod vault;
 pub mod writing;
-mod writing_stub;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
 pub use editions::{
