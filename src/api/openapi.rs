@@ -200,7 +200,7 @@ fn complete(operation: &mut Operation) {
 /// Whether it refuses types that it has not.
 fn is_negotiated(operation: &Operation) -> bool {
     match operation.responses.responses.get("200") {
-        Some(RefOr::T(answer)) => answer.content.contains_key("application/x-ndjson"),
+        Some(RefOr::T(answer)) => answer.content.len() > 1,
         _ => false,
     }
 }
