@@ -62,7 +62,6 @@ pub mod targets;
 pub mod test_send;
 pub mod vault;
 pub mod writing;
-mod writing_stub;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
 pub use editions::{
@@ -113,7 +112,6 @@ pub trait Store:
     + Projects
     + Snapshots
     + Editions
-    + EditionWrites
     + ApiKeys
     + Audit
     + Maintenance
@@ -135,7 +133,6 @@ impl<T> Store for T where
         + Projects
         + Snapshots
         + Editions
-        + EditionWrites
         + ApiKeys
         + Audit
         + Maintenance
