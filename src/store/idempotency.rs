@@ -1,13 +1,14 @@
-//! Creating calls that may be repeated: what the first one created is not created again
+//! Creating calls and writes that may be repeated: what the first one did is not done again
 //! (product.md §5).
 //!
-//! The key is written by the transaction that creates, before anything else: of two calls at once
+//! The key is written by the transaction that it is for, before anything else: of two calls at once
 //! the second waits for the first one's commit, and a call that fails leaves its key unused. The
-//! answers of such calls hold secrets, so nothing is kept of them but the id of what was created.
+//! answers of creating calls hold secrets, so nothing is kept of them but the id of what was created;
+//! those of writes of edition data are kept and given again.
 
 use std::time::Duration;
 
-use super::{Result, StoreError};
+use super::{Result, StoreError, Written};
 use crate::domain::ids::ApiKeyId;
 
 /// How long a key is remembered.
@@ -31,14 +32,36 @@ pub struct Idempotency {
 }
 
 impl Idempotency {
-    /// What a call comes to whose key was used by another for `object`.
-    pub(super) fn judge<T>(&self, fingerprint: &[u8], object: String) -> Creation<T> {
-        if self.fingerprint == fingerprint {
-            Creation::Repeated { id: object }
+    /// What a creating call comes to whose key is known.
+    pub(super) fn creation<T>(&self, known: Known) -> Creation<T> {
+        if self.fingerprint == *known.fingerprint {
+            Creation::Repeated { id: known.object }
         } else {
             Creation::Conflicting
         }
     }
+
+    /// What a write comes to whose key is known.
+    pub(super) fn written(&self, known: Known) -> Result<Written> {
+        if self.fingerprint != *known.fingerprint {
+            return Ok(Written::Conflicting);
+        }
+        let (answer, version) = known
+            .answer
+            .zip(known.version)
+            .ok_or_else(|| StoreError::corrupt("a write whose answer was not kept"))?;
+        Ok(Written::Done { answer, version })
+    }
+}
+
+/// What is kept of the call that used a key.
+pub(super) struct Known {
+    pub(super) fingerprint: Vec<u8>,
+    /// The id of what it was for.
+    pub(super) object: String,
+    /// What a write was answered, and the edition's version since then.
+    pub(super) answer: Option<String>,
+    pub(super) version: Option<i64>,
 }
 
 /// What a creating call came to.

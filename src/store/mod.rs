@@ -11,9 +11,10 @@
 //! - [`projects`]: which projects are known.
 //! - [`snapshots`] and `projection`: what the core's state and its events change in the read model;
 //!   [`editions`]: reading it. `definition`: blueprints as they are kept.
+//! - [`writing`] and `edits`: edition data that clients push.
 //! - [`access`]: API keys and the audit log.
 //! - [`subscriptions`]: registering and changing subscriptions.
-//! - [`idempotency`]: creating calls that may be repeated.
+//! - [`idempotency`]: creating calls and writes that may be repeated.
 //! - [`outbox`]: events of our own on their way to the broker. [`lease`]: what one process at a time
 //!   may do.
 //! - `headers`: custom headers, sealed.
@@ -39,6 +40,7 @@ use crate::wake::Wake;
 pub mod access;
 mod definition;
 pub mod editions;
+mod edits;
 pub mod error;
 pub mod feed;
 pub mod files;
@@ -112,6 +114,7 @@ pub trait Store:
     + Projects
     + Snapshots
     + Editions
+    + EditionWrites
     + ApiKeys
     + Audit
     + Maintenance
@@ -133,6 +136,7 @@ impl<T> Store for T where
         + Projects
         + Snapshots
         + Editions
+        + EditionWrites
         + ApiKeys
         + Audit
         + Maintenance

@@ -39,3 +39,5 @@ mod state;
 mod stats;
 mod subscriptions;
 mod text;
+mod writing;
+mod writing_races;

@@ -19,9 +19,14 @@ impl<'a> RequiredFields<'a> {
         Self(required.map(|field| &*field.name).collect())
     }
 
+    /// Whether there are none: then nothing can be missing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What is missing; `place` says where the value of a field should stand.
     pub fn check(&self, values: &Values, faults: &mut ValueFaults, place: impl Fn(&str) -> Place) {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return;
         }
         // Text that is no object is in nobody's hand: then nothing is filled.

@@ -9,6 +9,7 @@ use sqlx::postgres::PgBindIterExt;
 
 use super::Result;
 use super::errors::{expect_rows, from_sqlx};
+use crate::domain::blueprint::{Blueprint, SectionKind};
 use crate::domain::edition::{Row, SectionContent};
 use crate::domain::ids::{EditionId, WorkspaceId};
 use crate::domain::snapshot::{Snapshot, State};
@@ -40,6 +41,21 @@ impl<'a> Content<'a> {
                 SectionContent::Repeating(rows) => Kind::Repeating {
                     rows,
                     digest: digest(rows),
+                },
+            },
+        });
+        Self(sections.collect())
+    }
+
+    /// Nothing, in each section of a blueprint.
+    pub(super) fn empty(blueprint: &'a Blueprint) -> Self {
+        let sections = blueprint.sections.iter().map(|section| Section {
+            name: &section.name,
+            kind: match section.kind {
+                SectionKind::Single => Kind::Single("{}"),
+                SectionKind::Repeating => Kind::Repeating {
+                    rows: &[],
+                    digest: digest(&[]),
                 },
             },
         });
@@ -159,6 +175,15 @@ async fn forget(
     Ok(())
 }
 
+/// Writes its sections, none of which is there.
+pub(super) async fn write(
+    tx: &mut PgTransaction<'_>,
+    holder: Holder<'_>,
+    content: &Content<'_>,
+) -> Result<()> {
+    write_sections(tx, holder, &content.0).await
+}
+
 async fn write_sections(
     tx: &mut PgTransaction<'_>,
     holder: Holder<'_>,
@@ -225,7 +250,8 @@ async fn update_rows<'a>(
     Ok(fresh)
 }
 
-async fn delete_rows(
+/// Deletes the rows at these places.
+pub(super) async fn delete_rows(
     tx: &mut PgTransaction<'_>,
     holder: Holder<'_>,
     section: &str,
@@ -246,8 +272,8 @@ async fn delete_rows(
     expect_rows("edition_row", places.len(), deleted.rows_affected())
 }
 
-/// In the order of the list, so that rows come to lie beside one another.
-async fn write_rows(
+/// Writes rows at their places, in their order, so that they come to lie beside one another.
+pub(super) async fn write_rows(
     tx: &mut PgTransaction<'_>,
     holder: Holder<'_>,
     section: &str,

@@ -8,7 +8,13 @@ use sqlx::migrate::MigrateError;
 use super::{Result, StoreError};
 
 /// Constraints that two rows of one id break; every other one guards what this program writes.
-const IDS: [&str; 3] = ["api_key_pk", "subscription_pk", "subscription_secret_pk"];
+const IDS: [&str; 5] = [
+    "api_key_pk",
+    "subscription_pk",
+    "subscription_secret_pk",
+    "edition_pk",
+    "output_pk",
+];
 
 /// The constraint that an event breaks which another accept kept since this one looked: as good as a
 /// clash that the database resolved against us.
@@ -77,6 +83,14 @@ pub(super) fn from_migrate(error: MigrateError) -> StoreError {
         )),
         other => StoreError::Schema(other.to_string()),
     }
+}
+
+/// Whether a lock was not to be had in time.
+pub(super) fn waited_too_long(error: &StoreError) -> bool {
+    let StoreError::Unavailable(sqlx::Error::Database(cause)) = error else {
+        return false;
+    };
+    cause.code().as_deref() == Some("55P03")
 }
 
 /// Whether the same transaction may work when it is run again at once: a deadlock or a clash that

@@ -21,6 +21,7 @@ use crate::domain::reach::Reach;
 use crate::store::identity::{delivery_id, event_key};
 use crate::store::intake::{Intake, Permit};
 use crate::store::projection::Moves;
+use crate::store::projects::NewProjects;
 use crate::store::targets::{Target, Targets};
 use crate::store::{
     AcceptOutcome, Accepted, EventLog, EventRecord, EventStore, LeasedDelivery, Leasing,
@@ -69,6 +70,15 @@ impl EventLog for PostgresStore {
     }
 }
 
+/// What a transaction that is not committed yet has taken in.
+#[must_use = "it is told of after the commit"]
+pub(super) struct Kept {
+    accepted: Accepted,
+    new_projects: NewProjects,
+    /// Whether the feed has more.
+    moves_feed: bool,
+}
+
 impl PostgresStore {
     async fn accept_once(
         &self,
@@ -76,12 +86,25 @@ impl PostgresStore {
         leasing: Leasing,
         intake: &dyn Intake,
     ) -> Result<Accepted> {
+        let mut tx = self.begin().await?;
+        let kept = self.keep(&mut tx, events, leasing, intake).await?;
+        commit(tx).await?;
+        Ok(self.kept(kept))
+    }
+
+    /// Takes events in, in a transaction that may hold other things.
+    pub(super) async fn keep(
+        &self,
+        tx: &mut PgTransaction<'_>,
+        events: &[Arc<Payload>],
+        leasing: Leasing,
+        intake: &dyn Intake,
+    ) -> Result<Kept> {
         // Read before the database reads its own clock: our end of a lease is never the later one.
         let leased_until = self.clock.monotonic() + leasing.lease;
         let keys: Vec<Uuid> = events.iter().map(|payload| key(payload.event())).collect();
-        let mut tx = self.begin().await?;
-        let (targets, known) = self.look_up(&mut tx, &keys).await?;
-        let attributed = projection::attribute(&mut tx, events).await?;
+        let (targets, known) = self.look_up(tx, &keys).await?;
+        let attributed = projection::attribute(tx, events).await?;
         let events = attributed.as_deref().unwrap_or(events);
         let taken = take(events, &keys, &targets, &known);
 
@@ -93,37 +116,45 @@ impl PostgresStore {
         let adopted = if again.is_empty() {
             Vec::new()
         } else {
-            adopt(&mut tx, &again, leasing, intake).await?
+            adopt(tx, &again, leasing, intake).await?
         };
         let new_projects = self
             .known_projects
             .unknown(new.iter().map(|taken| taken.payload.event()));
         if !new_projects.is_empty() {
-            projects::write(&mut tx, &new_projects).await?;
+            projects::write(tx, &new_projects).await?;
         }
         let moves = Moves::of(new.iter().map(|taken| &**taken.payload));
-        projection::hold(&mut tx, &moves).await?;
+        projection::hold(tx, &moves).await?;
         if !new.is_empty() {
-            write(&mut tx, &new, &births, leasing).await?;
+            write(tx, &new, &births, leasing).await?;
         }
-        projection::write(&mut tx, &moves).await?;
-        commit(tx).await?;
-        // Those that an earlier try committed too: its answer was lost, and it rang for nobody.
-        if !(new.is_empty() && again.is_empty()) {
-            self.feed_moved();
-        }
-        self.known_projects.remember(new_projects);
+        projection::write(tx, &moves).await?;
 
         births.extend(adopted);
         let pending = births.iter().filter(|birth| birth.permit.is_none()).count();
-        Ok(Accepted {
-            outcomes: taken.iter().map(|taken| taken.arrival.outcome()).collect(),
-            leased: births
-                .into_iter()
-                .filter_map(|birth| birth.leased(leased_until))
-                .collect(),
-            pending,
+        Ok(Kept {
+            new_projects,
+            // Those that an earlier try committed too: its answer was lost, and it rang for nobody.
+            moves_feed: !(new.is_empty() && again.is_empty()),
+            accepted: Accepted {
+                outcomes: taken.iter().map(|taken| taken.arrival.outcome()).collect(),
+                leased: births
+                    .into_iter()
+                    .filter_map(|birth| birth.leased(leased_until))
+                    .collect(),
+                pending,
+            },
         })
+    }
+
+    /// Tells of what was taken in, behind the commit.
+    pub(super) fn kept(&self, kept: Kept) -> Accepted {
+        if kept.moves_feed {
+            self.feed_moved();
+        }
+        self.known_projects.remember(kept.new_projects);
+        kept.accepted
     }
 
     /// The subscriptions, and which of these keys are known, each with the event it is known by.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use sqlx::{FromRow, PgConnection, PgExecutor};
+use sqlx::{FromRow, PgConnection, PgExecutor, PgTransaction};
 
 use super::Result;
 use super::errors::from_sqlx;
@@ -40,30 +40,63 @@ macro_rules! head_columns {
     };
 }
 
+/// One edition by its id.
+macro_rules! one {
+    ($name:literal, $lock:literal) => {
+        concat!(
+            "-- postgres::heads::",
+            $name,
+            "
+        select ",
+            head_columns!(),
+            "
+        from edition
+        where workspace = $1
+          and id = $2
+          and ($3::text[] is null or project = any($3))
+          and ",
+            edition_is_seen!(),
+            $lock
+        )
+    };
+}
+
 /// The edition, if it is seen and in reach.
 pub(super) async fn one(
     executor: impl PgExecutor<'_>,
     reach: &Reach,
     id: &EditionId,
 ) -> Result<Option<EditionRecord>> {
-    let row: Option<HeadRow> = sqlx::query_as(concat!(
-        "-- postgres::heads::one
-        select ",
-        head_columns!(),
+    found(executor, one!("one", ""), reach, id).await
+}
+
+/// The same, held to the end of the transaction.
+pub(super) async fn hold(
+    tx: &mut PgTransaction<'_>,
+    reach: &Reach,
+    id: &EditionId,
+) -> Result<Option<EditionRecord>> {
+    let statement = one!(
+        "hold",
         "
-        from edition
-        where workspace = $1
-          and id = $2
-          and ($3::text[] is null or project = any($3))
-          and ",
-        edition_is_seen!()
-    ))
-    .bind(reach.workspace.as_str())
-    .bind(id.as_str())
-    .bind(projects(reach))
-    .fetch_optional(executor)
-    .await
-    .map_err(from_sqlx)?;
+        for update"
+    );
+    found(&mut **tx, statement, reach, id).await
+}
+
+async fn found(
+    executor: impl PgExecutor<'_>,
+    statement: &'static str,
+    reach: &Reach,
+    id: &EditionId,
+) -> Result<Option<EditionRecord>> {
+    let row: Option<HeadRow> = sqlx::query_as(statement)
+        .bind(reach.workspace.as_str())
+        .bind(id.as_str())
+        .bind(projects(reach))
+        .fetch_optional(executor)
+        .await
+        .map_err(from_sqlx)?;
     row.map(HeadRow::into_record).transpose()
 }
 

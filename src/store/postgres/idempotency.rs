@@ -1,12 +1,13 @@
-//! The keys of creating calls that may be repeated.
+//! The keys of creating calls and writes that may be repeated.
 
 use sqlx::PgTransaction;
 
 use super::Result;
-use super::errors::from_sqlx;
+use super::errors::{expect_rows, from_sqlx, waited_too_long};
 use super::rows::{interval, limit};
 use crate::domain::ids::WorkspaceId;
-use crate::store::idempotency::{Creation, FORGOTTEN_AT_ONCE, Idempotency, REMEMBERED};
+use crate::store::idempotency::{Creation, FORGOTTEN_AT_ONCE, Idempotency, Known, REMEMBERED};
+use crate::store::{Write, Written};
 
 /// Writes the key of a call that creates `object`, before it takes any other lock: whoever comes with
 /// the same key waits here. `None` if the call goes on, otherwise what it comes to.
@@ -19,12 +20,69 @@ pub(super) async fn remember<T>(
     let Some(once) = once else {
         return Ok(None);
     };
+    let known = claim(tx, workspace, once, object).await?;
+    Ok(known.map(|known| once.creation(known)))
+}
+
+/// The same of a write of `object`, whose answer is kept by [`keep_answer`]. One that waited too long
+/// for the answer of another is told that that one is running.
+pub(super) async fn remember_write(
+    tx: &mut PgTransaction<'_>,
+    write: &Write<'_>,
+    object: &str,
+) -> Result<Option<Written>> {
+    let Some(once) = write.once else {
+        return Ok(None);
+    };
+    match claim(tx, &write.reach.workspace, once, object).await {
+        Err(error) if waited_too_long(&error) => Ok(Some(Written::Running)),
+        known => known?.map(|known| once.written(known)).transpose(),
+    }
+}
+
+/// Keeps what a write answers with its key, if it has one.
+pub(super) async fn keep_answer(
+    tx: &mut PgTransaction<'_>,
+    write: &Write<'_>,
+    answer: &str,
+    version: i64,
+) -> Result<()> {
+    let Some(once) = write.once else {
+        return Ok(());
+    };
+    let kept = sqlx::query(
+        "-- postgres::idempotency::keep_answer
+        update idempotency_key
+        set answer = $5, version = $6
+        where workspace = $1 and caller = $2 and route = $3 and key = $4",
+    )
+    .bind(write.reach.workspace.as_str())
+    .bind(once.caller.uuid())
+    .bind(once.route)
+    .bind(&once.key)
+    .bind(answer)
+    .bind(version)
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    expect_rows("idempotency_key", 1, kept.rows_affected())
+}
+
+/// Writes the key of a call for `object`; `None` if it is this call's now, otherwise what is kept of
+/// the call that used it.
+async fn claim(
+    tx: &mut PgTransaction<'_>,
+    workspace: &WorkspaceId,
+    once: &Idempotency,
+    object: &str,
+) -> Result<Option<Known>> {
     let written = sqlx::query(
-        "-- postgres::idempotency::remember (write)
+        "-- postgres::idempotency::claim (write)
         insert into idempotency_key as known (workspace, caller, route, key, fingerprint, object)
         values ($1, $2, $3, $4, $5, $6)
         on conflict on constraint idempotency_key_pk do update
-        set fingerprint = excluded.fingerprint, object = excluded.object, created_at = now()
+        set fingerprint = excluded.fingerprint, object = excluded.object, created_at = now(),
+            answer = null, version = null
         where known.workspace = excluded.workspace and known.created_at <= now() - $7::interval",
     )
     .bind(workspace.as_str())
@@ -42,9 +100,9 @@ pub(super) async fn remember<T>(
         return Ok(None);
     }
     // The insert waited for whoever wrote it, and holds it: it is there, and stays.
-    let (fingerprint, object): (Vec<u8>, String) = sqlx::query_as(
-        "-- postgres::idempotency::remember (read)
-        select fingerprint, object
+    let known: (Vec<u8>, String, Option<String>, Option<i64>) = sqlx::query_as(
+        "-- postgres::idempotency::claim (read)
+        select fingerprint, object, answer, version
         from idempotency_key
         where workspace = $1 and caller = $2 and route = $3 and key = $4",
     )
@@ -55,7 +113,13 @@ pub(super) async fn remember<T>(
     .fetch_one(&mut **tx)
     .await
     .map_err(from_sqlx)?;
-    Ok(Some(once.judge(&fingerprint, object)))
+    let (fingerprint, object, answer, version) = known;
+    Ok(Some(Known {
+        fingerprint,
+        object,
+        answer,
+        version,
+    }))
 }
 
 /// Removes some of the keys of all workspaces that are too old; those that another call is at stay.

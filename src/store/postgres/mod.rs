@@ -2,7 +2,7 @@
 //!
 //! Times come from the database's clock, since replicas may disagree; batches travel as arrays and
 //! `unnest`, so that a batch is a handful of round trips whatever its size. `queue.md`'s lock order
-//! holds everywhere: queue rows that were there before → workspaces → projects → blueprints → editions →
+//! holds everywhere: the key of a call that may be repeated → queue rows that were there before → workspaces → projects → blueprints → editions →
 //! outputs → event keys → the subscriptions' generation → subscriptions → the feed → the clock of
 //! editions → keys of the outbox, each sorted. (It has the keys first; but of those that an accept writes none were there
 //! before, and what it adopts it looks at first.)
@@ -13,13 +13,13 @@
 //! - `subscriptions`, `changes` and `targets`: reading them, registering and changing them, and the
 //!   exact copy of them in memory.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
-//! - `idempotency`: creating calls that may be repeated.
+//! - `idempotency`: creating calls and writes that may be repeated.
 //! - `log` and `stats`: what came, what was and is delivered, and how it went.
 //! - `feed`: what came, in the order of the commits.
 //! - `projects`: which ones are known.
 //! - `snapshots`, `states` and `contents`: what the core says of its entities, written; `projection`:
 //!   what webhook events change in that. `editions`: reading it, by `structure`, `heads`, `sections`
-//!   and `outputs`.
+//!   and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
 //! - `notices`: telling other processes that there is work, or that a feed moved.
 //! - `errors` and `rows`: from the database's words to ours.
@@ -53,7 +53,9 @@ mod audit;
 mod changes;
 mod contents;
 mod depth;
+mod drafts;
 mod editions;
+mod edits;
 mod endings;
 mod errors;
 mod events;
@@ -79,6 +81,7 @@ mod subscriptions;
 mod targets;
 mod test_send;
 mod usage;
+mod writing;
 
 /// The schema, carried by the program.
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");

@@ -3,20 +3,22 @@
 use sqlx::PgConnection;
 
 use super::Result;
+use super::contents::Holder;
 use super::errors::from_sqlx;
 use super::rows::{limit, parse};
+use crate::domain::blueprint::Blueprint;
 use crate::domain::edition::{Content, Row, SectionContent};
 use crate::domain::ids::{EditionId, WorkspaceId};
 use crate::domain::reach::Reach;
-use crate::domain::values::Values;
+use crate::domain::values::{RequiredFields, Values};
 use crate::store::{EditionRecord, Page, PageRequest, SectionData};
 
 /// Which section.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
-    workspace: &'a WorkspaceId,
-    edition: &'a EditionId,
-    section: &'a str,
+    pub(super) workspace: &'a WorkspaceId,
+    pub(super) edition: &'a EditionId,
+    pub(super) section: &'a str,
 }
 
 impl<'a> Place<'a> {
@@ -26,6 +28,14 @@ impl<'a> Place<'a> {
             workspace: &reach.workspace,
             edition: &seen.edition.id,
             section,
+        }
+    }
+
+    /// Its edition.
+    pub(super) fn holder(self) -> Holder<'a> {
+        Holder {
+            workspace: self.workspace,
+            edition: self.edition,
         }
     }
 }
@@ -146,6 +156,36 @@ pub(super) async fn all(
         content.push((name, held));
     }
     Ok(Some(content))
+}
+
+/// What those sections hold in which something is required.
+pub(super) async fn required(
+    connection: &mut PgConnection,
+    reach: &Reach,
+    seen: &EditionRecord,
+    blueprint: &Blueprint,
+) -> Result<Content> {
+    let mut content = Content::new();
+    for section in &blueprint.sections {
+        if RequiredFields::of(section).is_empty() {
+            continue;
+        }
+        let place = Place::of(reach, seen, &section.name);
+        let held = match one(connection, place).await? {
+            SectionData::Empty => continue,
+            SectionData::Single(values) => SectionContent::Single(values),
+            SectionData::Repeating => {
+                let everything = PageRequest {
+                    limit: usize::MAX,
+                    after: None,
+                };
+                let page = rows(connection, place, everything, usize::MAX).await?;
+                SectionContent::Repeating(page.items)
+            }
+        };
+        content.push((section.name.clone(), held));
+    }
+    Ok(content)
 }
 
 /// What a row counts for where bytes are bounded.

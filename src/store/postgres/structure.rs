@@ -155,6 +155,25 @@ pub(super) async fn blueprint(
     row.map(BlueprintRow::into_record).transpose()
 }
 
+/// The version of a blueprint that is not deleted.
+pub(super) async fn blueprint_version(
+    executor: impl PgExecutor<'_>,
+    workspace: &WorkspaceId,
+    id: &BlueprintId,
+) -> Result<Option<i64>> {
+    sqlx::query_scalar(
+        "-- postgres::structure::blueprint_version
+        select version
+        from blueprint
+        where workspace = $1 and id = $2 and deleted_at is null",
+    )
+    .bind(workspace.as_str())
+    .bind(id.as_str())
+    .fetch_optional(executor)
+    .await
+    .map_err(from_sqlx)
+}
+
 #[derive(FromRow)]
 struct BlueprintRow {
     id: String,

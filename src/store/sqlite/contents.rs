@@ -7,6 +7,8 @@ use sqlx::SqliteConnection;
 use super::bulk::{self, Bulk};
 use super::error::store_error;
 use super::rows::{get, list};
+use super::sections::Place;
+use crate::domain::blueprint::{Blueprint, SectionKind};
 use crate::domain::edition::{Row, SectionContent};
 use crate::domain::ids::{EditionId, WorkspaceId};
 use crate::domain::snapshot::{Snapshot, State};
@@ -44,6 +46,21 @@ impl<'a> Content<'a> {
         });
         Self(sections.collect())
     }
+
+    /// Nothing, in each section of a blueprint.
+    pub(super) fn empty(blueprint: &'a Blueprint) -> Self {
+        let sections = blueprint.sections.iter().map(|section| Section {
+            name: &section.name,
+            kind: match section.kind {
+                SectionKind::Single => Kind::Single("{}"),
+                SectionKind::Repeating => Kind::Repeating {
+                    rows: &[],
+                    digest: digest(&[]),
+                },
+            },
+        });
+        Self(sections.collect())
+    }
 }
 
 impl Section<'_> {
@@ -76,7 +93,13 @@ pub(super) async fn replace(
     write_sections(transaction, workspace, edition, &content.0).await?;
     for section in changed {
         if let Kind::Repeating { rows, .. } = section.kind {
-            write_rows(transaction, workspace, edition, section.name, rows).await?;
+            let place = Place {
+                workspace,
+                edition,
+                section: section.name,
+            };
+            let rows: Vec<_> = (1..).zip(rows).collect();
+            write_rows(transaction, place, &rows).await?;
         }
     }
     Ok(())
@@ -144,6 +167,16 @@ async fn forget(
     Ok(())
 }
 
+/// Writes its sections, none of which is there.
+pub(super) async fn write(
+    transaction: &mut SqliteConnection,
+    workspace: &WorkspaceId,
+    edition: &EditionId,
+    content: &Content<'_>,
+) -> Result<()> {
+    write_sections(transaction, workspace, edition, &content.0).await
+}
+
 async fn write_sections(
     transaction: &mut SqliteConnection,
     workspace: &WorkspaceId,
@@ -183,13 +216,11 @@ async fn write_sections(
     Ok(())
 }
 
-/// In the order of the list, so that rows come to lie beside one another.
-async fn write_rows(
+/// Writes rows at their places, in their order, so that they come to lie beside one another.
+pub(super) async fn write_rows(
     transaction: &mut SqliteConnection,
-    workspace: &WorkspaceId,
-    edition: &EditionId,
-    section: &str,
-    rows: &[Row],
+    place: Place<'_>,
+    rows: &[(i64, &Row)],
 ) -> Result<()> {
     static INSERT: Bulk = Bulk::new(
         "-- sqlite::contents::write_rows
@@ -199,21 +230,19 @@ async fn write_rows(
         insert or fail into edition_row (workspace, edition, section, ord, id, content)
         select ?, ?, ?, ord, id, content from fresh where id is not null",
     );
-    let mut ord = 0_i64;
     let statements = INSERT.statements(
         rows,
-        |statement, row| {
-            ord += 1;
+        |statement, (ord, row)| {
             statement
-                .bind(ord)
+                .bind(*ord)
                 .bind(row.id.to_shared())
                 .bind(row.values.as_str())
         },
         |statement| {
             statement
-                .bind(workspace.to_shared())
-                .bind(edition.to_shared())
-                .bind(section)
+                .bind(place.workspace.to_shared())
+                .bind(place.edition.to_shared())
+                .bind(place.section)
         },
     );
     bulk::execute(transaction, statements).await?;

@@ -21,6 +21,7 @@ use crate::domain::reach::Reach;
 use crate::store::identity::{EventKey, event_key};
 use crate::store::intake::Intake;
 use crate::store::projection::Moves;
+use crate::store::projects::NewProjects;
 use crate::store::targets::Targets;
 use crate::store::{Accepted, EventLog, EventRecord, EventStore, Leasing, Result, StoreError};
 
@@ -32,15 +33,7 @@ impl EventStore for SqliteStore {
         leasing: Leasing,
         intake: &dyn Intake,
     ) -> Result<Accepted> {
-        let offer = Offer {
-            events,
-            keys: events
-                .iter()
-                .map(|payload| event_key(payload.event()))
-                .collect(),
-            leasing,
-            intake,
-        };
+        let offer = Offer::of(events, leasing, intake);
         if let Some(accepted) = self.take_in(&offer, Approach::Confident).await? {
             return Ok(accepted);
         }
@@ -78,51 +71,83 @@ impl EventLog for SqliteStore {
 }
 
 /// What an accept was asked to take.
-struct Offer<'a> {
+pub(super) struct Offer<'a> {
     events: &'a [Arc<Payload>],
     keys: Vec<EventKey>,
     leasing: Leasing,
     intake: &'a dyn Intake,
 }
 
+impl<'a> Offer<'a> {
+    pub(super) fn of(events: &'a [Arc<Payload>], leasing: Leasing, intake: &'a dyn Intake) -> Self {
+        let keys = events.iter().map(|payload| event_key(payload.event()));
+        Self {
+            events,
+            keys: keys.collect(),
+            leasing,
+            intake,
+        }
+    }
+}
+
+/// What a transaction that is not committed yet has taken in.
+#[must_use = "it is told of after the commit"]
+pub(super) struct Kept {
+    accepted: Accepted,
+    new_projects: NewProjects,
+    /// Whether the feed has more.
+    moves_feed: bool,
+}
+
 impl SqliteStore {
     /// One transaction; `None` if an event was not as new as it was taken for, and nothing was done.
     async fn take_in(&self, offer: &Offer<'_>, approach: Approach) -> Result<Option<Accepted>> {
-        let asked_at = self.clock.monotonic();
         let mut transaction = self.write().await?;
+        let Some(kept) = self.keep(&mut transaction, offer, approach).await? else {
+            transaction.rollback().await.map_err(store_error)?;
+            return Ok(None);
+        };
+        self.commit(transaction).await?;
+        Ok(Some(self.kept(kept)))
+    }
+
+    /// Takes events in, in a transaction that may hold other things; `None` if one was not as new as
+    /// it was taken for, and then the transaction is to be undone.
+    pub(super) async fn keep(
+        &self,
+        transaction: &mut SqliteConnection,
+        offer: &Offer<'_>,
+        approach: Approach,
+    ) -> Result<Option<Kept>> {
+        // Read before the time that leases begin: our end of one is never the later one.
+        let asked_at = self.clock.monotonic();
         let lease = Lease::begin(offer.leasing, millis(self.clock.now()));
-        let targets = self.targets(&mut transaction).await?;
+        let targets = self.targets(transaction).await?;
         let known = match approach {
             Approach::Confident => HashMap::new(),
-            Approach::Careful => known_keys(&mut transaction, &offer.keys).await?,
+            Approach::Careful => known_keys(transaction, &offer.keys).await?,
         };
-        let attributed = projection::attribute(&mut transaction, offer.events).await?;
+        let attributed = projection::attribute(transaction, offer.events).await?;
         let events = attributed.as_deref().unwrap_or(offer.events);
         let batch = Batch::sort(events, &offer.keys, &known, &targets);
-        if write_keys(&mut transaction, &batch.fresh, lease.now).await? < batch.fresh.len() {
-            transaction.rollback().await.map_err(store_error)?;
+        if write_keys(transaction, &batch.fresh, lease.now).await? < batch.fresh.len() {
             return Ok(None);
         }
 
         let repeated = &batch.repeated;
-        let held = held_already(&mut transaction, repeated, &targets, offer.leasing).await?;
+        let held = held_already(transaction, repeated, &targets, offer.leasing).await?;
         let mut deliveries = admit(held, offer.intake);
-        renew(&mut transaction, &deliveries, &lease).await?;
+        renew(transaction, &deliveries, &lease).await?;
         let born = admit(batch.fan_out(), offer.intake);
-        write_events(&mut transaction, &batch.fresh, lease.now).await?;
-        write_feed(&mut transaction, &batch.fresh).await?;
-        write_queue(&mut transaction, &born, &lease).await?;
+        write_events(transaction, &batch.fresh, lease.now).await?;
+        write_feed(transaction, &batch.fresh).await?;
+        write_queue(transaction, &born, &lease).await?;
         let new_projects = self
             .known_projects
             .unknown(batch.fresh.iter().map(|new| new.payload.event()));
-        projects::write(&mut transaction, &new_projects, lease.now).await?;
+        projects::write(transaction, &new_projects, lease.now).await?;
         let moves = Moves::of(batch.fresh.iter().map(|new| &**new.payload));
-        projection::write(&mut transaction, &moves, lease.now).await?;
-        self.commit(transaction).await?;
-        if !batch.fresh.is_empty() {
-            self.feed_moved();
-        }
-        self.known_projects.remember(new_projects);
+        projection::write(transaction, &moves, lease.now).await?;
 
         deliveries.extend(born);
         let all = deliveries.len();
@@ -131,11 +156,24 @@ impl SqliteStore {
             .into_iter()
             .filter_map(|delivery| delivery.leased(leased_until))
             .collect();
-        Ok(Some(Accepted {
-            outcomes: batch.outcomes,
-            pending: all - leased.len(),
-            leased,
+        Ok(Some(Kept {
+            new_projects,
+            moves_feed: !batch.fresh.is_empty(),
+            accepted: Accepted {
+                outcomes: batch.outcomes,
+                pending: all - leased.len(),
+                leased,
+            },
         }))
+    }
+
+    /// Tells of what was taken in, behind the commit.
+    pub(super) fn kept(&self, kept: Kept) -> Accepted {
+        if kept.moves_feed {
+            self.feed_moved();
+        }
+        self.known_projects.remember(kept.new_projects);
+        kept.accepted
     }
 }
 

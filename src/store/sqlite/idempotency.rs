@@ -1,4 +1,4 @@
-//! The keys of creating calls that may be repeated.
+//! The keys of creating calls and writes that may be repeated.
 
 use chrono::{DateTime, Utc};
 use sqlx::SqliteConnection;
@@ -6,8 +6,8 @@ use sqlx::SqliteConnection;
 use super::error::store_error;
 use super::rows::{count, duration_millis, get, millis};
 use crate::domain::ids::WorkspaceId;
-use crate::store::Result;
-use crate::store::idempotency::{Creation, FORGOTTEN_AT_ONCE, Idempotency, REMEMBERED};
+use crate::store::idempotency::{Creation, FORGOTTEN_AT_ONCE, Idempotency, Known, REMEMBERED};
+use crate::store::{Result, Write, Written};
 
 /// Writes the key of a call that creates `object`. `None` if the call goes on, otherwise what it comes
 /// to.
@@ -21,15 +21,71 @@ pub(super) async fn remember<T>(
     let Some(once) = once else {
         return Ok(None);
     };
+    let known = claim(transaction, workspace, once, object, now).await?;
+    Ok(known.map(|known| once.creation(known)))
+}
+
+/// The same of a write of `object`, whose answer is kept by [`keep_answer`].
+pub(super) async fn remember_write(
+    transaction: &mut SqliteConnection,
+    write: &Write<'_>,
+    object: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<Written>> {
+    let Some(once) = write.once else {
+        return Ok(None);
+    };
+    let workspace = &write.reach.workspace;
+    let known = claim(transaction, workspace, once, object, now).await?;
+    known.map(|known| once.written(known)).transpose()
+}
+
+/// Keeps what a write answers with its key, if it has one.
+pub(super) async fn keep_answer(
+    transaction: &mut SqliteConnection,
+    write: &Write<'_>,
+    answer: &str,
+    version: i64,
+) -> Result<()> {
+    let Some(once) = write.once else {
+        return Ok(());
+    };
+    sqlx::query(
+        "-- sqlite::idempotency::keep_answer
+        update idempotency_key
+        set answer = ?5, version = ?6
+        where workspace = ?1 and caller = ?2 and route = ?3 and key = ?4",
+    )
+    .bind(write.reach.workspace.as_str())
+    .bind(once.caller.uuid())
+    .bind(once.route)
+    .bind(&once.key)
+    .bind(answer)
+    .bind(version)
+    .execute(transaction)
+    .await
+    .map_err(store_error)?;
+    Ok(())
+}
+
+/// Writes the key of a call for `object`; `None` if it is this call's now, otherwise what is kept of
+/// the call that used it.
+async fn claim(
+    transaction: &mut SqliteConnection,
+    workspace: &WorkspaceId,
+    once: &Idempotency,
+    object: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<Known>> {
     let old = millis(now).saturating_sub(duration_millis(REMEMBERED));
     let written = sqlx::query(
-        "-- sqlite::idempotency::remember (write)
+        "-- sqlite::idempotency::claim (write)
         insert into idempotency_key as known (workspace, caller, route, key, fingerprint, object,
             created_at)
         values (?1, ?2, ?3, ?4, ?5, ?6, ?7)
         on conflict (caller, route, key) do update
         set fingerprint = excluded.fingerprint, object = excluded.object,
-            created_at = excluded.created_at
+            created_at = excluded.created_at, answer = null, version = null
         where known.workspace = excluded.workspace and known.created_at <= ?8",
     )
     .bind(workspace.as_str())
@@ -48,8 +104,8 @@ pub(super) async fn remember<T>(
         return Ok(None);
     }
     let known = sqlx::query(
-        "-- sqlite::idempotency::remember (read)
-        select fingerprint, object
+        "-- sqlite::idempotency::claim (read)
+        select fingerprint, object, answer, version
         from idempotency_key
         where workspace = ?1 and caller = ?2 and route = ?3 and key = ?4",
     )
@@ -60,8 +116,12 @@ pub(super) async fn remember<T>(
     .fetch_one(transaction)
     .await
     .map_err(store_error)?;
-    let fingerprint: &[u8] = get(&known, "fingerprint")?;
-    Ok(Some(once.judge(fingerprint, get(&known, "object")?)))
+    Ok(Some(Known {
+        fingerprint: get(&known, "fingerprint")?,
+        object: get(&known, "object")?,
+        answer: get(&known, "answer")?,
+        version: get(&known, "version")?,
+    }))
 }
 
 /// Removes some of the keys of all workspaces that are too old.

@@ -8,9 +8,9 @@
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
 //! - `snapshots`, `deletions` and `contents`: what the core says of its entities, written;
 //!   `projection`: what webhook events change in that. `editions`: reading it, by `structure`,
-//!   `heads`, `sections` and `outputs`.
+//!   `heads`, `sections` and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
 //! - `feed`: what came, in the order of the commits.
-//! - `idempotency`: creating calls that may be repeated.
+//! - `idempotency`: creating calls and writes that may be repeated.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
 //! - `maintenance`: schema, key, readiness.
 //!
@@ -44,7 +44,9 @@ mod changes;
 mod connection;
 mod contents;
 mod deletions;
+mod drafts;
 mod editions;
+mod edits;
 mod error;
 mod events;
 mod feed;
@@ -68,6 +70,7 @@ mod subscriptions;
 mod targets;
 mod test_send;
 mod usage;
+mod writing;
 
 use connection::Wal;
 use usage::Usage;

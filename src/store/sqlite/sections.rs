@@ -6,9 +6,10 @@ use sqlx::sqlite::SqliteRow;
 
 use super::error::store_error;
 use super::rows::{count, get, parsed};
+use crate::domain::blueprint::Blueprint;
 use crate::domain::edition::{Content, Row, SectionContent};
 use crate::domain::ids::{EditionId, WorkspaceId};
-use crate::domain::values::Values;
+use crate::domain::values::{RequiredFields, Values};
 use crate::store::{Page, PageRequest, Result, SectionData};
 
 /// Which section.
@@ -131,7 +132,42 @@ pub(super) async fn all(
     Ok(Some(content))
 }
 
-fn read(row: &SqliteRow) -> Result<Row> {
+/// What those sections hold in which something is required.
+pub(super) async fn required(
+    connection: &mut SqliteConnection,
+    workspace: &WorkspaceId,
+    edition: &EditionId,
+    blueprint: &Blueprint,
+) -> Result<Content> {
+    let mut content = Content::new();
+    for section in &blueprint.sections {
+        if RequiredFields::of(section).is_empty() {
+            continue;
+        }
+        let place = Place {
+            workspace,
+            edition,
+            section: &section.name,
+        };
+        let held = match one(connection, place).await? {
+            SectionData::Empty => continue,
+            SectionData::Single(values) => SectionContent::Single(values),
+            SectionData::Repeating => {
+                let everything = PageRequest {
+                    limit: usize::MAX,
+                    after: None,
+                };
+                let page = rows(connection, place, everything, usize::MAX).await?;
+                SectionContent::Repeating(page.items)
+            }
+        };
+        content.push((section.name.clone(), held));
+    }
+    Ok(content)
+}
+
+/// A row of `edition_row`.
+pub(super) fn read(row: &SqliteRow) -> Result<Row> {
     Ok(Row {
         id: parsed(row, "id")?,
         values: Values::trusted(get(row, "content")?),

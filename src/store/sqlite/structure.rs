@@ -142,6 +142,25 @@ pub(super) async fn blueprint(
     row.as_ref().map(record).transpose()
 }
 
+/// The version of a blueprint that is not deleted.
+pub(super) async fn blueprint_version(
+    connection: &mut SqliteConnection,
+    workspace: &WorkspaceId,
+    id: &BlueprintId,
+) -> Result<Option<i64>> {
+    sqlx::query_scalar(
+        "-- sqlite::structure::blueprint_version
+        select version
+        from blueprint
+        where workspace = ?1 and id = ?2 and deleted_at is null",
+    )
+    .bind(workspace.as_str())
+    .bind(id.as_str())
+    .fetch_optional(connection)
+    .await
+    .map_err(store_error)
+}
+
 fn record(row: &SqliteRow) -> Result<BlueprintRecord> {
     Ok(BlueprintRecord {
         blueprint: definition::read(

@@ -1,0 +1,189 @@
+//! Writes of edition data: each is one transaction, from the key of a request that may be repeated to
+//! the event that tells of it. Writers of one edition wait for each other at its head.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::PgTransaction;
+
+use super::errors::retrying;
+use super::idempotency::{keep_answer, remember_write};
+use super::sections::Place;
+use super::{PostgresStore, Result, commit, drafts, edits, heads, outbox, sections, structure};
+use crate::domain::blueprint::Section;
+use crate::domain::edition::Edition;
+use crate::domain::event::Event;
+use crate::domain::ids::EditionId;
+use crate::domain::own_event::OwnEvent;
+use crate::domain::reach::Reach;
+use crate::domain::values::check_complete;
+use crate::store::edits::{
+    Edited, Progress, Ready, Stop, check_blueprint, check_open, own_event, stepped,
+};
+use crate::store::{Edit, EditionRecord, EditionWrites, Maintenance, NewEdition, Write, Written};
+
+#[async_trait]
+impl EditionWrites for PostgresStore {
+    async fn create_edition(&self, new: &NewEdition, write: &Write<'_>) -> Result<Written> {
+        retrying(|| async { self.create(new, write).await.or_else(Stop::outcome) }).await
+    }
+
+    async fn edit_section(
+        &self,
+        edition: &EditionId,
+        section: &Section,
+        edit: &Edit,
+        write: &Write<'_>,
+    ) -> Result<Written> {
+        let ready = Ready::of(section, edit)?;
+        retrying(|| async {
+            self.edit(edition, &ready, write)
+                .await
+                .or_else(Stop::outcome)
+        })
+        .await
+    }
+
+    async fn submit_edition(&self, edition: &EditionId, write: &Write<'_>) -> Result<Written> {
+        write.intake.relief().await;
+        retrying(|| async { self.submit(edition, write).await.or_else(Stop::outcome) }).await
+    }
+}
+
+impl PostgresStore {
+    async fn create(&self, new: &NewEdition, write: &Write<'_>) -> Progress<Written> {
+        let workspace = &write.reach.workspace;
+        let mut tx = self.begin().await?;
+        go_on(&mut tx, write, &new.id).await?;
+        let found = structure::blueprint(&mut *tx, write.reach, &new.blueprint).await?;
+        let found = found.ok_or(Stop::Answered(Written::NotFound))?;
+        check_blueprint(Some(found.version), write)?;
+        let blueprint = found.blueprint;
+        let now = drafts::now(&mut tx).await?;
+        let edition = Edition::draft(
+            new.id.clone(),
+            &blueprint,
+            new.name.clone(),
+            new.period.clone(),
+            now,
+        );
+        drafts::insert(&mut tx, workspace, &edition, &blueprint, &new.outputs).await?;
+        let written = drafts::raise(&mut tx, workspace, edition).await?;
+        let event = own_event(&OwnEvent::EditionCreated(&written.edition), write, now)?;
+        self.finish(tx, write, &written, Some(event.event())).await
+    }
+
+    async fn edit(
+        &self,
+        edition: &EditionId,
+        ready: &Ready<'_>,
+        write: &Write<'_>,
+    ) -> Progress<Written> {
+        let workspace = &write.reach.workspace;
+        let mut tx = self.begin().await?;
+        go_on(&mut tx, write, edition).await?;
+        let before = open(&mut tx, write, edition).await?;
+        let blueprint = &before.edition.blueprint;
+        let version = structure::blueprint_version(&mut *tx, workspace, blueprint).await?;
+        check_blueprint(version, write)?;
+        let place = Place::of(write.reach, &before, &ready.section.name);
+        if edits::apply(&mut tx, place, ready).await? == Edited::Same {
+            return self.finish(tx, write, &before, None).await;
+        }
+        let now = drafts::now(&mut tx).await?;
+        let after = stepped(before, |edition| edition.change(now))?;
+        let written = drafts::raise(&mut tx, workspace, after).await?;
+        let changes = std::slice::from_ref(&ready.change);
+        let event = OwnEvent::EditionChanged(&written.edition, changes);
+        let event = own_event(&event, write, now)?;
+        self.finish(tx, write, &written, Some(event.event())).await
+    }
+
+    async fn submit(&self, edition: &EditionId, write: &Write<'_>) -> Progress<Written> {
+        let workspace = &write.reach.workspace;
+        let mut tx = self.begin().await?;
+        go_on(&mut tx, write, edition).await?;
+        let before = open(&mut tx, write, edition).await?;
+        check_whole(&mut tx, write, &before).await?;
+        let now = drafts::now(&mut tx).await?;
+        let after = stepped(before, |edition| edition.submit(now))?;
+        // What the event tells is stated first, and of the same time: so the event is remembered, but
+        // moves nothing.
+        drafts::state(&mut tx, workspace, &after).await?;
+        let event = OwnEvent::EditionSubmitted(&after);
+        let event = Arc::new(own_event(&event, write, after.status_changed_at)?);
+        let events = [Arc::clone(&event)];
+        let kept = self
+            .keep(&mut tx, &events, write.leasing, write.intake)
+            .await?;
+        let written = drafts::raise(&mut tx, workspace, after).await?;
+        let written = self
+            .finish(tx, write, &written, Some(event.event()))
+            .await?;
+        let accepted = self.kept(kept);
+        write.intake.hand_over(accepted.leased);
+        if accepted.pending > 0 {
+            write.intake.left_waiting();
+            self.announce();
+        }
+        Ok(written)
+    }
+
+    /// Makes the answer, keeps it, and commits with the event that tells of the write.
+    async fn finish(
+        &self,
+        mut tx: PgTransaction<'static>,
+        write: &Write<'_>,
+        written: &EditionRecord,
+        event: Option<&Event>,
+    ) -> Progress<Written> {
+        let answer = (write.answer)(written);
+        let version = written.edition.version;
+        keep_answer(&mut tx, write, &answer, version).await?;
+        let events: Vec<&Event> = event.into_iter().collect();
+        let appended = outbox::append(&mut tx, &self.outbox, &events).await?;
+        commit(tx).await?;
+        appended.committed();
+        Ok(Written::Done { answer, version })
+    }
+}
+
+/// Lets go on whose request was not made before.
+async fn go_on(tx: &mut PgTransaction<'_>, write: &Write<'_>, edition: &EditionId) -> Progress<()> {
+    match remember_write(tx, write, edition.as_str()).await? {
+        Some(known) => Err(Stop::Answered(known)),
+        None => Ok(()),
+    }
+}
+
+/// The edition, held to the end of the transaction, if it is in reach and takes changes.
+async fn open(
+    tx: &mut PgTransaction<'_>,
+    write: &Write<'_>,
+    edition: &EditionId,
+) -> Progress<EditionRecord> {
+    let found = heads::hold(tx, write.reach, edition).await?;
+    let found = found.ok_or(Stop::Answered(Written::NotFound))?;
+    check_open(&found, write)?;
+    Ok(found)
+}
+
+/// Lets go on an edition in which nothing is missing.
+async fn check_whole(
+    tx: &mut PgTransaction<'_>,
+    write: &Write<'_>,
+    seen: &EditionRecord,
+) -> Progress<()> {
+    let everything = Reach::all(&write.reach.workspace);
+    let found = structure::blueprint(&mut **tx, &everything, &seen.edition.blueprint).await?;
+    let blueprint = found
+        .ok_or(Stop::Answered(Written::BlueprintChanged))?
+        .blueprint;
+    let content = sections::required(tx, write.reach, seen, &blueprint).await?;
+    let missing = check_complete(&blueprint, &content);
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Stop::invalid(missing))
+    }
+}
