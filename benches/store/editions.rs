@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::DateTime;
-use forge_dispatch::domain::edition::{Edition, EditionStatus, Row, SectionContent};
+use forge_dispatch::domain::edition::{Content, Edition, EditionStatus, Row, SectionContent};
 use forge_dispatch::domain::ids::{BlueprintId, EditionId, ProjectId, RowId, WorkspaceId};
 use forge_dispatch::domain::snapshot::{EditionState, EntityKey, Snapshot, State};
 use forge_dispatch::domain::values::Values;
@@ -34,6 +34,15 @@ pub(crate) async fn measure(store: &Arc<dyn Store>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Tells of so many editions that hold nothing.
+pub(crate) async fn tell(store: &Arc<dyn Store>, count: usize) -> anyhow::Result<()> {
+    let snapshots: Vec<Snapshot> = (0..count)
+        .map(|number| edition(&format!("ed_{number}"), 1, Vec::new()))
+        .collect::<anyhow::Result<_>>()?;
+    store.apply(&snapshots).await?;
+    Ok(())
+}
+
 fn row(number: usize, word: &str) -> anyhow::Result<Row> {
     let fields: Vec<String> = (0..FIELDS)
         .map(|field| format!(r#""field_{field}":"{word} {number}""#))
@@ -48,13 +57,18 @@ fn snapshot(version: i64, word: &str) -> anyhow::Result<Snapshot> {
     let rows: Vec<Row> = (0..ROWS)
         .map(|number| row(number, word))
         .collect::<anyhow::Result<_>>()?;
-    let id = EditionId::new("ed_large")?;
+    let content = vec![("lines".to_owned(), SectionContent::Repeating(rows))];
+    edition("ed_large", version, content)
+}
+
+fn edition(id: &str, version: i64, content: Content) -> anyhow::Result<Snapshot> {
+    let id = EditionId::new(id)?;
     let then = DateTime::UNIX_EPOCH;
     let edition = Edition {
         id: id.clone(),
         project: ProjectId::new("pr_1")?,
         blueprint: BlueprintId::new("bp_1")?,
-        name: "large".to_owned(),
+        name: "An edition".to_owned(),
         status: EditionStatus::Draft,
         status_changed_at: then,
         period: None,
@@ -63,7 +77,6 @@ fn snapshot(version: i64, word: &str) -> anyhow::Result<Snapshot> {
         created_at: then,
         updated_at: then,
     };
-    let content = vec![("lines".to_owned(), SectionContent::Repeating(rows))];
     Ok(Snapshot {
         workspace: WorkspaceId::default(),
         key: EntityKey::Edition(id),

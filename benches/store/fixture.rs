@@ -58,6 +58,28 @@ pub(crate) fn events(
     std::iter::repeat_with(event).take(count).collect()
 }
 
+/// How many editions there are, so that half of them are in each batch.
+pub(crate) const EDITIONS: usize = 1_000;
+
+/// New events, each of which tells the status of another edition, later than the one before.
+pub(crate) fn submissions(entropy: &Entropy, count: usize) -> anyhow::Result<Vec<Arc<Payload>>> {
+    let event = |number: usize| {
+        let now = SystemClock.now();
+        let id = u128::from_le_bytes(entropy.bytes());
+        let edition = number * EDITIONS / count + usize::from(id.is_multiple_of(2));
+        let time = now.to_rfc3339();
+        let text = format!(
+            r#"{{"specversion":"1.0","id":"{id:032x}","source":"/report-forge",
+            "type":"edition.submitted","time":"{time}","projectid":"pr_1","data":{{
+            "edition_id":"ed_{edition}","blueprint_id":"bp_1","project_id":"pr_1",
+            "timestamp":"{time}"}}}}"#
+        );
+        let event = Event::decode(text.as_bytes(), entropy.id(now), now)?;
+        Ok(Arc::new(Payload::new(event)))
+    };
+    (0..count).map(event).collect()
+}
+
 /// What an attempt meets where all is well.
 pub(crate) fn taken() -> Attempt {
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());

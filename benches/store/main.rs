@@ -8,7 +8,7 @@
 //!
 //! Two roads, each with small and with large events: accepted born leased and settled, and accepted
 //! to wait, then claimed and settled. Everything succeeds, since that is the road that must be
-//! cheap. Behind them the rows of a large edition's snapshots. Making the events is not measured. The processor's time is this process's own, user and
+//! cheap. Behind them accepts that move editions, and the rows of a large edition's snapshots. Making the events is not measured. The processor's time is this process's own, user and
 //! system: all of `SQLite`, but only our side of Postgres. It says more than rows per second where
 //! other programs run beside this one.
 
@@ -29,7 +29,7 @@ use forge_dispatch::store::vault::{MasterKey, Vault};
 use forge_dispatch::store::{Claim, LeasedDelivery, Leasing, SettleOutcome, Settlement, Store};
 use secrecy::SecretString;
 
-use fixture::{AlwaysFree, events, registration, taken};
+use fixture::{AlwaysFree, EDITIONS, events, registration, submissions, taken};
 use meter::Meter;
 
 mod editions;
@@ -93,6 +93,7 @@ async fn main() -> anyhow::Result<()> {
             bench.born_leased(options.deliveries, data_bytes).await?;
             bench.claimed(options.deliveries, data_bytes).await?;
         }
+        bench.moving(options.deliveries / 5).await?;
         editions::measure(&bench.store).await?;
         bench.store.close().await;
         Ok(())
@@ -146,6 +147,22 @@ impl Bench {
         accepting.print("accept, to wait", data_bytes);
         claiming.print("claim", data_bytes);
         settling.print("settle", data_bytes);
+        Ok(())
+    }
+
+    /// Each event moves the status of an edition: of one that only events told of, and then of one that
+    /// is seen.
+    async fn moving(&self, deliveries: usize) -> anyhow::Result<()> {
+        for what in ["accept, editions unknown", "accept, editions known"] {
+            let mut accepting = Meter::default();
+            while accepting.deliveries < deliveries {
+                let events = submissions(&self.entropy, BATCH)?;
+                let call = self.store.accept(&events, self.leasing, &NoDispatch);
+                accepting.deliveries += accepting.time(call).await?.pending;
+            }
+            accepting.print(what, 200);
+            editions::tell(&self.store, EDITIONS).await?;
+        }
         Ok(())
     }
 

@@ -51,9 +51,9 @@ create table blueprint (
 create index blueprint_of_project on blueprint (workspace, project, id) where deleted_at is null;
 
 -- When edition data last changed. Each transaction that changes an edition sets it forward, by a
--- millisecond at least, and gives the editions this time. The row is the last thing but the feed that
--- a transaction waits for, and is held to its end: so the order of these times is that of the commits,
--- and who has seen all up to one time misses nothing later.
+-- millisecond at least, and gives the editions this time. The row is the last thing that a transaction
+-- waits for, behind its turn for the feed, and is held to its end: so the order of these times is that of
+-- the commits, and who has seen all up to one time misses nothing later.
 create table edition_clock (
     only_row boolean not null default true,
     last timestamptz(3) not null,

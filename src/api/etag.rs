@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::fmt::Display;
 
 use axum::extract::FromRequestParts;
-use axum::http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
+use axum::http::header::{CACHE_CONTROL, ETAG, IF_MATCH, IF_NONE_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -156,6 +156,17 @@ impl<S: Sync> FromRequestParts<S> for Known {
     ) -> std::result::Result<Self, Infallible> {
         Ok(Self::of(&parts.headers))
     }
+}
+
+/// Clients may keep what they read, for themselves, and ask each time whether it is still so (RFC 9111
+/// §5.2.2). Other answers are not to be kept at all, which the listener says.
+pub async fn kept_privately(mut response: Response) -> Response {
+    let status = response.status();
+    if status.is_success() || status == StatusCode::NOT_MODIFIED {
+        let own = HeaderValue::from_static("private, no-cache");
+        response.headers_mut().insert(CACHE_CONTROL, own);
+    }
+    response
 }
 
 /// The answer that shows a resource at a version, or `304` where the client has it.

@@ -3,6 +3,7 @@
 //! Each handler says what is its own; what all have alike (the problems, the headers of limits) is
 //! added here, by rules, so that no handler can forget it.
 
+use axum::middleware::map_response;
 use serde_json::json;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, ParameterIn};
@@ -15,6 +16,7 @@ use utoipa::openapi::{
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 
+use super::etag::kept_privately;
 use super::problem::{Fault, ProblemDocument};
 use super::problem_type::ProblemType;
 use super::{Api, resources, webhooks};
@@ -76,8 +78,15 @@ pub fn routes() -> OpenApiRouter<Api> {
         .merge(resources::audit_log::routes())
         .merge(resources::subscriptions::routes())
         .merge(resources::deliveries::routes())
-        .merge(resources::feed::routes())
         .merge(resources::events::routes())
+        .merge(resources::writes::routes())
+        .merge(polled())
+}
+
+/// What clients come for again and again.
+fn polled() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .merge(resources::feed::routes())
         .merge(resources::workspace::routes())
         .merge(resources::projects::routes())
         .merge(resources::blueprints::routes())
@@ -85,7 +94,7 @@ pub fn routes() -> OpenApiRouter<Api> {
         .merge(resources::sections::routes())
         .merge(resources::rows::routes())
         .merge(resources::outputs::routes())
-        .merge(resources::writes::routes())
+        .layer(map_response(kept_privately))
 }
 
 /// The whole document of these resources.

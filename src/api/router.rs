@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::HeaderValue;
-use axum::http::header::CACHE_CONTROL;
-use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Router};
 use tower::ServiceBuilder;
@@ -36,7 +34,6 @@ pub fn router(api: Api, recorder: Recorder) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .layer(
             ServiceBuilder::new()
-                .layer(map_response(nobody_elses))
                 .layer(from_fn_with_state(admission, admit))
                 // Inside of the admission: an answer that came too late is one to a valid key all the same.
                 .layer(from_fn(on_time))
@@ -64,13 +61,6 @@ async fn nothing_here() -> Problem {
 
 async fn no_such_method() -> Problem {
     Problem::new(ProblemType::MethodNotAllowed)
-}
-
-/// What a key sees is for nobody else, and may have changed when it is wanted again (RFC 9111 §5.2.2).
-async fn nobody_elses(mut response: Response) -> Response {
-    let own = HeaderValue::from_static("private, no-cache");
-    response.headers_mut().entry(CACHE_CONTROL).or_insert(own);
-    response
 }
 
 /// Whatever a handler would do with it: a body that has to be decoded first is not taken.

@@ -26,7 +26,7 @@ LET_PASS = [
     # Only whoever has read a page knows the cursor behind it.
     ("invalid-cursor", None, None),
     # A length in bytes; `maxLength` counts characters.
-    ("invalid-parameter", r"edition_id|project|blueprint", r"must be at most \d+ bytes"),
+    ("invalid-parameter", r"edition_id|edition|project|blueprint", r"must be at most \d+ bytes"),
     ("invalid-values", r"/url", r"must be at most \d+ bytes.*"),
     ("invalid-values", r"/project_ids/\d+", r"must be at most \d+ bytes"),
     # The clock says what is past.

@@ -24,15 +24,21 @@ def cell(cell):
     return value
 
 
+def width(sheet, column):
+    # Columns of one width that lie side by side are one entry of the file.
+    for it in sheet.column_dimensions.values():
+        if it.min <= column <= it.max:
+            return int(it.width)
+    return None
+
+
 def sheet(sheet):
     header = sheet[1] if sheet.max_row else []
     return {
         "name": sheet.title,
         "frozen": sheet.freeze_panes,
         "bold": all(cell.font.b for cell in header),
-        "widths": [
-            int(sheet.column_dimensions[cell.column_letter].width) for cell in header
-        ],
+        "widths": [width(sheet, cell.column) for cell in header],
         "rows": [[cell(it) for it in row] for row in sheet.iter_rows()],
     }
 

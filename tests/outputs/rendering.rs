@@ -30,9 +30,10 @@ async fn rows_come_page_by_page_and_in_order() {
             ..many(1_250)
         };
         let (bytes, _) = workshop.bytes(&given, "csv").await;
-        let expected: String = (0..1_250)
+        let expected = (0..1_250)
             .map(|number| format!("text {number}\r\n"))
-            .collect();
+            .collect::<Vec<_>>()
+            .concat();
         assert_eq!(
             String::from_utf8(bytes).unwrap(),
             format!("text\r\n{expected}")

@@ -50,15 +50,24 @@ struct Params {
     /// `edition.*`, `*`, with commas between them. Without it: `*`, every domain event.
     #[param(
         example = "edition.*",
-        pattern = r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)(,(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?))*$",
-        max_length = 100
+        pattern = r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)(,(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)){0,99}$"
     )]
     r#type: Option<String>,
     /// About this edition only.
-    #[param(example = "ed_123", min_length = 1, max_length = 255)]
+    #[param(
+        example = "ed_123",
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
+    )]
     edition: Option<String>,
     /// About this project only.
-    #[param(example = "pr_1", min_length = 1, max_length = 255)]
+    #[param(
+        example = "pr_1",
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"
+    )]
     project: Option<String>,
     /// At most so many items.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 500)]

@@ -1,5 +1,6 @@
 //! Taking events in: four round trips for a batch, whatever its size: begin, what is known, all that
-//! is written, commit. One more where an event is the first of its project. And reading one of them.
+//! is written, commit. One more where an event is the first of its project, or says none; two more where
+//! events move editions, and two where they move outputs. And reading one of them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -59,8 +59,8 @@ pub(super) async fn one(connection: &mut PgConnection, place: Place<'_>) -> Resu
     })
 }
 
-/// Rows of a section, up to so many bytes of them, but one at least. The first row that is too much is
-/// sent too, since it says that there are others; nothing behind it is.
+/// Rows of a section, up to so many bytes of them, but one at least. The row behind the last is sent
+/// too, since it says that there are others; nothing else is.
 pub(super) async fn rows(
     connection: &mut PgConnection,
     place: Place<'_>,
@@ -73,6 +73,7 @@ pub(super) async fn rows(
         from (
             select
                 ord, id, content,
+                row_number() over (order by ord) as number,
                 sum(octet_length(id) + octet_length(content)) over (
                     order by ord rows between unbounded preceding and 1 preceding
                 ) as bytes_before
@@ -82,7 +83,7 @@ pub(super) async fn rows(
             order by ord
             limit $5
         ) as counted
-        where bytes_before is null or bytes_before <= $6
+        where number <= 2 or bytes_before <= $6
         order by ord",
     )
     .bind(place.workspace.as_str())
