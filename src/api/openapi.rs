@@ -79,6 +79,7 @@ pub fn routes() -> OpenApiRouter<Api> {
         .merge(resources::subscriptions::routes())
         .merge(resources::deliveries::routes())
         .merge(resources::events::routes())
+        .merge(resources::writes::routes())
         .merge(polled())
 }
 
@@ -94,7 +95,6 @@ fn polled() -> OpenApiRouter<Api> {
         .merge(resources::rows::routes())
         .merge(resources::outputs::routes())
         .layer(map_response(kept_privately))
-        .merge(resources::writes::routes())
 }
 
 /// The whole document of these resources.
