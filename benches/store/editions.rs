@@ -100,7 +100,7 @@ async fn write(store: &Arc<dyn Store>, section: &Section, edit: &Edit) -> anyhow
         event: entropy.id(now),
         leasing: Leasing {
             owner: entropy.id(now),
-            lease: Duration::from_secs(60),
+            lease: Duration::from_mins(1),
         },
         intake: &NoDispatch,
     };

@@ -122,7 +122,9 @@ impl Admission {
                 match self.api.store().give_back(key.id(), usage).await {
                     Ok(()) => usage = usage.less_one(),
                     // It stays counted, and the answer is what it is.
-                    Err(error) => tracing::warn!(%error, "a refused request could not be given back"),
+                    Err(error) => {
+                        tracing::warn!(%error, "a refused request could not be given back");
+                    }
                 }
             }
         }
