@@ -5,7 +5,7 @@ use forge_dispatch::config::Amqp;
 use forge_dispatch::domain::edition::SectionContent;
 use forge_dispatch::domain::ids::{EditionId, WorkspaceId};
 use forge_dispatch::domain::reach::Reach;
-use forge_dispatch::store::{Store, Whole};
+use forge_dispatch::store::Whole;
 use lapin::types::AMQPValue;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
