@@ -11,7 +11,7 @@
 //! - [`projects`]: which projects are known.
 //! - [`snapshots`] and `projection`: what the core's state and its events change in the read model;
 //!   [`editions`]: reading it. `definition`: blueprints as they are kept.
-//! - [`writing`] and `edits`: edition data that clients push.
+//! - [`writing`] and `edits`: edition data that clients push. `content`: what sections are to hold.
 //! - [`access`]: API keys and the audit log.
 //! - [`subscriptions`]: registering and changing subscriptions.
 //! - [`idempotency`]: creating calls and writes that may be repeated.
@@ -38,6 +38,7 @@ use crate::domain::payload::Payload;
 use crate::wake::Wake;
 
 pub mod access;
+mod content;
 mod definition;
 pub mod editions;
 mod edits;

@@ -9,13 +9,14 @@ use async_trait::async_trait;
 use sqlx::PgTransaction;
 use sqlx::postgres::PgBindIterExt;
 
-use super::contents::{Content, Holder, replace};
+use super::contents::{Holder, replace};
 use super::errors::{from_sqlx, retrying};
 use super::projection::hold_editions;
 use super::{PostgresStore, Result, commit, projects, states};
 use crate::domain::blueprint::Blueprint;
 use crate::domain::snapshot::{EntityKey, EntityKind, Snapshot, State};
 use crate::domain::workspace::{Project, Workspace};
+use crate::store::content::Content;
 use crate::store::projects::NewProjects;
 use crate::store::snapshots::{newest, projects as projects_of};
 use crate::store::{Applied, Snapshots, definition};

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::SqliteConnection;
 
 use super::bulk::{self, Bulk, Statement};
-use super::contents::{self, Content};
+use super::contents;
 use super::error::store_error;
 use super::rows::millis;
 use super::{SqliteStore, projects};
@@ -13,6 +13,7 @@ use crate::domain::edition::Edition;
 use crate::domain::output::Output;
 use crate::domain::snapshot::{Snapshot, State};
 use crate::domain::workspace::{Member, Project, Workspace};
+use crate::store::content::Content;
 use crate::store::snapshots::{newest, projects as projects_of};
 use crate::store::{Applied, Result, Snapshots, definition};
 
