@@ -37,6 +37,8 @@ pub enum ProblemType {
     IdempotencyKeyInUse,
     /// The edition stands where its data cannot be changed.
     EditionNotOpen,
+    /// Nothing is known of how the edition is to be filled.
+    BlueprintUnknown,
     /// The cursor is of what was removed.
     CursorExpired,
     /// `If-Match` names another version.
@@ -72,7 +74,7 @@ struct Entry {
 
 impl ProblemType {
     /// All of them, by status.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::MalformedBody,
         Self::InvalidParameter,
         Self::InvalidCursor,
@@ -89,6 +91,7 @@ impl ProblemType {
         Self::AlreadyCreated,
         Self::IdempotencyKeyInUse,
         Self::EditionNotOpen,
+        Self::BlueprintUnknown,
         Self::CursorExpired,
         Self::StaleVersion,
         Self::PayloadTooLarge,
@@ -255,6 +258,15 @@ impl ProblemType {
                 "The edition takes no changes",
                 "Only editions that are `draft` or `changes_requested` can be changed or submitted.",
                 "Read the edition's `status`. Whoever reviews it can request changes, which opens it again.",
+            ),
+            Self::BlueprintUnknown => entry(
+                "blueprint-unknown",
+                StatusCode::CONFLICT,
+                "The edition's blueprint is not there",
+                "The blueprint of this edition was deleted, or has not been told of yet, and values \
+                 cannot be held against it.",
+                "Where the edition is new, send the request again in a moment. A blueprint that was \
+                 deleted takes no more data.",
             ),
             Self::CursorExpired => entry(
                 "cursor-expired",

@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 
 use super::snapshots::digest;
-use super::{Edit, EditionRecord, Result, StoreError, Write, Written};
-use crate::domain::blueprint::{Field, Section};
+use super::{Edit, EditionRecord, NewEdition, Result, StoreError, Write, Written};
+use crate::domain::blueprint::{Blueprint, Field, Section};
 use crate::domain::edition::{Edition, NotOpen, Row};
 use crate::domain::ids::RowId;
-use crate::domain::own_event::{Change, OwnEvent};
+use crate::domain::own_event::{Change, OwnEvent, WrittenRow};
 use crate::domain::payload::Payload;
 use crate::domain::snapshot::MAX_ROWS;
 use crate::domain::values::{Place, ValueFaults, Values};
@@ -79,6 +79,18 @@ pub(super) fn stepped(
     Ok(edition)
 }
 
+/// The event that tells of a new edition and its outputs.
+pub(super) fn created_event(
+    edition: &Edition,
+    new: &NewEdition,
+    blueprint: &Blueprint,
+    write: &Write<'_>,
+    now: DateTime<Utc>,
+) -> Result<Payload> {
+    let outputs: Vec<_> = new.outputs.iter().zip(&blueprint.outputs).collect();
+    own_event(&OwnEvent::EditionCreated(edition, &outputs), write, now)
+}
+
 /// The event that tells of a write.
 pub(super) fn own_event(
     event: &OwnEvent<'_>,
@@ -126,25 +138,32 @@ impl<'a> Ready<'a> {
     }
 }
 
+/// How many bytes of what was written its event carries; of more it only says where.
+const MAX_TOLD_BYTES: usize = 256 * 1024;
+
 fn change(section: &Section, edit: &Edit) -> Result<Change> {
     let section = section.name.clone();
     Ok(match edit {
         Edit::SetValues(values) => Change::ValuesSet {
             section,
             fields: names(values)?,
+            values: told(values),
         },
         Edit::PutRows(rows) => Change::RowsReplaced {
             section,
             rows: rows.len(),
+            data: told_rows(rows),
         },
         Edit::AppendRows(rows) => Change::RowsAppended {
             section,
             rows: rows.len(),
+            data: told_rows(rows),
         },
         Edit::SetRow(row, values) => Change::RowSet {
             section,
             row: row.clone(),
             fields: names(values)?,
+            values: told(values),
         },
         Edit::DeleteRow(row) => Change::RowDeleted {
             section,
@@ -152,6 +171,24 @@ fn change(section: &Section, edit: &Edit) -> Result<Change> {
         },
     })
 }
+
+fn told(values: &Values) -> Option<Values> {
+    (values.as_str().len() <= MAX_TOLD_BYTES).then(|| values.clone())
+}
+
+fn told_rows(rows: &[Row]) -> Option<Vec<WrittenRow>> {
+    let mut left = MAX_TOLD_BYTES;
+    rows.iter()
+        .map(|row| {
+            let bytes = ROW_FRAME_BYTES + row.id.as_str().len() + row.values.as_str().len();
+            left = left.checked_sub(bytes)?;
+            Some(WrittenRow::from(row))
+        })
+        .collect()
+}
+
+/// What a row costs around its id and its values.
+const ROW_FRAME_BYTES: usize = r#"{"id":"","values":},"#.len();
 
 fn names(values: &Values) -> Result<Vec<String>> {
     let entries = values.entries().map_err(StoreError::corrupt)?;

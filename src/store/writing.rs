@@ -11,7 +11,7 @@ use super::intake::Intake;
 use super::{EditionRecord, Idempotency, Leasing, Result};
 use crate::domain::blueprint::Section;
 use crate::domain::edition::{EditionStatus, Row};
-use crate::domain::ids::{BlueprintId, EditionId, EventId, OutputId, RowId};
+use crate::domain::ids::{BlueprintId, EditionId, EventId, OutputId, RowId, WorkspaceId};
 use crate::domain::reach::Reach;
 use crate::domain::values::{ValueFaults, Values};
 
@@ -95,6 +95,15 @@ pub enum Written {
 /// [`super::StoreError::Stale`].
 #[async_trait]
 pub trait EditionWrites: Send + Sync {
+    /// What an earlier request with this key came to; `None` if there was none, or if it is not done
+    /// yet. To be asked before what is sent is looked at: a repeat is given the same answer whatever
+    /// has changed since.
+    async fn answered(
+        &self,
+        workspace: &WorkspaceId,
+        once: &Idempotency,
+    ) -> Result<Option<Written>>;
+
     /// Makes an edition in draft, with empty sections and outputs that are not generated;
     /// `edition.created` goes to the outbox.
     async fn create_edition(&self, new: &NewEdition, write: &Write<'_>) -> Result<Written>;

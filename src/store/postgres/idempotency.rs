@@ -1,6 +1,6 @@
 //! The keys of creating calls and writes that may be repeated.
 
-use sqlx::PgTransaction;
+use sqlx::{PgConnection, PgTransaction};
 
 use super::Result;
 use super::errors::{expect_rows, from_sqlx, waited_too_long};
@@ -37,6 +37,46 @@ pub(super) async fn remember_write(
     match claim(tx, &write.reach.workspace, once, object).await {
         Err(error) if waited_too_long(&error) => Ok(Some(Written::Running)),
         known => known?.map(|known| once.written(known)).transpose(),
+    }
+}
+
+/// What an earlier write with this key came to, if it is done.
+pub(super) async fn answered(
+    connection: &mut PgConnection,
+    workspace: &WorkspaceId,
+    once: &Idempotency,
+) -> Result<Option<Written>> {
+    let known: Option<Kept> = sqlx::query_as(
+        "-- postgres::idempotency::answered
+        select fingerprint, object, answer, version
+        from idempotency_key
+        where workspace = $1 and caller = $2 and route = $3 and key = $4
+          and created_at > now() - $5::interval",
+    )
+    .bind(workspace.as_str())
+    .bind(once.caller.uuid())
+    .bind(once.route)
+    .bind(&once.key)
+    .bind(interval(REMEMBERED))
+    .fetch_optional(connection)
+    .await
+    .map_err(from_sqlx)?;
+    known
+        .map(|known| once.written(Known::from(known)))
+        .transpose()
+}
+
+/// The columns of what is kept.
+type Kept = (Vec<u8>, String, Option<String>, Option<i64>);
+
+impl From<Kept> for Known {
+    fn from((fingerprint, object, answer, version): Kept) -> Self {
+        Self {
+            fingerprint,
+            object,
+            answer,
+            version,
+        }
     }
 }
 
@@ -100,7 +140,7 @@ async fn claim(
         return Ok(None);
     }
     // The insert waited for whoever wrote it, and holds it: it is there, and stays.
-    let known: (Vec<u8>, String, Option<String>, Option<i64>) = sqlx::query_as(
+    let known: Kept = sqlx::query_as(
         "-- postgres::idempotency::claim (read)
         select fingerprint, object, answer, version
         from idempotency_key
@@ -113,13 +153,7 @@ async fn claim(
     .fetch_one(&mut **tx)
     .await
     .map_err(from_sqlx)?;
-    let (fingerprint, object, answer, version) = known;
-    Ok(Some(Known {
-        fingerprint,
-        object,
-        answer,
-        version,
-    }))
+    Ok(Some(Known::from(known)))
 }
 
 /// Removes some of the keys of all workspaces that are too old; those that another call is at stay.

@@ -6,24 +6,40 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::PgTransaction;
 
-use super::errors::retrying;
+use super::errors::{reading, retrying};
 use super::idempotency::{keep_answer, remember_write};
 use super::sections::Place;
-use super::{PostgresStore, Result, commit, drafts, edits, heads, outbox, sections, structure};
+use super::{
+    PostgresStore, Result, commit, drafts, edits, heads, idempotency, outbox, sections, structure,
+};
 use crate::domain::blueprint::Section;
 use crate::domain::edition::Edition;
 use crate::domain::event::Event;
-use crate::domain::ids::EditionId;
+use crate::domain::ids::{EditionId, WorkspaceId};
 use crate::domain::own_event::OwnEvent;
 use crate::domain::reach::Reach;
 use crate::domain::values::check_complete;
 use crate::store::edits::{
-    Edited, Progress, Ready, Stop, check_blueprint, check_open, own_event, stepped,
+    Edited, Progress, Ready, Stop, check_blueprint, check_open, created_event, own_event, stepped,
 };
-use crate::store::{Edit, EditionRecord, EditionWrites, Maintenance, NewEdition, Write, Written};
+use crate::store::{
+    Edit, EditionRecord, EditionWrites, Idempotency, Maintenance, NewEdition, Write, Written,
+};
 
 #[async_trait]
 impl EditionWrites for PostgresStore {
+    async fn answered(
+        &self,
+        workspace: &WorkspaceId,
+        once: &Idempotency,
+    ) -> Result<Option<Written>> {
+        reading(async {
+            let mut connection = self.connection().await?;
+            idempotency::answered(&mut connection, workspace, once).await
+        })
+        .await
+    }
+
     async fn create_edition(&self, new: &NewEdition, write: &Write<'_>) -> Result<Written> {
         retrying(|| async { self.create(new, write).await.or_else(Stop::outcome) }).await
     }
@@ -69,7 +85,7 @@ impl PostgresStore {
         );
         drafts::insert(&mut tx, workspace, &edition, &blueprint, &new.outputs).await?;
         let written = drafts::raise(&mut tx, workspace, edition).await?;
-        let event = own_event(&OwnEvent::EditionCreated(&written.edition), write, now)?;
+        let event = created_event(&written.edition, new, &blueprint, write, now)?;
         self.finish(tx, write, &written, Some(event.event())).await
     }
 

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
 
 use super::error::store_error;
 use super::rows::{count, duration_millis, get, millis};
@@ -37,6 +38,31 @@ pub(super) async fn remember_write(
     };
     let workspace = &write.reach.workspace;
     let known = claim(transaction, workspace, once, object, now).await?;
+    known.map(|known| once.written(known)).transpose()
+}
+
+/// What an earlier write with this key came to, if it is done.
+pub(super) async fn answered(
+    connection: &mut SqliteConnection,
+    workspace: &WorkspaceId,
+    once: &Idempotency,
+    now: DateTime<Utc>,
+) -> Result<Option<Written>> {
+    let row = sqlx::query(
+        "-- sqlite::idempotency::answered
+        select fingerprint, object, answer, version
+        from idempotency_key
+        where workspace = ?1 and caller = ?2 and route = ?3 and key = ?4 and created_at > ?5",
+    )
+    .bind(workspace.as_str())
+    .bind(once.caller.uuid())
+    .bind(once.route)
+    .bind(&once.key)
+    .bind(millis(now).saturating_sub(duration_millis(REMEMBERED)))
+    .fetch_optional(connection)
+    .await
+    .map_err(store_error)?;
+    let known = row.as_ref().map(known).transpose()?;
     known.map(|known| once.written(known)).transpose()
 }
 
@@ -103,7 +129,7 @@ async fn claim(
         forget(transaction, old).await?;
         return Ok(None);
     }
-    let known = sqlx::query(
+    let row = sqlx::query(
         "-- sqlite::idempotency::claim (read)
         select fingerprint, object, answer, version
         from idempotency_key
@@ -116,12 +142,16 @@ async fn claim(
     .fetch_one(transaction)
     .await
     .map_err(store_error)?;
-    Ok(Some(Known {
-        fingerprint: get(&known, "fingerprint")?,
-        object: get(&known, "object")?,
-        answer: get(&known, "answer")?,
-        version: get(&known, "version")?,
-    }))
+    known(&row).map(Some)
+}
+
+fn known(row: &SqliteRow) -> Result<Known> {
+    Ok(Known {
+        fingerprint: get(row, "fingerprint")?,
+        object: get(row, "object")?,
+        answer: get(row, "answer")?,
+        version: get(row, "version")?,
+    })
 }
 
 /// Removes some of the keys of all workspaces that are too old.

@@ -11,7 +11,9 @@ use super::events::Offer;
 use super::idempotency::{keep_answer, remember_write};
 use super::rows::millis;
 use super::sections::Place;
-use super::{Approach, SqliteStore, drafts, edits, heads, outbox, sections, structure};
+use super::{
+    Approach, SqliteStore, drafts, edits, heads, idempotency, outbox, sections, structure,
+};
 use crate::domain::blueprint::Section;
 use crate::domain::edition::Edition;
 use crate::domain::event::Event;
@@ -20,14 +22,24 @@ use crate::domain::own_event::OwnEvent;
 use crate::domain::reach::Reach;
 use crate::domain::values::check_complete;
 use crate::store::edits::{
-    Edited, Progress, Ready, Stop, check_blueprint, check_open, own_event, stepped,
+    Edited, Progress, Ready, Stop, check_blueprint, check_open, created_event, own_event, stepped,
 };
 use crate::store::{
-    Edit, EditionRecord, EditionWrites, NewEdition, Result, StoreError, Write, Written,
+    Edit, EditionRecord, EditionWrites, Idempotency, NewEdition, Result, StoreError, Write, Written,
 };
 
 #[async_trait]
 impl EditionWrites for SqliteStore {
+    async fn answered(
+        &self,
+        workspace: &WorkspaceId,
+        once: &Idempotency,
+    ) -> Result<Option<Written>> {
+        let mut connection = self.read().await?;
+        let now = self.clock.now();
+        idempotency::answered(&mut connection, workspace, once, now).await
+    }
+
     async fn create_edition(&self, new: &NewEdition, write: &Write<'_>) -> Result<Written> {
         self.create(new, write).await.or_else(Stop::outcome)
     }
@@ -77,7 +89,7 @@ impl SqliteStore {
         )
         .await?;
         let written = drafts::raise(&mut transaction, workspace, edition, millis(now)).await?;
-        let event = own_event(&OwnEvent::EditionCreated(&written.edition), write, now)?;
+        let event = created_event(&written.edition, new, &blueprint, write, now)?;
         self.finish(transaction, write, &written, Some(event.event()))
             .await
     }
