@@ -1,9 +1,25 @@
 //! The demo, as the README's first command runs it.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
-use super::Home;
+use forge_dispatch::clock::SystemClock;
+use forge_dispatch::config::Config;
+use forge_dispatch::domain::ids::WorkspaceId;
+use forge_dispatch::domain::reach::Reach;
+use forge_dispatch::entropy::Entropy;
+use forge_dispatch::store::{self, EditionFilter, FeedFilter, FeedRequest, FeedStart, PageRequest};
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+
+use super::{Home, text};
+use crate::harness::simple::PATIENCE;
 
 #[test]
 fn a_bounded_demo_delivers_and_verifies_everything_and_shows_retries() {
@@ -16,6 +32,63 @@ fn a_bounded_demo_delivers_and_verifies_everything_and_shows_retries() {
     assert_eq!(number("failed"), 0);
     assert!(number("attempts") > number("deliveries"), "{summary}");
     assert!(summary["seconds"].is_f64());
+    let standing = summary["editions"].as_object().unwrap();
+    let editions: u64 = standing.values().map(|count| count.as_u64().unwrap()).sum();
+    assert!(editions >= 12, "{summary}");
+}
+
+#[tokio::test]
+async fn the_editions_of_a_demo_stand_where_its_events_left_them() {
+    let home = Home::new();
+    let summary = home.json(&["demo", "--events", "120", "--exit", "--data", "kept"]);
+    let mut config = Config::default();
+    let database = home.path().join("kept/forge-dispatch.db");
+    config.database.url = format!("sqlite://{}", database.display()).into();
+    let store = store::open(&config, Arc::new(SystemClock), &Entropy::system())
+        .await
+        .unwrap();
+    let reach = Reach::all(&WorkspaceId::new(&text(&summary["workspace"])).unwrap());
+
+    let mut last = BTreeMap::new();
+    let request = FeedRequest {
+        start: FeedStart::Oldest,
+        limit: 500,
+        max_bytes: 1_000_000,
+    };
+    let page = store.feed(&reach, &FeedFilter::default(), request).await;
+    let page = page.unwrap().expect("nothing was removed");
+    assert_eq!(page.items.len(), 120);
+    for item in page.items {
+        let edition = item.event.edition.expect("each is of an edition");
+        last.insert(edition, item.event.event_type.to_string());
+    }
+    let request = PageRequest {
+        limit: 500,
+        after: None,
+    };
+    let list = store
+        .editions(&reach, &EditionFilter::default(), request)
+        .await;
+    let editions = list.unwrap().page.items;
+    let mut moved = 0;
+    for record in &editions {
+        let status = record.edition.status.as_str();
+        let Some(event) = last.get(&record.edition.id) else {
+            continue;
+        };
+        moved += 1;
+        // What follows without an event: a review begins, an edition is closed.
+        let allowed: &[&str] = match event.as_str() {
+            "edition.submitted" => &["submitted", "in_review"],
+            "edition.changes_requested" => &["changes_requested"],
+            "edition.approved" => &["approved"],
+            "output.generated" => &["approved", "closed"],
+            other => panic!("{other}"),
+        };
+        assert!(allowed.contains(&status), "{event}: {status}");
+    }
+    assert!(moved > 12, "{moved} of {}", editions.len());
+    store.close().await;
 }
 
 #[test]
@@ -28,21 +101,59 @@ fn a_demo_directory_can_be_used_again() {
     assert!(home.path().join("kept/forge-dispatch.db").exists());
 }
 
-#[test]
-fn an_interrupted_demo_ends_with_success() {
+#[tokio::test]
+async fn a_running_demo_is_read_as_it_says_and_ends_with_success_when_it_is_interrupted() {
     let home = Home::new();
     let mut demo = Command::new(env!("CARGO_BIN_EXE_forge-dispatch"))
-        .arg("demo")
+        .args(["demo", "--data", "kept"])
+        .env("FORGE_API__LISTEN", "127.0.0.1:0")
         .current_dir(home.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut line = String::new();
-    let mut output = BufReader::new(demo.stdout.take().unwrap());
-    output.read_line(&mut line).unwrap();
-    assert!(line.contains("deliveries verified"), "{line}");
+    let output = BufReader::new(demo.stdout.take().unwrap());
+    let mut lines = output.lines().map(Result::unwrap);
+    let curl = lines.find(|line| line.starts_with("curl ")).unwrap();
+    let line = lines.find(|line| line.contains("deliveries verified"));
+    assert!(line.unwrap().contains("; editions: "));
+
+    let quoted: Vec<&str> = curl.split('\'').collect();
+    let [_, certificate, _, authorization, _, url, _] = quoted[..] else {
+        panic!("{curl}");
+    };
+    let answer = look(&home.path().join(certificate), authorization, url).await;
+    let editions = answer["data"].as_array().unwrap();
+    assert!(editions.len() >= 12, "{answer}");
+
     let pid = rustix::process::Pid::from_child(&demo);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert!(demo.wait().unwrap().success());
+}
+
+/// What the line to copy answers.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a client of the API, which is on this machine"
+)]
+async fn look(certificate: &Path, authorization: &str, url: &str) -> Value {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(certificate).unwrap())
+        .unwrap();
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .timeout(PATIENCE)
+        .build()
+        .unwrap();
+    let (_, key) = authorization.split_once("Bearer ").unwrap();
+    let answer = client.get(url).bearer_auth(key).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
 }

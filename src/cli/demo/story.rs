@@ -1,167 +1,186 @@
-//! What happens in the demo's workspace: editions of a few reports walk from `submitted` to a
-//! generated output, some of them back for changes first.
+//! What happens in the demo's workspace: editions walk from a draft over a review to their outputs,
+//! some of them back for changes first; when one is closed, that of the next quarter begins.
+//!
+//! What the core documents as webhook events it tells by those alone; the rest (a review begins, an
+//! edition is filled, closed, begun, put away) by snapshots.
 
-use chrono::{DateTime, Utc};
+use std::collections::VecDeque;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
+use super::plan::Luck;
+use super::seed::{Core, Edition, OUTPUTS};
+use crate::domain::edition::EditionStatus;
 use crate::domain::ids::WorkspaceId;
 use crate::domain::payload::timestamp;
-use crate::entropy::Entropy;
+use crate::domain::snapshot::Snapshot;
 
-/// The demo's projects; one subscription wants the first of them only.
-pub(super) const PROJECTS: [&str; 3] = ["pr_harbour", "pr_airport", "pr_hospital"];
-const REPORTS: [&str; 4] = ["progress", "safety", "cost", "quality"];
-const FORMATS: [&str; 4] = ["pdf", "xlsx", "docx", "csv"];
-const PEOPLE: [(&str, &str); 4] = [
-    ("usr_1", "Amara Okafor"),
-    ("usr_2", "Jonas Weber"),
-    ("usr_3", "Léa Martin"),
-    ("usr_4", "Noor Haddad"),
-];
+/// How many closed editions are kept; the oldest are put away, so that a demo without end stays small.
+const KEPT: usize = 12;
 
-/// Where an edition stands in its walk.
-#[derive(Clone, Copy)]
-enum Stage {
-    Submitted,
-    ChangesRequested,
-    Approved,
-    Generated,
-}
-
-struct Edition {
-    id: String,
-    project: &'static str,
-    report: &'static str,
-    stage: Stage,
-}
-
-/// A stream of believable events.
+/// What happens to all of the demo's editions: the same story each time.
 pub(super) struct Story {
-    workspace: WorkspaceId,
-    entropy: Entropy,
-    editions: Vec<Edition>,
+    core: Core,
+    luck: Luck,
+    open: Vec<Edition>,
+    closed: VecDeque<Edition>,
     told: u64,
-    begun: u64,
+}
+
+/// What the core tells at once; in which order the two are taken in is of no matter.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) events: Vec<Vec<u8>>,
+    pub(super) snapshots: Vec<Snapshot>,
 }
 
 impl Story {
-    pub(super) fn new(workspace: WorkspaceId, entropy: Entropy) -> Self {
-        Self {
-            workspace,
-            entropy,
-            editions: Vec::new(),
+    pub(super) fn new(workspace: WorkspaceId, now: DateTime<Utc>) -> anyhow::Result<Self> {
+        let core = Core::new(workspace)?;
+        let editions = core.editions(now).into_iter();
+        let (closed, open): (Vec<_>, _) =
+            editions.partition(|edition| edition.status == EditionStatus::Closed);
+        Ok(Self {
+            core,
+            luck: Luck::seeded(5),
+            open,
+            closed: closed.into(),
             told: 0,
-            begun: 0,
-        }
+        })
     }
 
-    /// The next event as a CloudEvents envelope.
-    pub(super) fn next(&mut self, now: DateTime<Utc>) -> Vec<u8> {
-        // A few editions are under way at once; a new one begins when there is room.
-        if self.editions.len() < 6 {
-            self.begin();
+    /// All that there is at the start.
+    pub(super) fn seed(&self, now: DateTime<Utc>) -> anyhow::Result<Vec<Snapshot>> {
+        let mut told = self.core.grounds(now)?;
+        for edition in self.closed.iter().chain(&self.open) {
+            told.push(self.core.edition(edition)?);
+            told.append(&mut self.core.outputs(edition)?);
         }
-        let index = self.pick(self.editions.len());
-        let (kind, data) = self.step(index, now);
-        let edition = &self.editions[index];
+        Ok(told)
+    }
+
+    /// The next events, and what else happened meanwhile.
+    pub(super) fn batch(&mut self, events: u64, now: DateTime<Utc>) -> anyhow::Result<Batch> {
+        let mut batch = Batch::default();
+        let end = self.told + events;
+        while self.told < end {
+            let index = self.luck.below(self.open.len() as u64);
+            let mut edition = self.open.swap_remove(usize::try_from(index)?);
+            if let Some((kind, data)) = self.step(&mut edition, now, &mut batch.snapshots)? {
+                batch.events.push(self.tell(&edition, kind, &data));
+            }
+            if edition.status == EditionStatus::Closed {
+                self.close(edition, now, &mut batch.snapshots)?;
+            } else {
+                self.open.push(edition);
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Moves an edition on; what the core tells of it in an event, if anything.
+    fn step(
+        &self,
+        edition: &mut Edition,
+        now: DateTime<Utc>,
+        snapshots: &mut Vec<Snapshot>,
+    ) -> anyhow::Result<Option<(&'static str, Value)>> {
+        if edition.status.takes_changes() {
+            // It is filled before it is handed in, and still stands where it stood.
+            edition.turn(edition.status.clone());
+            snapshots.push(self.core.edition(edition)?);
+        }
+        // Of one time, a snapshot would count more than the event that follows it.
+        edition.at = now.max(edition.at + TimeDelta::milliseconds(1));
+        let (id, time) = (edition.id.clone(), timestamp(edition.at));
+        let project = self.core.project(edition);
+        Ok(match edition.status {
+            EditionStatus::Submitted => {
+                edition.turn(EditionStatus::InReview);
+                snapshots.push(self.core.edition(edition)?);
+                None
+            }
+            EditionStatus::InReview if self.luck.below(4) == 0 => {
+                edition.turn(EditionStatus::ChangesRequested);
+                let comments = self.luck.below(9) + 1;
+                let data = json!({
+                    "edition_id": id, "comment_count": comments, "timestamp": time,
+                });
+                Some(("edition.changes_requested", data))
+            }
+            EditionStatus::InReview => {
+                edition.turn(EditionStatus::Approved);
+                snapshots.append(&mut self.core.outputs(edition)?);
+                let by = self.core.plan.member(&self.luck);
+                let data = json!({ "edition_id": id, "approved_by": by, "timestamp": time });
+                Some(("edition.approved", data))
+            }
+            EditionStatus::Approved if edition.made < OUTPUTS => {
+                let output = edition.output(edition.made);
+                let format = &project.blueprint["outputs"][edition.made]["format"];
+                edition.made += 1;
+                edition.turn(EditionStatus::Approved);
+                snapshots.append(&mut self.core.outputs(edition)?);
+                let data = json!({
+                    "edition_id": id, "output_id": output, "format": format,
+                    "download_url": format!("https://reports.example/outputs/{output}"),
+                });
+                Some(("output.generated", data))
+            }
+            EditionStatus::Approved => {
+                edition.turn(EditionStatus::Closed);
+                snapshots.push(self.core.edition(edition)?);
+                None
+            }
+            _ => {
+                edition.turn(EditionStatus::Submitted);
+                let data = json!({
+                    "edition_id": id, "blueprint_id": project.blueprint["id"],
+                    "project_id": project.id, "timestamp": time,
+                });
+                Some(("edition.submitted", data))
+            }
+        })
+    }
+
+    /// An edition is closed: the next one of its lot begins, and the oldest is put away.
+    fn close(
+        &mut self,
+        edition: Edition,
+        now: DateTime<Utc>,
+        snapshots: &mut Vec<Snapshot>,
+    ) -> anyhow::Result<()> {
+        let next = edition.after(&self.open, now);
+        snapshots.push(self.core.edition(&next)?);
+        snapshots.append(&mut self.core.outputs(&next)?);
+        self.open.push(next);
+        self.closed.push_back(edition);
+        if self.closed.len() > KEPT
+            && let Some(oldest) = self.closed.pop_front()
+        {
+            snapshots.push(self.core.put_away(&oldest)?);
+        }
+        Ok(())
+    }
+
+    /// An event as a CloudEvents envelope.
+    fn tell(&mut self, edition: &Edition, kind: &str, data: &Value) -> Vec<u8> {
         self.told += 1;
         let envelope = json!({
             "specversion": "1.0",
             "id": self.told.to_string(),
-            "source": format!("/report-forge/{}", self.workspace),
-            "workspaceid": self.workspace,
+            "source": format!("/report-forge/{}", self.core.workspace),
+            "workspaceid": self.core.workspace,
             "type": kind,
-            "time": timestamp(now),
+            "time": timestamp(edition.at),
             "subject": edition.id,
-            "projectid": edition.project,
+            "projectid": self.core.project(edition).id,
             "data": data,
         });
-        if matches!(edition.stage, Stage::Generated) {
-            self.editions.swap_remove(index);
-        }
         envelope.to_string().into_bytes()
-    }
-
-    fn begin(&mut self) {
-        self.begun += 1;
-        let (project, report) = (self.pick(PROJECTS.len()), self.pick(REPORTS.len()));
-        self.editions.push(Edition {
-            id: format!("ed_{}_{:04}", REPORTS[report], self.begun),
-            project: PROJECTS[project],
-            report: REPORTS[report],
-            stage: Stage::ChangesRequested,
-        });
-    }
-
-    /// Moves an edition on and tells of it.
-    fn step(&mut self, index: usize, now: DateTime<Utc>) -> (&'static str, Value) {
-        let back = self.pick(4) == 0;
-        let comments = self.pick(9) + 1;
-        let (person, name) = PEOPLE[self.pick(PEOPLE.len())];
-        let format = FORMATS[self.pick(FORMATS.len())];
-        let edition = &mut self.editions[index];
-        let (id, time) = (edition.id.clone(), timestamp(now));
-        edition.stage = match edition.stage {
-            Stage::Submitted if back => Stage::ChangesRequested,
-            Stage::Submitted => Stage::Approved,
-            Stage::ChangesRequested => Stage::Submitted,
-            Stage::Approved | Stage::Generated => Stage::Generated,
-        };
-        match edition.stage {
-            Stage::Submitted => (
-                "edition.submitted",
-                json!({
-                    "edition_id": id, "blueprint_id": format!("bp_{}", edition.report),
-                    "project_id": edition.project, "timestamp": time,
-                }),
-            ),
-            Stage::ChangesRequested => (
-                "edition.changes_requested",
-                json!({ "edition_id": id, "comment_count": comments, "timestamp": time }),
-            ),
-            Stage::Approved => (
-                "edition.approved",
-                json!({
-                    "edition_id": id, "approved_by": { "id": person, "name": name },
-                    "timestamp": time,
-                }),
-            ),
-            Stage::Generated => (
-                "output.generated",
-                json!({
-                    "edition_id": id, "output_id": format!("out_{}", &id[3..]), "format": format,
-                    "download_url": format!("https://reports.example/outputs/out_{}", &id[3..]),
-                }),
-            ),
-        }
-    }
-
-    fn pick(&self, of: usize) -> usize {
-        let number = u64::from_le_bytes(self.entropy.bytes());
-        usize::try_from(number % (of.max(1) as u64)).unwrap_or(0)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-    use crate::domain::event::Event;
-
-    #[test]
-    fn every_event_of_the_story_is_one_that_would_be_accepted() {
-        let entropy = Entropy::seeded(3);
-        let now = DateTime::from_timestamp_millis(1_777_000_000_000).unwrap();
-        let mut story = Story::new(WorkspaceId::default(), entropy.clone());
-        let mut types = HashSet::new();
-        let mut ids = HashSet::new();
-        for _ in 0..500 {
-            let event = Event::decode(&story.next(now), entropy.id(now), now).unwrap();
-            assert!(event.project.is_some() && event.edition.is_some());
-            types.insert(event.event_type.to_string());
-            assert!(ids.insert(event.external_id));
-        }
-        assert_eq!(types.len(), 4, "{types:?}");
-    }
-}
+mod tests;

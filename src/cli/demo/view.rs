@@ -6,6 +6,7 @@ use std::time::Duration;
 use console::Term;
 
 use super::receiver::Tally;
+use super::summary::{Statuses, describe};
 use crate::cli::output;
 
 /// One row: a subscription and what its hook saw.
@@ -37,20 +38,27 @@ impl View {
         Duration::from_millis(if self.live { 250 } else { 5_000 })
     }
 
+    /// Says something that stays.
+    pub(super) fn say(&self, text: &str) -> std::io::Result<()> {
+        self.term.write_line(text)
+    }
+
     /// Draws the picture of this moment.
     pub(super) fn draw(
         &mut self,
         events: u64,
         elapsed: Duration,
         rows: &[Row],
+        statuses: &Statuses,
     ) -> std::io::Result<()> {
         let verified: u64 = rows.iter().map(|row| row.tally.verified).sum();
         let summary = format!(
             "{events} events, {verified} deliveries verified, {:.0} s",
             elapsed.as_secs_f64()
         );
+        let editions = describe(statuses);
         if !self.live {
-            return self.term.write_line(&summary);
+            return self.term.write_line(&format!("{summary}; {editions}"));
         }
         let (height, width) = self.term.size();
         let (height, width) = (usize::from(height), usize::from(width));
@@ -58,9 +66,10 @@ impl View {
         let summary = format!("{summary}   (Ctrl-C ends it)");
         // Only what fits is drawn: what has scrolled away cannot be drawn over.
         let mut lines: Vec<&str> = table.lines().collect();
-        if lines.len() + 2 > height {
+        if lines.len() + 3 > height {
             lines.clear();
         }
+        lines.push(&editions);
         lines.push(&summary);
         self.term.clear_last_lines(self.lines)?;
         for line in &lines {
