@@ -129,7 +129,7 @@ impl Core {
             .collect();
         let mut editions = Vec::new();
         for (quarter, standing) in STANDING.into_iter().enumerate() {
-            // The older quarter's lie half a year back.
+            // Those of the older quarter lie a quarter further back.
             let age = |days: u64| now - Days::new(days + 90 * (1 - quarter as u64));
             for (lot, (status, made)) in lots.iter().zip(standing) {
                 let mut edition = Edition::begin(*lot, quarter, age(60));
