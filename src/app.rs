@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::net::TcpListener;
@@ -15,13 +14,12 @@ use crate::api::listener::{Fingerprint, ListenError};
 use crate::clock::{Clock, SystemClock, pause};
 use crate::config::Config;
 use crate::dispatch::{self, Broken, Dispatcher, Settlements, Tester};
-use crate::domain::event::EventError;
 use crate::domain::retry::{RetrySchedule, ScheduleError};
 use crate::egress::client::ClientError;
 use crate::egress::{Lookup, SystemLookup, WebhookClient};
 use crate::entropy::Entropy;
 use crate::health::{Health, Part};
-use crate::ingest::{self, Acceptor, Decoder, Outcome, accept_all};
+use crate::ingest::{Acceptor, Applier, Decoder};
 use crate::ops::{self, Ops};
 use crate::outbox::{self, Pace};
 use crate::reconnect::Reconnect;
@@ -31,11 +29,11 @@ use crate::telemetry::{Metrics, TelemetryError};
 use crate::wake::Wake;
 
 mod front_door;
+mod intake;
+
+pub use intake::{Entrance, EntranceError};
 
 use front_door::FrontDoor;
-
-/// How long an event that is handed in waits for a database that is away.
-const ENTRANCE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the program takes from its surroundings, and what a test may replace.
 #[derive(Clone)]
@@ -289,24 +287,27 @@ impl App {
                 let dispatch = tokio::spawn(async move {
                     tokio::try_join!(dispatch, relay.map(Ok)).map(|((), ())| ())
                 });
-                let intake = async {
-                    if let Some(url) = self.config.amqp.url.clone() {
-                        ingest::amqp::run(
-                            url,
-                            ingest::amqp::Source::events(&self.config.amqp),
-                            entrance.acceptor,
-                            Arc::clone(&self.surroundings.clock),
-                            Arc::clone(&self.health),
-                            self.shutdown.clone(),
-                        )
-                        .await;
-                    } else {
-                        self.shutdown.soft.cancelled().await;
-                    }
-                    Ok(())
-                };
+                let intake = intake::consume(
+                    &self.config.amqp,
+                    intake::Sinks {
+                        events: entrance.acceptor,
+                        snapshots: Applier {
+                            clock: Arc::clone(&self.surroundings.clock),
+                            store: Arc::clone(&self.store),
+                        },
+                    },
+                    &self.surroundings.clock,
+                    &self.health,
+                    &self.shutdown,
+                );
                 let serving = self.front_door.serve(self.shutdown.clone());
-                Box::pin(work(dispatch, &self.dispatch_shutdown, intake, serving)).await
+                Box::pin(work(
+                    dispatch,
+                    &self.dispatch_shutdown,
+                    intake.map(Ok),
+                    serving,
+                ))
+                .await
             }
             Ok(Prepared::Stopped) => Ok(()),
             Err(error) => Err(error.into()),
@@ -345,35 +346,6 @@ async fn work(
 
 fn ended(dispatch: Result<Result<(), Broken>, JoinError>) -> Result<(), AppError> {
     Ok(dispatch.map_err(Broken)??)
-}
-
-/// The way in without a broker, for those that run the program inside another (`demo`, tests).
-#[derive(Clone)]
-pub struct Entrance {
-    acceptor: Acceptor,
-}
-
-/// Why events were not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum EntranceError {
-    /// One of them is no event; none was taken.
-    #[error(transparent)]
-    Event(#[from] EventError),
-    /// The store; what was committed before stays.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl Entrance {
-    /// Takes CloudEvents envelopes in, as if they had come over the broker; returns when they are
-    /// committed, with what became of each.
-    pub async fn publish(&self, envelopes: &[Vec<u8>]) -> Result<Vec<Outcome>, EntranceError> {
-        let events = envelopes
-            .iter()
-            .map(|envelope| self.acceptor.decoder.decode(envelope))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(accept_all(&self.acceptor, events, ENTRANCE_PATIENCE).await?)
-    }
 }
 
 /// The OpenAPI description of the API, as JSON.

@@ -20,7 +20,7 @@ use crate::config::{Log, LogFormat};
 pub mod metric {
     /// Events taken in, by `outcome`: `accepted`, `duplicate`, `dead_lettered`.
     pub const EVENTS: &str = "forge_events_total";
-    /// Snapshots taken in, by `outcome`, as events.
+    /// Snapshots taken in, by `outcome` as events: a `duplicate` was not newer than what is known.
     pub const SNAPSHOTS: &str = "forge_snapshots_total";
     /// Events of one accept.
     pub const ACCEPT_BATCH: &str = "forge_accept_batch_size";
@@ -145,6 +145,7 @@ fn begin_at_zero() {
     metrics::counter!(metric::LOST_LEASES).increment(0);
     for outcome in ["accepted", "duplicate", "dead_lettered"] {
         metrics::counter!(metric::EVENTS, "outcome" => outcome).increment(0);
+        metrics::counter!(metric::SNAPSHOTS, "outcome" => outcome).increment(0);
     }
     for outcome in ["published", "unroutable", "failed"] {
         metrics::counter!(metric::OUTBOX_PUBLISHED, "outcome" => outcome).increment(0);
@@ -163,6 +164,7 @@ fn recorder() -> Result<PrometheusRecorder, BuildError> {
 
 fn describe() {
     describe_counter!(metric::EVENTS, "Events taken in, by outcome");
+    describe_counter!(metric::SNAPSHOTS, "Snapshots taken in, by outcome");
     describe_histogram!(
         metric::ACCEPT_BATCH,
         Unit::Count,

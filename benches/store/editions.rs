@@ -1,13 +1,22 @@
-//! What a large edition costs: its first snapshot, one that changes every row, one that changes none.
+//! What a large edition costs: its first snapshot, one that changes every row, one that changes none;
+//! and what clients' writes of many rows cost.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::DateTime;
+use forge_dispatch::clock::{Clock, SystemClock};
+use forge_dispatch::domain::blueprint::{
+    Blueprint, Bounds, Field, FieldType, Section, SectionKind,
+};
 use forge_dispatch::domain::edition::{Content, Edition, EditionStatus, Row, SectionContent};
 use forge_dispatch::domain::ids::{BlueprintId, EditionId, ProjectId, RowId, WorkspaceId};
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::snapshot::{EditionState, EntityKey, Snapshot, State};
 use forge_dispatch::domain::values::Values;
-use forge_dispatch::store::{Applied, Store};
+use forge_dispatch::entropy::Entropy;
+use forge_dispatch::store::intake::NoDispatch;
+use forge_dispatch::store::{Applied, Edit, Leasing, Store, Write, Written};
 
 use super::meter::Meter;
 
@@ -31,6 +40,43 @@ pub(crate) async fn measure(store: &Arc<dyn Store>) -> anyhow::Result<()> {
         meter.deliveries = ROWS;
         meter.print(what, row(0, word)?.values.as_str().len());
     }
+    writes(store).await
+}
+
+/// Rows of one write.
+const WRITTEN: usize = 20_000;
+
+/// All rows put anew, the same put again, one changed, as many appended.
+async fn writes(store: &Arc<dyn Store>) -> anyhow::Result<()> {
+    let blueprint = blueprint()?;
+    let section = blueprint.sections[0].clone();
+    let told = Snapshot {
+        workspace: WorkspaceId::default(),
+        key: EntityKey::Blueprint(blueprint.id.clone()),
+        version: 1,
+        occurred_at: DateTime::UNIX_EPOCH,
+        state: State::Blueprint(blueprint),
+    };
+    store.apply(&[told]).await?;
+    let rows = |first: usize, word: &str| -> anyhow::Result<Vec<Row>> {
+        (first..first + WRITTEN)
+            .map(|number| row(number, word))
+            .collect()
+    };
+    let mut but_one = rows(0, "put")?;
+    but_one[WRITTEN / 2] = row(WRITTEN / 2, "other")?;
+    for (edit, what) in [
+        (Edit::PutRows(rows(0, "put")?), "write, all rows put"),
+        (Edit::PutRows(rows(0, "put")?), "write, the same again"),
+        (Edit::PutRows(but_one), "write, one row changed"),
+        (Edit::AppendRows(rows(WRITTEN, "new")?), "write, appended"),
+    ] {
+        let mut meter = Meter::default();
+        let written = meter.time(write(store, &section, &edit)).await?;
+        anyhow::ensure!(matches!(written, Written::Done { .. }), "{written:?}");
+        meter.deliveries = WRITTEN;
+        meter.print(what, row(0, "put")?.values.as_str().len());
+    }
     Ok(())
 }
 
@@ -41,6 +87,48 @@ pub(crate) async fn tell(store: &Arc<dyn Store>, count: usize) -> anyhow::Result
         .collect::<anyhow::Result<_>>()?;
     store.apply(&snapshots).await?;
     Ok(())
+}
+
+async fn write(store: &Arc<dyn Store>, section: &Section, edit: &Edit) -> anyhow::Result<Written> {
+    let (entropy, now) = (Entropy::system(), SystemClock.now());
+    let write = Write {
+        reach: &Reach::all(&WorkspaceId::default()),
+        versions: None,
+        blueprint_version: 1,
+        once: None,
+        answer: &|_| String::new(),
+        event: entropy.id(now),
+        leasing: Leasing {
+            owner: entropy.id(now),
+            lease: Duration::from_mins(1),
+        },
+        intake: &NoDispatch,
+    };
+    let id = EditionId::new("ed_large")?;
+    Ok(store.edit_section(&id, section, edit, &write).await?)
+}
+
+fn blueprint() -> anyhow::Result<Blueprint> {
+    let field = |number: usize| Field {
+        name: format!("field_{number}"),
+        label: None,
+        field_type: FieldType::Text,
+        required: false,
+        bounds: Bounds::default(),
+        pattern: None,
+    };
+    Ok(Blueprint {
+        id: BlueprintId::new("bp_1")?,
+        project: ProjectId::new("pr_1")?,
+        name: "large".to_owned(),
+        sections: vec![Section {
+            name: "lines".to_owned(),
+            label: None,
+            kind: SectionKind::Repeating,
+            fields: (0..FIELDS).map(field).collect(),
+        }],
+        outputs: Vec::new(),
+    })
 }
 
 fn row(number: usize, word: &str) -> anyhow::Result<Row> {

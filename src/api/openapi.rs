@@ -79,6 +79,7 @@ pub fn routes() -> OpenApiRouter<Api> {
         .merge(resources::subscriptions::routes())
         .merge(resources::deliveries::routes())
         .merge(resources::events::routes())
+        .merge(resources::writes::routes())
         .merge(polled())
 }
 
@@ -94,7 +95,6 @@ fn polled() -> OpenApiRouter<Api> {
         .merge(resources::rows::routes())
         .merge(resources::outputs::routes())
         .layer(map_response(kept_privately))
-        .merge(resources::writes::routes())
 }
 
 /// The whole document of these resources.
@@ -200,7 +200,7 @@ fn complete(operation: &mut Operation) {
 /// Whether it refuses types that it has not.
 fn is_negotiated(operation: &Operation) -> bool {
     match operation.responses.responses.get("200") {
-        Some(RefOr::T(answer)) => answer.content.contains_key("application/x-ndjson"),
+        Some(RefOr::T(answer)) => answer.content.len() > 1,
         _ => false,
     }
 }

@@ -1,4 +1,4 @@
-//! Publishing an event as the core does it: for `events publish`.
+//! Publishing an event or a snapshot as the core does it: for `events publish`.
 
 use lapin::{BasicProperties, Connection};
 use secrecy::SecretString;
@@ -7,24 +7,23 @@ use super::confirm::{ConfirmChannel, Placed};
 use super::connection::{self, short};
 use super::error::{AmqpError, NOT_FOUND, reply_code};
 use super::{CLOUDEVENTS_JSON, PERSISTENT};
-use crate::config;
 use crate::domain::filter::EventType;
 
-/// Publishes one event and waits until the broker has it on disk. Declares nothing: an exchange
+/// Publishes one message to an exchange and waits until the broker has it on disk. Declares nothing: an exchange
 /// that is missing, or that no queue is bound to, is an error.
 pub async fn publish(
     url: &SecretString,
-    settings: &config::Amqp,
+    exchange: &str,
     envelope: &[u8],
     event_type: &EventType,
 ) -> Result<(), AmqpError> {
-    let publisher = Publisher::connect(url, settings).await?;
+    let publisher = Publisher::connect(url, exchange).await?;
     let outcome = publisher.publish(envelope, event_type).await;
     publisher.close().await;
     outcome
 }
 
-/// A connection that events are published over.
+/// A connection that messages are published over.
 #[derive(Debug)]
 pub struct Publisher {
     connection: Connection,
@@ -33,18 +32,18 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Connects to the broker.
-    pub async fn connect(url: &SecretString, settings: &config::Amqp) -> Result<Self, AmqpError> {
+    /// Connects to the broker, to publish to this exchange.
+    pub async fn connect(url: &SecretString, exchange: &str) -> Result<Self, AmqpError> {
         let connection = connection::connect(url, "forge-dispatch publish").await?;
         let channel = ConfirmChannel::open(&connection).await?;
         Ok(Self {
             connection,
             channel,
-            exchange: settings.events_exchange.clone(),
+            exchange: exchange.to_owned(),
         })
     }
 
-    /// Publishes an event: persistent, confirmed, and refused where no queue would get it.
+    /// Publishes a message: persistent, confirmed, and refused where no queue would get it.
     pub async fn publish(&self, envelope: &[u8], event_type: &EventType) -> Result<(), AmqpError> {
         let properties = BasicProperties::default()
             .with_content_type(CLOUDEVENTS_JSON.into())

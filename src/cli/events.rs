@@ -1,35 +1,37 @@
-//! `forge-dispatch events publish`: an event from the command line, through the broker where there
-//! is one, straight into the store otherwise.
+//! `forge-dispatch events publish`: an event or a snapshot from the command line, through the broker
+//! where there is one, straight into the store otherwise.
 
-use std::io::Read;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use secrecy::SecretString;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::parse::WorkspaceArgs;
 use super::{CliError, Context};
 use crate::broker;
-use crate::domain::event::{Event, EventError, MAX_EVENT_BYTES};
-use crate::domain::payload::{Payload, timestamp};
-use crate::domain::subscription::FieldError;
+use crate::domain::event::Event;
+use crate::domain::payload::Payload;
+use crate::domain::snapshot::Snapshot;
 use crate::store::intake::NoDispatch;
-use crate::store::{AcceptOutcome, Leasing};
+use crate::store::{AcceptOutcome, Applied, Leasing};
+
+mod compose;
+
+use compose::{Content, Message, compose};
 
 /// What to do with events.
 #[derive(Clone, Debug, Subcommand)]
 pub enum EventsCommand {
-    /// Publish one event.
+    /// Publish one event, or how an entity stands (`edition.snapshot`, `edition.deleted`).
     Publish(PublishArgs),
 }
 
 /// The event.
 #[derive(Clone, Debug, Args)]
 pub struct PublishArgs {
-    /// Its type (`edition.submitted`).
+    /// Its type (`edition.submitted`). Snapshots and deletions go to the exchange of snapshots.
     #[arg(long = "type", value_name = "TYPE")]
     event_type: String,
 
@@ -57,22 +59,6 @@ pub struct PublishArgs {
     workspace: WorkspaceArgs,
 }
 
-/// The envelope as it is sent (CloudEvents 1.0).
-#[derive(Serialize)]
-struct Envelope<'a> {
-    specversion: &'static str,
-    id: &'a str,
-    source: &'a str,
-    r#type: &'a str,
-    time: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<&'a str>,
-    workspaceid: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    projectid: Option<&'a str>,
-    data: &'a RawValue,
-}
-
 /// What became of it.
 #[derive(Serialize)]
 struct Published {
@@ -84,7 +70,7 @@ struct Published {
     to: &'static str,
     /// `published`, `stored` or `duplicate`.
     outcome: &'static str,
-    /// Our id, the `webhook-id`; only the store knows it.
+    /// Our id, the `webhook-id`; only the store knows it, and only of events.
     #[serde(skip_serializing_if = "Option::is_none")]
     event_id: Option<String>,
 }
@@ -92,10 +78,10 @@ struct Published {
 /// Runs it.
 pub async fn run(command: EventsCommand, context: &Context) -> Result<(), CliError> {
     let EventsCommand::Publish(args) = command;
-    let event = compose(&args, context)?;
+    let message = compose(&args, context)?;
     let published = match &context.config.amqp.url {
-        Some(url) => to_broker(url, &event, context).await?,
-        None => to_store(event, context).await?,
+        Some(url) => to_broker(url, &message, context).await?,
+        None => to_store(message, context).await?,
     };
     context.output.print(&published, |published| {
         let Published { id, r#type, to, .. } = published;
@@ -106,87 +92,42 @@ pub async fn run(command: EventsCommand, context: &Context) -> Result<(), CliErr
     })
 }
 
-/// Builds the event and checks it as an arriving one would be, before anything is sent.
-fn compose(args: &PublishArgs, context: &Context) -> Result<Event, CliError> {
-    let now = context.clock.now();
-    let id = context.entropy.id(now);
-    let new_external_id = uuid::Builder::from_random_bytes(context.entropy.bytes())
-        .into_uuid()
-        .to_string();
-    let data = RawValue::from_string(read_data(&args.data)?)
-        .map_err(|error| FieldError::new("data", format!("is not JSON: {error}")))?;
-    let workspace = args.workspace.id()?;
-    let envelope = Envelope {
-        specversion: "1.0",
-        id: args.id.as_deref().unwrap_or(&new_external_id),
-        source: &args.source,
-        r#type: &args.event_type,
-        time: timestamp(now),
-        subject: args.subject.as_deref(),
-        workspaceid: workspace.as_str(),
-        projectid: args.project.as_deref(),
-        data: &data,
-    };
-    let text = serde_json::to_vec(&envelope).context("writing the event")?;
-    Ok(Event::decode(&text, id, now).map_err(named)?)
-}
-
-/// The data as it was given, or out of a file.
-fn read_data(argument: &str) -> Result<String, FieldError> {
-    let wrong = |reason: String| FieldError::new("data", reason);
-    let Some(path) = argument.strip_prefix('@') else {
-        return Ok(argument.to_owned());
-    };
-    let mut text = String::new();
-    // One byte more than an event may have tells that there is too much.
-    let limit = MAX_EVENT_BYTES as u64 + 1;
-    let read = match path {
-        "-" => std::io::stdin()
-            .lock()
-            .take(limit)
-            .read_to_string(&mut text),
-        path => {
-            std::fs::File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text))
-        }
-    };
-    read.map_err(|error| wrong(format!("{path}: {error}")))?;
-    if text.len() > MAX_EVENT_BYTES {
-        return Err(wrong(format!("has more than {MAX_EVENT_BYTES} bytes")));
-    }
-    Ok(text)
-}
-
-/// The field that breaks a rule, as the command line names it.
-fn named(error: EventError) -> FieldError {
-    match error {
-        EventError::Attribute { attribute, reason } => FieldError::new(attribute, reason),
-        EventError::Data(error) => match error.path.strip_prefix("data.") {
-            Some(member) => FieldError::new("data", format!("`{member}`: {}", error.reason)),
-            None => FieldError::new("data", error.reason),
-        },
-        EventError::State => FieldError::new(
-            "type",
-            "snapshots and deletions belong on the snapshots exchange",
-        ),
-        other => FieldError::new("event", other.to_string()),
-    }
-}
-
-/// Gives the event to the broker as the core would, and waits until it is kept there.
+/// Gives the message to the broker as the core would, and waits until it is kept there.
 async fn to_broker(
     url: &SecretString,
-    event: &Event,
+    message: &Message,
     context: &Context,
 ) -> Result<Published, CliError> {
-    let settings = &context.config.amqp;
-    broker::publish(url, settings, event.envelope.as_bytes(), &event.event_type)
+    let amqp = &context.config.amqp;
+    let exchange = match message.holds {
+        Content::Event(_) => &amqp.events_exchange,
+        Content::State(_) => &amqp.snapshots_exchange,
+    };
+    broker::publish(url, exchange, &message.text, &message.event_type)
         .await
         .context("publishing")?;
-    Ok(Published::new(event, "broker", "published"))
+    Ok(Published {
+        to: "broker",
+        outcome: "published",
+        ..Published::stored(message)
+    })
+}
+
+/// Keeps what the message holds.
+async fn to_store(message: Message, context: &Context) -> Result<Published, CliError> {
+    let published = Published::stored(&message);
+    match message.holds {
+        Content::Event(event) => keep_event(published, *event, context).await,
+        Content::State(snapshot) => keep_state(published, *snapshot, context).await,
+    }
 }
 
 /// Keeps the event with its deliveries; a running `serve` takes them from there.
-async fn to_store(event: Event, context: &Context) -> Result<Published, CliError> {
+async fn keep_event(
+    published: Published,
+    event: Event,
+    context: &Context,
+) -> Result<Published, CliError> {
     let payload = Arc::new(Payload::new(event));
     let leasing = Leasing {
         owner: context.entropy.id(context.clock.now()),
@@ -200,29 +141,52 @@ async fn to_store(event: Event, context: &Context) -> Result<Published, CliError
             Ok(accepted)
         })
         .await?;
-    let event = payload.event();
     match accepted.outcomes.first() {
-        Some(AcceptOutcome::Stored) => {
-            let mut published = Published::new(event, "store", "stored");
-            published.event_id = Some(event.id.to_string());
-            Ok(published)
-        }
-        Some(AcceptOutcome::Duplicate) => Ok(Published::new(event, "store", "duplicate")),
+        Some(AcceptOutcome::Stored) => Ok(Published {
+            event_id: Some(payload.event().id.to_string()),
+            ..published
+        }),
+        Some(AcceptOutcome::Duplicate) => Ok(published.duplicate()),
         None => Err(CliError::Failure(anyhow::anyhow!(
             "the store took nothing of the event"
         ))),
     }
 }
 
+/// Keeps what the snapshot says in the read model.
+async fn keep_state(
+    published: Published,
+    snapshot: Snapshot,
+    context: &Context,
+) -> Result<Published, CliError> {
+    let applied = context
+        .with_store(async |store| Ok(store.apply(&[snapshot]).await?))
+        .await?;
+    match applied.first() {
+        Some(Applied::Changed) => Ok(published),
+        Some(Applied::Older) => Ok(published.duplicate()),
+        None => Err(CliError::Failure(anyhow::anyhow!(
+            "the store took nothing of the snapshot"
+        ))),
+    }
+}
+
 impl Published {
-    fn new(event: &Event, to: &'static str, outcome: &'static str) -> Self {
+    fn stored(message: &Message) -> Self {
         Self {
-            id: event.external_id.clone(),
-            source: event.source.clone(),
-            r#type: event.event_type.to_string(),
-            to,
-            outcome,
+            id: message.id.clone(),
+            source: message.source.clone(),
+            r#type: message.event_type.to_string(),
+            to: "store",
+            outcome: "stored",
             event_id: None,
+        }
+    }
+
+    fn duplicate(self) -> Self {
+        Self {
+            outcome: "duplicate",
+            ..self
         }
     }
 }

@@ -14,7 +14,7 @@
 //! - [`audit`]: who did what.
 //! - [`workspace`], [`blueprint`], [`edition`] and [`output`]: the edition data that is read and
 //!   pushed; [`values`]: what a section's fields hold; [`snapshot`]: how the core tells of them all;
-//!   [`table`]: rows as spreadsheets send and read them; [`file`]: the files of outputs.
+//!   [`table`]: rows as spreadsheets send and read them; [`mod@file`]: the files of outputs.
 //! - [`own_event`]: what this program itself tells of the edition data that it changed.
 //! - [`secret`], [`signature`] and [`payload`]: the exact bytes that go out, and their signatures.
 //! - [`hex`]: how digests are written.

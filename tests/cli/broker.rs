@@ -1,6 +1,7 @@
 //! `events publish` through a real broker.
 
 use forge_dispatch::domain::event::Event;
+use forge_dispatch::domain::snapshot::Snapshot;
 use forge_dispatch::entropy::Entropy;
 use insta::assert_snapshot;
 use lapin::options::{
@@ -131,6 +132,37 @@ async fn an_event_goes_to_the_broker_as_the_core_would_send_it() {
     let document = home.json(&["events", "publish", "--type", "edition.x", "--data", "1"]);
     assert_eq!(document["to"], "broker");
     assert_eq!(document["outcome"], "published");
+    exchange.close().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_goes_to_the_exchange_of_snapshots() {
+    let exchange = Exchange::bound("#").await;
+    let home = exchange
+        .home()
+        .with("FORGE_AMQP__EVENTS_EXCHANGE", "no-such-exchange")
+        .with("FORGE_AMQP__SNAPSHOTS_EXCHANGE", &exchange.name);
+    // More than an event may have.
+    let data = format!(
+        r#"{{"id":"pr_1","version":1,"name":"P","unknown":"{}"}}"#,
+        "x".repeat(2 * 1024 * 1024)
+    );
+    std::fs::write(home.path().join("large.json"), data).unwrap();
+    let what = ["--type", "project.snapshot", "--data", "@large.json"];
+    let told = home.ok(&[&["events", "publish", "--id", "7"], what.as_slice()].concat());
+    assert_snapshot!(told, @"published 7 (project.snapshot) to the broker");
+    let (_, body) = exchange.next().await.expect("the message was confirmed");
+    Snapshot::decode(&body, chrono::DateTime::UNIX_EPOCH).unwrap();
+
+    let gone = [
+        "--type",
+        "project.deleted",
+        "--data",
+        r#"{"id":"pr_1","version":2}"#,
+    ];
+    home.ok(&[&["events", "publish"], gone.as_slice()].concat());
+    let (_, body) = exchange.next().await.expect("the message was confirmed");
+    Snapshot::decode(&body, chrono::DateTime::UNIX_EPOCH).unwrap();
     exchange.close().await;
 }
 

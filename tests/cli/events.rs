@@ -127,7 +127,7 @@ fn a_wrong_event_is_told_with_its_field_before_anything_is_sent() {
         ),
         (
             &["--type", "edition.snapshot", "--data", "{}"],
-            "error: type: snapshots and deletions",
+            "error: data: missing field",
         ),
         (
             &["--type", "a", "--data", "1", "--id", ""],
@@ -154,4 +154,17 @@ fn an_event_without_an_id_gets_a_new_one() {
     let told = home.ok(&["events", "publish", "--type", "a", "--data", "1"]);
     assert_snapshot!(stable(&told), @"stored UUID (a) to the store");
     assert_ne!(home.publish("a"), home.publish("a"));
+}
+
+#[test]
+fn a_snapshot_is_kept_and_the_same_one_is_known() {
+    let home = Home::new();
+    let publish = |version: i64| {
+        let data = format!(r#"{{"id":"pr_1","version":{version},"name":"Bridges"}}"#);
+        let args = ["--type", "project.snapshot", "--id", "7", "--data", &data];
+        home.ok(&[&["events", "publish"], args.as_slice()].concat())
+    };
+    assert_snapshot!(publish(2), @"stored 7 (project.snapshot) to the store");
+    assert_snapshot!(publish(2), @"7 (project.snapshot) was known already: nothing changed");
+    assert_snapshot!(publish(3), @"stored 7 (project.snapshot) to the store");
 }

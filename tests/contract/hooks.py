@@ -18,6 +18,9 @@ OWN_KEY = os.environ["CONTRACT_KEY"]
 # Where every subscription leads: a port of this machine at which nobody listens.
 NOWHERE = "127.0.0.1:9"
 
+# Bodies that are no JSON.
+TABLES = ("text/csv", "text/tab-separated-values")
+
 # What a value names (a parameter, a header, a pointer into the body), what is wrong with it, and why no
 # schema says so.
 LET_PASS = [
@@ -27,8 +30,6 @@ LET_PASS = [
     ("invalid-cursor", None, None),
     # A length in bytes; `maxLength` counts characters.
     ("invalid-parameter", r"edition_id|edition|project|blueprint", r"must be at most \d+ bytes"),
-    # The length of one name of a list.
-    ("invalid-parameter", r"type", r"must be at most \d+ .*"),
     ("invalid-values", r"/url", r"must be at most \d+ bytes.*"),
     ("invalid-values", r"/project_ids/\d+", r"must be at most \d+ bytes"),
     # The clock says what is past.
@@ -47,7 +48,6 @@ LET_PASS = [
     ("invalid-values", r"/blueprint_id", r"must be at most \d+ bytes"),
     # Any text is a text; which of them are tables, with columns that the blueprint knows, is not said.
     ("invalid-values", r"column .*", r".*"),
-    ("malformed-body", None, None),
     # Whether an edition is complete depends on what it holds.
     ("invalid-values", r"/sections/.*", r"is required"),
     # Twenty are sent at most, with those that are there.
@@ -57,7 +57,7 @@ LET_PASS = [
 _numbers = itertools.count()
 
 
-@schemathesis.serializer("text/csv", "text/tab-separated-values")
+@schemathesis.serializer(*TABLES)
 def table(context, value):
     """A table is sent as the text that was drawn."""
     if isinstance(value, bytes):
@@ -95,8 +95,9 @@ def before_call(context, case, kwargs):
         # A whole number is one in the text of a query, too.
         if isinstance(value, float) and value.is_integer():
             case.query[name] = int(value)
-    if isinstance(case.query.get("wait"), int) and 1 < case.query["wait"] <= 30:
-        # Nothing comes while it waits.
+    wait = str(case.query.get("wait"))
+    if re.fullmatch(r"[0-9]+", wait) and 1 < int(wait) <= 30:
+        # An answer that comes as late as it was asked to is none that took too long.
         case.query["wait"] = 1
     if case.headers.get("If-Match") == "0" and _is_positive(case):
         # The phase `coverage` draws this for any pattern with a quote in it, valid or not.
@@ -124,6 +125,9 @@ def filter_failure(context, failure, case, response):
         return True
     problem = json.loads(response.content)
     kind = problem["type"].removeprefix("/problems/")
+    if kind == "malformed-body":
+        # A schema cannot say of a text that it is a table.
+        return case.media_type not in TABLES
     faults = [(_place(fault), fault["detail"]) for fault in problem.get("errors", [])] or [("", "")]
     return not all(_is_let_pass(kind, place, detail) for place, detail in faults)
 

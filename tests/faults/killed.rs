@@ -5,10 +5,13 @@ use std::time::Duration;
 use crate::harness::databases::TestDatabase;
 use crate::harness::flow::Flow;
 use crate::harness::program::{Binary, InProcess, settings};
-use crate::harness::publisher::publish;
-use crate::harness::queues;
+use crate::harness::publisher::{publish, publish_to};
+use crate::harness::{eventually, queues};
 
-on_both_databases!(a_killed_program_loses_nothing,);
+on_both_databases!(
+    a_killed_program_loses_nothing,
+    a_program_killed_while_state_comes_in_loses_none,
+);
 
 const EVENTS: usize = 5_000;
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -58,4 +61,56 @@ async fn a_killed_program_loses_nothing(database: &TestDatabase) {
     program.terminate();
     assert!(program.ended().await.success());
     queues::check_empty(&config.amqp).await;
+}
+
+async fn a_program_killed_while_state_comes_in_loses_none(database: &TestDatabase) {
+    const EDITIONS: i64 = 2_000;
+    let mut config = settings(database.url());
+    config.amqp = queues::unique().await;
+    let amqp = config.amqp.clone();
+    let dir = tempfile::tempdir().unwrap();
+    let mut program = Binary::serve(&config, dir.path());
+    queues::declared(&amqp).await;
+
+    let to = amqp.clone();
+    let publishing = tokio::spawn(async move {
+        let bodies: Vec<_> = (0..EDITIONS).map(state).collect();
+        let messages: Vec<_> = bodies
+            .iter()
+            .map(|body| ("edition.snapshot", body.as_bytes()))
+            .collect();
+        publish_to(&to, &to.snapshots_exchange, &messages).await;
+    });
+    for share in [100, 400, 900] {
+        let what = format!("{share} editions are known");
+        eventually(PATIENCE, &what, async || {
+            database.count("edition").await >= share
+        })
+        .await;
+        program.kill();
+        program.start_again();
+    }
+    publishing.await.unwrap();
+    eventually(PATIENCE, "all editions are known", async || {
+        database.count("edition").await == EDITIONS
+    })
+    .await;
+    queues::drained(&amqp, PATIENCE).await;
+    program.terminate();
+    assert!(program.ended().await.success());
+    queues::check_empty(&amqp).await;
+}
+
+/// An edition of this number, as the core tells of it.
+fn state(number: i64) -> String {
+    serde_json::json!({
+        "specversion": "1.0", "id": number.to_string(), "source": "/report-forge",
+        "type": "edition.snapshot", "time": "2026-05-01T09:00:00Z",
+        "data": {
+            "id": format!("ed_{number}"), "version": 1, "project_id": "pr_1",
+            "blueprint_id": "bp_1", "name": "April", "status": "draft",
+            "status_changed_at": "2026-04-01T00:00:00Z", "created_at": "2026-04-01T00:00:00Z",
+        },
+    })
+    .to_string()
 }

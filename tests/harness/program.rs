@@ -52,6 +52,8 @@ pub(crate) struct InProcess {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) entrance: Entrance,
     pub(crate) shutdown: Shutdown,
+    /// Where `/readyz` and `/metrics` are.
+    pub(crate) ops: SocketAddr,
     running: JoinHandle<Result<(), AppError>>,
 }
 
@@ -70,6 +72,7 @@ impl InProcess {
             store: app.store(),
             entrance: app.entrance(),
             shutdown,
+            ops: app.ops_address().expect("the port is open"),
             running: tokio::spawn(app.run()),
         };
         program.store.migrate().await.expect("the schema is made");

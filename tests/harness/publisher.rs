@@ -1,5 +1,5 @@
-//! The Report Forge core, as a test plays it: publishes to the events exchange and does not rest
-//! until the broker has confirmed.
+//! The Report Forge core, as a test plays it: publishes and does not rest until the broker has
+//! confirmed.
 
 use std::time::Duration;
 
@@ -13,11 +13,23 @@ use super::flow::Planned;
 /// Messages on their way at once.
 const WINDOW: usize = 100;
 
+/// A message: its routing key, and its body.
+pub(crate) type Message<'a> = (&'a str, &'a [u8]);
+
 /// Publishes every event, in order, each until it is confirmed; across restarts of the broker.
 pub(crate) async fn publish(settings: &config::Amqp, events: &[Planned]) {
-    let mut left = events;
+    let messages: Vec<Message<'_>> = events
+        .iter()
+        .map(|event| (event.event_type, event.body.as_slice()))
+        .collect();
+    publish_to(settings, &settings.events_exchange, &messages).await;
+}
+
+/// The same of any messages, to any exchange.
+pub(crate) async fn publish_to(settings: &config::Amqp, exchange: &str, messages: &[Message<'_>]) {
+    let mut left = messages;
     while !left.is_empty() {
-        match publish_some(settings, left).await {
+        match publish_some(settings, exchange, left).await {
             Ok(()) => return,
             // What was confirmed stays confirmed; the first unconfirmed one begins the next try.
             Err(confirmed) => left = &left[confirmed..],
@@ -27,7 +39,11 @@ pub(crate) async fn publish(settings: &config::Amqp, events: &[Planned]) {
 }
 
 /// Publishes until something fails; then says how many were confirmed before it.
-async fn publish_some(settings: &config::Amqp, events: &[Planned]) -> Result<(), usize> {
+async fn publish_some(
+    settings: &config::Amqp,
+    exchange: &str,
+    messages: &[Message<'_>],
+) -> Result<(), usize> {
     let url = settings.url.as_ref().expect("a broker").expose_secret();
     let connection = Connection::connect(url, ConnectionProperties::default())
         .await
@@ -38,14 +54,11 @@ async fn publish_some(settings: &config::Amqp, events: &[Planned]) -> Result<(),
         .await
         .map_err(|_| 0_usize)?;
     let mut confirmed = 0;
-    for window in events.chunks(WINDOW) {
+    for window in messages.chunks(WINDOW) {
         let mut confirms = Vec::new();
-        for event in window {
-            confirms.push(
-                send(&channel, settings, event)
-                    .await
-                    .map_err(|_| confirmed)?,
-            );
+        for message in window {
+            let sent = send(&channel, exchange, *message).await;
+            confirms.push(sent.map_err(|_| confirmed)?);
         }
         for confirm in confirms {
             match confirm.await {
@@ -60,8 +73,8 @@ async fn publish_some(settings: &config::Amqp, events: &[Planned]) -> Result<(),
 
 async fn send(
     channel: &Channel,
-    settings: &config::Amqp,
-    event: &Planned,
+    exchange: &str,
+    (key, body): Message<'_>,
 ) -> lapin::Result<lapin::PublisherConfirm> {
     let properties = BasicProperties::default()
         .with_content_type("application/cloudevents+json".into())
@@ -71,13 +84,7 @@ async fn send(
         ..BasicPublishOptions::default()
     };
     channel
-        .basic_publish(
-            settings.events_exchange.as_str().into(),
-            event.event_type.into(),
-            options,
-            &event.body,
-            properties,
-        )
+        .basic_publish(exchange.into(), key.into(), options, body, properties)
         .await
 }
 

@@ -30,45 +30,58 @@ pub(crate) async fn unique() -> config::Amqp {
     }
 }
 
-/// Waits until the program has declared its queue and listens to it.
+/// The queues that the program consumes.
+fn consumed(settings: &config::Amqp) -> [&str; 2] {
+    [&settings.events_queue, &settings.snapshots_queue]
+}
+
+/// Waits until the program has declared its queues and listens to them.
 pub(crate) async fn declared(settings: &config::Amqp) {
-    eventually(simple::PATIENCE, "the queue has a consumer", async || {
-        look(settings, &settings.events_queue)
-            .await
-            .is_some_and(|(_, consumers)| consumers > 0)
-    })
-    .await;
+    for queue in consumed(settings) {
+        let what = format!("{queue} has a consumer");
+        eventually(simple::PATIENCE, &what, async || {
+            look(settings, queue)
+                .await
+                .is_some_and(|(_, consumers)| consumers > 0)
+        })
+        .await;
+    }
 }
 
-/// Waits until the events queue has no message ready.
+/// Waits until the program's queues have no message ready.
 pub(crate) async fn drained(settings: &config::Amqp, deadline: Duration) {
-    eventually(deadline, "the events queue is empty", async || {
-        look(settings, &settings.events_queue)
-            .await
-            .is_some_and(|(messages, _)| messages == 0)
-    })
-    .await;
+    for queue in consumed(settings) {
+        let what = format!("{queue} is empty");
+        eventually(deadline, &what, async || {
+            look(settings, queue)
+                .await
+                .is_some_and(|(messages, _)| messages == 0)
+        })
+        .await;
+    }
 }
 
-/// After the program has stopped: nothing is left in the queue (what was unacknowledged would be
+/// After the program has stopped: nothing is left in its queues (what was unacknowledged would be
 /// ready again) and nothing in the dead letters.
 pub(crate) async fn check_empty(settings: &config::Amqp) {
-    let consumers_gone = async || {
-        look(settings, &settings.events_queue)
-            .await
-            .is_some_and(|(_, consumers)| consumers == 0)
-    };
-    eventually(simple::PATIENCE, "the consumers are gone", consumers_gone).await;
-    let left = look(settings, &settings.events_queue)
-        .await
-        .map(|(messages, _)| messages);
-    let dead = look(settings, &settings.dead_letter_queue)
-        .await
-        .map(|(messages, _)| messages);
+    for queue in consumed(settings) {
+        let what = format!("the consumers of {queue} are gone");
+        eventually(simple::PATIENCE, &what, async || {
+            look(settings, queue)
+                .await
+                .is_some_and(|(_, consumers)| consumers == 0)
+        })
+        .await;
+    }
+    let left = async |queue: &str| look(settings, queue).await.map(|(messages, _)| messages);
     assert_eq!(
-        (left, dead),
-        (Some(0), Some(0)),
-        "(events left, dead letters)"
+        (
+            left(&settings.events_queue).await,
+            left(&settings.snapshots_queue).await,
+            left(&settings.dead_letter_queue).await
+        ),
+        (Some(0), Some(0), Some(0)),
+        "(events left, snapshots left, dead letters)"
     );
 }
 

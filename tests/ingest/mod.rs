@@ -13,4 +13,5 @@ mod flow;
 mod publish;
 mod rig;
 mod snapshots;
+mod state;
 mod topology;

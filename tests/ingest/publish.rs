@@ -17,7 +17,8 @@ async fn an_event_that_is_published_arrives() {
     let mut rig = Rig::new().await;
     rig.start().await;
     let url = SecretString::from(services::amqp_url().await);
-    publish(&url, &rig.settings, event().text().as_bytes(), &archived())
+    let exchange = &rig.settings.events_exchange;
+    publish(&url, exchange, event().text().as_bytes(), &archived())
         .await
         .unwrap();
     rig.until_stored(1).await;
@@ -29,10 +30,9 @@ async fn an_event_that_no_queue_would_get_is_an_error() {
     let mut rig = Rig::new().await;
     rig.start().await;
     let url = SecretString::from(services::amqp_url().await);
+    let exchange = &rig.settings.events_exchange;
     let unbound = EventType::new("invoice.paid").unwrap();
-    let error = publish(&url, &rig.settings, b"{}", &unbound)
-        .await
-        .unwrap_err();
+    let error = publish(&url, exchange, b"{}", &unbound).await.unwrap_err();
     assert!(matches!(error, AmqpError::Unroutable { .. }), "{error}");
     assert!(error.to_string().contains("invoice.paid"), "{error}");
     rig.stop_and_find_nothing_left().await;
@@ -44,7 +44,7 @@ async fn an_exchange_that_is_not_there_is_an_error_and_is_not_made() {
     let settings = settings(&url);
     let url = SecretString::from(url);
     for _ in 0..2 {
-        let error = publish(&url, &settings, b"{}", &archived())
+        let error = publish(&url, &settings.events_exchange, b"{}", &archived())
             .await
             .unwrap_err();
         assert!(

@@ -231,6 +231,7 @@ impl Rig {
         let channel = self.broker.channel().await;
         for queue in [
             &self.settings.events_queue,
+            &self.settings.snapshots_queue,
             &self.settings.dead_letter_queue,
         ] {
             channel
@@ -240,6 +241,7 @@ impl Rig {
         }
         for exchange in [
             &self.settings.events_exchange,
+            &self.settings.snapshots_exchange,
             &self.settings.dead_letter_exchange,
         ] {
             channel

@@ -119,8 +119,13 @@ impl Admission {
                 .ok_or(ProblemType::TooManyConcurrentRequests);
             if outcome.is_err() {
                 // It was counted with the look at the key, and a 429 does not count.
-                self.api.store().give_back(key.id(), usage).await?;
-                usage = usage.less_one();
+                match self.api.store().give_back(key.id(), usage).await {
+                    Ok(()) => usage = usage.less_one(),
+                    // It stays counted, and the answer is what it is.
+                    Err(error) => {
+                        tracing::warn!(%error, "a refused request could not be given back");
+                    }
+                }
             }
         }
         let standing = Standing::new(usage, limits, admitted.at);

@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::http::header::ACCEPT;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,6 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::fields;
+use crate::api::accept::{self, Offer};
 use crate::api::auth::Caller;
 use crate::api::auth::caller::Administer;
 use crate::api::page::{Asked, Listing, PageOf, Part};
@@ -19,6 +19,7 @@ use crate::api::query::{self, Query};
 use crate::api::{Api, Problem, Result};
 use crate::domain::audit::AuditEntry;
 use crate::domain::payload::timestamp;
+use crate::domain::table::guarded;
 use crate::store::AuditFilter;
 
 const CSV: &str = "text/csv";
@@ -39,8 +40,15 @@ const COLUMNS: [&str; 12] = [
     "after",
 ];
 
-/// What a cell must not begin with, lest a spreadsheet takes it for a formula.
-const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+/// What it is told as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    Csv,
+}
+
+/// Both, and the one that is taken where a client does not mind.
+const FORMS: [Offer<Form>; 2] = [(Form::Json, "application/json"), (Form::Csv, CSV)];
 
 /// The resource's routes.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -149,7 +157,7 @@ async fn list(
         .store()
         .audit_log(caller.workspace(), &filter, listing.request()?)
         .await?;
-    if !wants_csv(&headers) {
+    if accept::choose(&headers, &FORMS)? == Form::Json {
         return listing.answer(&page, |entry| entry.id, View::new);
     }
     let (rows, cursor) = listing.fit(
@@ -213,16 +221,7 @@ impl View {
             json(self.before),
             json(self.after),
         ]
-        .map(|cell| harmless(cell.unwrap_or_default()))
-    }
-}
-
-/// A cell that no spreadsheet takes for a formula.
-fn harmless(cell: String) -> String {
-    if cell.starts_with(FORMULA) {
-        format!("'{cell}")
-    } else {
-        cell
+        .map(|cell| guarded(&cell.unwrap_or_default()).into_owned())
     }
 }
 
@@ -239,40 +238,16 @@ fn line(cells: &[String]) -> Result<String> {
     }
 }
 
-/// Whether CSV is asked for, and not JSON before it.
-fn wants_csv(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(ACCEPT).iter();
-    let mut types = accepted
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|part| part.split(';').next().unwrap_or_default().trim());
-    types.find(|kind| matches!(*kind, CSV | "application/json" | "*/*")) == Some(CSV)
-}
-
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     #[test]
     fn a_cell_is_quoted_where_it_must_be_and_never_a_formula() {
-        let cells = ["=1+1", "a,b", "say \"hi\"", "plain"].map(|cell| harmless(cell.to_owned()));
+        let cells = ["=1+1", "a,b", "say \"hi\"", "plain"].map(|cell| guarded(cell).into_owned());
         assert_eq!(
             line(&cells).unwrap(),
             "'=1+1,\"a,b\",\"say \"\"hi\"\"\",plain\r\n"
         );
-    }
-
-    #[test]
-    fn csv_is_for_those_that_ask_for_it_first() {
-        let wants = |accept: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, HeaderValue::from_static(accept));
-            wants_csv(&headers)
-        };
-        assert!(wants("text/csv") && wants("text/html, text/csv;q=0.9, */*"));
-        assert!(!wants("*/*") && !wants("application/json, text/csv") && !wants("text/html"));
-        assert!(!wants_csv(&HeaderMap::new()));
     }
 }

@@ -14,7 +14,7 @@ fn needs_guard(text: &str) -> bool {
 
 /// The text of a cell that no spreadsheet takes for a formula: an apostrophe goes before it. Also
 /// before those that begin with one already, so that [`unguarded`] gives back what was there.
-pub(super) fn guarded(text: &str) -> Cow<'_, str> {
+pub fn guarded(text: &str) -> Cow<'_, str> {
     if needs_guard(text) {
         Cow::Owned(format!("'{text}"))
     } else {

@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use super::ids::RowId;
 use super::values::{Place, ValueFaults, Values};
 
-pub use guard::is_formula;
+pub use guard::{guarded, is_formula};
 pub use json::read_json;
 pub use read::read_text;
 pub use write::TableWriter;

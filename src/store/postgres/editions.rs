@@ -1,9 +1,8 @@
 //! Reading edition data: each method in one statement, or in one transaction that sees one state.
 
 use async_trait::async_trait;
-use sqlx::PgTransaction;
 
-use super::errors::{from_sqlx, reading};
+use super::errors::reading;
 use super::sections::Place;
 use super::{PostgresStore, Result, heads, outputs, sections, structure};
 use crate::domain::ids::{BlueprintId, EditionId, OutputId, ProjectId, UserId, WorkspaceId};
@@ -13,17 +12,6 @@ use crate::store::{
     BlueprintRecord, EditionFilter, EditionKey, EditionList, EditionRecord, EditionTag, Editions,
     OutputRecord, Page, PageRequest, RowsPage, SectionRecord, SectionTag, Whole, WorkspaceRecord,
 };
-
-impl PostgresStore {
-    /// A transaction that changes nothing and sees one state from its first statement to its end,
-    /// which is when it is dropped.
-    async fn read(&self) -> Result<PgTransaction<'static>> {
-        self.pool
-            .begin_with("begin transaction isolation level repeatable read, read only")
-            .await
-            .map_err(from_sqlx)
-    }
-}
 
 #[async_trait]
 impl Editions for PostgresStore {

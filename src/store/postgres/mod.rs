@@ -173,7 +173,27 @@ impl PostgresStore {
     }
 
     async fn begin(&self) -> Result<PgTransaction<'static>> {
-        self.pool.begin().await.map_err(from_sqlx)
+        self.begin_as("begin").await
+    }
+
+    /// A transaction that changes nothing and sees one state from its first statement to its end,
+    /// which is when it is dropped.
+    async fn read(&self) -> Result<PgTransaction<'static>> {
+        self.begin_as("begin transaction isolation level repeatable read, read only")
+            .await
+    }
+
+    /// Begins a transaction in a task of its own, which goes on when its caller is dropped. A begin
+    /// that is dropped in the middle is forgotten by the driver: the connection would go back to the
+    /// pool inside of a transaction that nobody ends, and take what comes next with it. One that has
+    /// begun for nobody is undone.
+    async fn begin_as(&self, statement: &'static str) -> Result<PgTransaction<'static>> {
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin_with(statement).await });
+        begun
+            .await
+            .unwrap_or_else(|died| Err(sqlx::Error::Io(std::io::Error::other(died))))
+            .map_err(from_sqlx)
     }
 
     async fn connection(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>> {

@@ -131,11 +131,7 @@ impl Subscriptions for PostgresStore {
 impl PostgresStore {
     async fn read_target(&self, reach: &Reach, id: SubscriptionId) -> Result<Option<Target>> {
         // Both statements see one state: a subscription that is deleted in between keeps its secrets.
-        let mut tx = self
-            .pool
-            .begin_with("begin isolation level repeatable read, read only")
-            .await
-            .map_err(from_sqlx)?;
+        let mut tx = self.read().await?;
         let row: Option<SubscriptionRow> = sqlx::query_as(concat!(
             "-- postgres::subscriptions::read_target
             select ",

@@ -74,8 +74,8 @@ async fn subscribers_and_the_feed_are_told_of_it(db: &TestDatabase) {
     let refused = rig.post(&key, SUBMIT, &json!({})).await;
     assert_eq!(refused.problem(), "edition-not-open");
 
-    let arrived = receiver.wait_for_count(1, PATIENCE).await.unwrap();
-    let delivery = &arrived[0];
+    let told = receiver.wait_for_count(1, PATIENCE).await.unwrap();
+    let delivery = &told[0];
     delivery.verify(hook["secret"].as_str().unwrap()).unwrap();
     let data = json!({
         "edition_id": "ed_1",

@@ -78,7 +78,6 @@ impl<'a> Writer<'a> {
         for _ in 0..TRIES {
             let blueprint = self.blueprint_of(edition).await?;
             let write = self.write(blueprint.version, answer);
-            self.api.intake().relief().await;
             let written = self.api.store().submit_edition(edition, &write).await?;
             if let Some(answer) = Answer::of(written)? {
                 return Ok(answer.respond());
