@@ -2,17 +2,22 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
+
 use super::stage::Stage;
 use crate::domain::api_key::{ApiKeySpec, KeyLimits, Scope};
+use crate::domain::edition::{EditionStatus, SectionContent};
 use crate::domain::key_text::KeyText;
+use crate::domain::snapshot::{Snapshot, State};
 use crate::store::NewApiKey;
 
-/// What the key may do: read what the demo shows.
-const SCOPES: [Scope; 4] = [
+/// What the key may do: read all but what is an admin's.
+const SCOPES: [Scope; 5] = [
     Scope::ReadEditions,
     Scope::ReadBlueprints,
     Scope::ReadOutputs,
     Scope::ReadWorkspace,
+    Scope::ReadWebhooks,
 ];
 
 /// Where the API of the demo is.
@@ -24,8 +29,8 @@ pub(super) struct Door {
 }
 
 impl Stage {
-    /// Makes a key that ends within a day, and says how to use it: the only time that it is shown.
-    pub(super) async fn guide(&self, door: &Door) -> anyhow::Result<String> {
+    /// Makes a key that only reads, and ends within a day.
+    pub(super) async fn reading_key(&self) -> anyhow::Result<KeyText> {
         let entropy = &self.surroundings.entropy;
         let now = self.surroundings.clock.now();
         let text = KeyText::generate(entropy.id(now), entropy.bytes());
@@ -36,7 +41,6 @@ impl Stage {
             expires_at: Some(now + chrono::Days::new(1)),
             limits: KeyLimits::default(),
         };
-        spec.check(now)?;
         let new = NewApiKey {
             id: text.id(),
             workspace: self.workspace.clone(),
@@ -45,12 +49,52 @@ impl Stage {
         };
         let created = self.store.create_api_key(&new, &self.act(), None).await?;
         created.created()?;
-        Ok(format!(
-            "The API is at https://localhost:{port}. Its editions, as they move (the key only reads, and ends in a day):\n\n\
-             curl --cacert '{certificate}' -H 'Authorization: Bearer {key}' 'https://localhost:{port}/v1/editions'\n",
-            port = door.port,
-            certificate = door.certificate.display(),
-            key = text.expose(),
-        ))
+        Ok(text)
     }
+}
+
+/// What was seeded, and lines to copy that show it over the API. The key is shown here only.
+pub(super) fn text(seed: &[Snapshot], door: &Door, key: &KeyText) -> anyhow::Result<String> {
+    let count = |what: fn(&State) -> bool| seed.iter().filter(|told| what(&told.state)).count();
+    let editions = || {
+        seed.iter().filter_map(|told| match &told.state {
+            State::Edition(edition) => Some(edition),
+            _ => None,
+        })
+    };
+    let rows: usize = editions()
+        .flat_map(|edition| &edition.content)
+        .map(|(_, content)| match content {
+            SectionContent::Single(_) => 0,
+            SectionContent::Repeating(rows) => rows.len(),
+        })
+        .sum();
+    let shown = editions()
+        .find(|edition| edition.edition.status != EditionStatus::Closed)
+        .context("no edition to show")?;
+    let (section, _) = (shown.content.iter())
+        .find(|(_, content)| matches!(content, SectionContent::Repeating(_)))
+        .context("no rows to show")?;
+    let curl = r#"curl --cacert "$CERT" -H "Authorization: Bearer $KEY""#;
+    Ok(format!(
+        "Seeded: {projects} projects, {editions} editions with {rows} rows, {outputs} outputs.\n\
+         The API is at https://localhost:{port}; this key only reads, for a day.\n\
+         In another terminal:\n\
+         \n\
+         KEY=\\\n{key}\n\
+         CERT='{certificate}'\n\
+         API=https://localhost:{port}/v1\n\
+         \n\
+         # an edition on its way, its rows, and what happens to it next\n\
+         {curl} \\\n  \"$API/editions/{edition}\"\n\
+         {curl} \\\n  -H 'Accept: text/csv' \"$API/editions/{edition}/sections/{section}/rows\"\n\
+         {curl} \\\n  \"$API/events?edition={edition}&after=latest&wait=30\"\n",
+        projects = count(|state| matches!(state, State::Project(_))),
+        editions = editions().count(),
+        outputs = count(|state| matches!(state, State::Output(_))),
+        port = door.port,
+        key = key.expose(),
+        certificate = door.certificate.display(),
+        edition = shown.edition.id,
+    ))
 }

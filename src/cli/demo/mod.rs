@@ -69,7 +69,7 @@ async fn play(args: &DemoArgs, context: &Context) -> anyhow::Result<Option<Summa
     };
     let mut config = config(data, &receiver)?;
     if !args.exit {
-        config.api.listen = free(context.config.api.listen);
+        config.api.listen = local(context.config.api.listen.port());
     }
     // A signal ends the show; the program behind it ends when its subscriptions are gone.
     let behind = Shutdown {
@@ -79,7 +79,7 @@ async fn play(args: &DemoArgs, context: &Context) -> anyhow::Result<Option<Summa
     let app = App::build(config, surroundings.clone(), behind.clone()).await?;
     let door = Door {
         port: app.api_address()?.port(),
-        certificate: data.join("api-cert.pem"),
+        certificate: std::path::absolute(data.join("api-cert.pem"))?,
     };
     let stage = Stage {
         store: app.store(),
@@ -132,8 +132,9 @@ fn config(data: &std::path::Path, receiver: &Receiver) -> anyhow::Result<Config>
     Ok(config)
 }
 
-/// The address asked for, or where that is taken a free port beside it.
-fn free(wanted: SocketAddr) -> SocketAddr {
+/// This port of the loopback, or where that is taken a free one.
+fn local(port: u16) -> SocketAddr {
+    let wanted = SocketAddr::from(([127, 0, 0, 1], port));
     match TcpListener::bind(wanted) {
         Ok(_) => wanted,
         Err(_) => SocketAddr::new(wanted.ip(), 0),

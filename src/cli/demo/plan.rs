@@ -51,15 +51,6 @@ struct Field {
     max: i64,
 }
 
-/// How much of an edition is filled.
-#[derive(Clone, Copy)]
-pub(super) enum Filled {
-    /// Half of its rows.
-    Half,
-    /// All of it.
-    Whole,
-}
-
 impl Plan {
     pub(super) fn load() -> serde_json::Result<Self> {
         serde_json::from_str(include_str!("workspace.json"))
@@ -74,28 +65,23 @@ impl Plan {
         json!({ "id": member["id"], "name": member["name"] })
     }
 
-    /// What the sections of an edition of this project hold, in the quarter that begins with this
-    /// month: the same for the same luck.
+    /// What the sections of an edition of this project hold, with dates in this month: the same for
+    /// the same luck.
     pub(super) fn sections(
         &self,
         project: &Project,
-        filled: Filled,
         month: &str,
         luck: &Luck,
     ) -> serde_json::Result<Value> {
         let sections = Vec::<Section>::deserialize(&project.blueprint["sections"])?;
-        let values = |section: &Section| -> Value {
-            let value = |field: &Field| (field.name.clone(), self.value(field, month, luck));
+        let values = |section: &Section, row: usize| -> Value {
+            let value = |field: &Field| (field.name.clone(), self.value(field, row, month, luck));
             section.fields.iter().map(value).collect()
         };
         let content = |section: &Section| match section.rows {
-            None => json!({ "values": values(section) }),
+            None => json!({ "values": values(section, 0) }),
             Some(rows) => {
-                let rows = match filled {
-                    Filled::Half => rows / 2,
-                    Filled::Whole => rows,
-                };
-                let row = |row| json!({ "id": format!("r{row}"), "values": values(section) });
+                let row = |row| json!({ "id": format!("r{row}"), "values": values(section, row) });
                 json!({ "rows": (1..=rows).map(row).collect::<Vec<_>>() })
             }
         };
@@ -105,29 +91,19 @@ impl Plan {
             .collect())
     }
 
-    fn value(&self, field: &Field, month: &str, luck: &Luck) -> Value {
+    /// Texts stay those of their row; the rest is luck.
+    fn value(&self, field: &Field, row: usize, month: &str, luck: &Luck) -> Value {
         let span = field.max.saturating_sub(field.min).unsigned_abs();
         let whole = field.min.saturating_add_unsigned(luck.below(span + 1));
         let day = luck.below(28) + 1;
         match field.kind.as_str() {
-            "text" | "long_text" => json!(luck.of(&field.examples)),
-            // Cents, which stay below the most.
-            "number" | "calculated" if whole < field.max => {
-                json!(
-                    format!("{whole}.{:02}", luck.below(100))
-                        .parse::<f64>()
-                        .ok()
-                )
-            }
+            "text" | "long_text" => json!(field.examples.iter().cycle().nth(row)),
             "integer" | "number" | "calculated" => json!(whole),
             "date" => json!(format!("{month}-{day:02}")),
             "datetime" => json!(format!("{month}-{day:02}T{:02}:30:00Z", luck.below(24))),
             "boolean" => json!(luck.below(2) == 0),
             "select" => json!(luck.of(&field.options)),
-            "multi_select" => {
-                let from = luck.below(field.options.len() as u64);
-                json!(field.options[usize::try_from(from).unwrap_or(0)..])
-            }
+            "multi_select" => json!(field.options[luck.index(field.options.len())..]),
             "rag" => json!(luck.of(&["green", "green", "amber", "green", "red"])),
             "user" => self.member(luck)["id"].clone(),
             "file" => json!({ "name": format!("site-{:04}.jpg", luck.below(10_000)) }),
@@ -149,8 +125,13 @@ impl Luck {
         u64::from_le_bytes(self.0.bytes()) % end.max(1)
     }
 
+    /// An index into so many.
+    pub(super) fn index(&self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).unwrap_or(0)
+    }
+
     /// One of these.
     pub(super) fn of<'a, T>(&self, list: &'a [T]) -> Option<&'a T> {
-        list.get(usize::try_from(self.below(list.len() as u64)).ok()?)
+        list.get(self.index(list.len()))
     }
 }

@@ -1,10 +1,10 @@
 //! What the demo's core knows and tells of it: a workspace, its projects with a blueprint each, and
 //! editions with what they hold and their outputs.
 
-use chrono::{DateTime, Days, Utc};
+use chrono::{DateTime, Datelike, Days, Months, NaiveDate, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use super::plan::{Filled, Luck, Plan, Project};
+use super::plan::{Luck, Plan, Project};
 use crate::domain::edition::EditionStatus;
 use crate::domain::ids::WorkspaceId;
 use crate::domain::payload::timestamp;
@@ -13,25 +13,14 @@ use crate::domain::snapshot::{Snapshot, SnapshotError};
 /// How many outputs each blueprint offers.
 pub(super) const OUTPUTS: usize = 3;
 
-/// The two quarters of each lot at the start: where their editions stand, and how many outputs they
-/// have; the one that is closed without all of them has one that failed.
-const STANDING: [[(EditionStatus, usize); 6]; 2] = [
-    [
-        (EditionStatus::Closed, OUTPUTS),
-        (EditionStatus::Closed, OUTPUTS),
-        (EditionStatus::Closed, OUTPUTS),
-        (EditionStatus::Closed, 2),
-        (EditionStatus::Approved, OUTPUTS),
-        (EditionStatus::Approved, 1),
-    ],
-    [
-        (EditionStatus::Draft, 0),
-        (EditionStatus::Submitted, 0),
-        (EditionStatus::InReview, 0),
-        (EditionStatus::ChangesRequested, 0),
-        (EditionStatus::Draft, 0),
-        (EditionStatus::Approved, 0),
-    ],
+/// Where the editions of this quarter stand at the start, by their lot.
+const STANDING: [EditionStatus; 6] = [
+    EditionStatus::Draft,
+    EditionStatus::Submitted,
+    EditionStatus::InReview,
+    EditionStatus::ChangesRequested,
+    EditionStatus::Approved,
+    EditionStatus::Draft,
 ];
 
 /// An edition as the core knows it.
@@ -39,60 +28,32 @@ pub(super) struct Edition {
     pub(super) id: String,
     /// Its place among the projects, and among the project's lots.
     lot: (usize, usize),
-    /// Quarters since the first.
-    quarter: usize,
-    pub(super) version: i64,
+    /// The first day of its quarter.
+    quarter: NaiveDate,
+    /// Raised by all that happens to it.
+    version: i64,
     pub(super) status: EditionStatus,
     /// How many of its outputs are made.
     pub(super) made: usize,
+    /// How often it was filled in; each time its figures are others.
+    pub(super) filled: u64,
     /// When it last moved.
     pub(super) at: DateTime<Utc>,
-    created_at: DateTime<Utc>,
 }
 
 impl Edition {
-    fn begin(lot: (usize, usize), quarter: usize, now: DateTime<Utc>) -> Self {
-        Self {
-            id: format!("ed_{}_{}_{quarter}", lot.0 + 1, lot.1 + 1),
-            lot,
-            quarter,
-            version: 1,
-            status: EditionStatus::Draft,
-            made: 0,
-            at: now,
-            created_at: now,
-        }
-    }
-
-    /// The one after all of these of its lot.
-    pub(super) fn after(&self, others: &[Self], now: DateTime<Utc>) -> Self {
-        let of_lot = others.iter().filter(|other| other.lot == self.lot);
-        let last = of_lot.map(|other| other.quarter).max();
-        Self::begin(self.lot, last.unwrap_or(self.quarter) + 1, now)
-    }
-
-    /// It stands elsewhere now.
-    pub(super) fn turn(&mut self, status: EditionStatus) {
+    /// It stands elsewhere now, later than before: of one time, two steps would have no order.
+    pub(super) fn turn(&mut self, status: EditionStatus, now: DateTime<Utc>) {
         self.status = status;
         self.version += 1;
-    }
-
-    /// The first month of its quarter.
-    fn month(&self) -> String {
-        let (year, quarter) = (2026 + self.quarter / 4, self.quarter % 4);
-        format!("{year}-{:02}", quarter * 3 + 1)
+        self.at = now.max(self.at + TimeDelta::milliseconds(1));
     }
 
     fn period(&self) -> String {
-        format!("{}-Q{}", 2026 + self.quarter / 4, self.quarter % 4 + 1)
+        format!("{}-Q{}", self.quarter.year(), self.quarter.quarter())
     }
 
-    /// The same edition has the same luck, whenever it is asked for.
-    fn luck(&self) -> Luck {
-        let lot = self.lot.0 * 10 + self.lot.1;
-        Luck::seeded((self.quarter * 100 + lot) as u64)
-    }
-
+    /// The id of one of its outputs.
     pub(super) fn output(&self, number: usize) -> String {
         format!("out{}_{}", &self.id[2..], number + 1)
     }
@@ -121,26 +82,40 @@ impl Core {
         Ok(Self { plan, workspace })
     }
 
-    /// The editions that there are at the start.
-    pub(super) fn editions(&self, now: DateTime<Utc>) -> Vec<Edition> {
+    /// The editions of the last quarter, all closed, and those of this one.
+    pub(super) fn editions(&self, now: DateTime<Utc>) -> (Vec<Edition>, Vec<Edition>) {
+        let today = now.date_naive();
+        let this = today - Months::new(today.month0() % 3) - Days::new(today.day0().into());
+        let last = this - Months::new(3);
         let projects = self.plan.projects.iter().enumerate();
         let lots: Vec<_> = projects
             .flat_map(|(project, plan)| (0..plan.lots.len()).map(move |lot| (project, lot)))
             .collect();
-        let mut editions = Vec::new();
-        for (quarter, standing) in STANDING.into_iter().enumerate() {
-            // Those of the older quarter lie a quarter further back.
-            let age = |days: u64| now - Days::new(days + 90 * (1 - quarter as u64));
-            for (lot, (status, made)) in lots.iter().zip(standing) {
-                let mut edition = Edition::begin(*lot, quarter, age(60));
-                if status != EditionStatus::Draft {
-                    edition.turn(status);
-                }
-                (edition.made, edition.at) = (made, age(7));
-                editions.push(edition);
-            }
-        }
-        editions
+        let edition = |lot: (usize, usize), quarter: NaiveDate, status, made| Edition {
+            id: format!(
+                "ed{}_{}_q{}",
+                &self.plan.projects[lot.0].id[2..],
+                lot.1 + 1,
+                quarter.quarter()
+            ),
+            lot,
+            quarter,
+            version: 1,
+            status,
+            made,
+            filled: 1,
+            at: now - Days::new(if quarter == this { 1 } else { 30 }),
+        };
+        let closed = lots.iter().enumerate().map(|(number, lot)| {
+            // The first has an output that failed, the others have all.
+            let made = if number == 0 { OUTPUTS - 1 } else { OUTPUTS };
+            edition(*lot, last, EditionStatus::Closed, made)
+        });
+        let open = lots.iter().zip(STANDING).map(|(lot, status)| {
+            let made = usize::from(status == EditionStatus::Approved);
+            edition(*lot, this, status, made)
+        });
+        (closed.collect(), open.collect())
     }
 
     pub(super) fn project(&self, edition: &Edition) -> &Project {
@@ -166,59 +141,54 @@ impl Core {
         Ok(told)
     }
 
-    /// An edition with all that it holds.
-    pub(super) fn edition(&self, edition: &Edition) -> anyhow::Result<Snapshot> {
-        let (project, luck) = (self.project(edition), edition.luck());
+    /// An edition with all that it holds, and its outputs.
+    pub(super) fn edition(&self, edition: &Edition) -> anyhow::Result<Vec<Snapshot>> {
+        let project = self.project(edition);
         let lot = &project.lots[edition.lot.1];
-        // The first version is half filled; who hands it in fills it first.
-        let filled = match edition.version {
-            1 => Filled::Half,
-            _ => Filled::Whole,
-        };
-        let assignee = self.plan.member(&luck);
-        let sections = self
-            .plan
-            .sections(project, filled, &edition.month(), &luck)?;
+        let number = (edition.lot.0 * 100 + edition.lot.1 * 10) as u64
+            + u64::from(edition.quarter.quarter());
+        let figures = Luck::seeded(number + edition.filled * 1_000);
+        let month = edition.quarter.format("%Y-%m").to_string();
+        let created = edition.quarter.and_hms_opt(9, 0, 0).map(|at| at.and_utc());
         let data = json!({
             "id": edition.id, "version": edition.version, "project_id": project.id,
             "blueprint_id": project.blueprint["id"],
             "name": format!("{lot}, {}", edition.period()),
             "status": edition.status.as_str(), "status_changed_at": timestamp(edition.at),
-            "period": edition.period(), "assignee": assignee,
-            "created_at": timestamp(edition.created_at), "sections": sections,
+            "period": edition.period(), "assignee": self.plan.member(&Luck::seeded(number)),
+            "created_at": created.map(timestamp),
+            "sections": self.plan.sections(project, &month, &figures)?,
         });
-        Ok(self.tell("edition.snapshot", edition.at, &data)?)
+        let mut told = vec![self.tell("edition.snapshot", edition.at, &data)?];
+        for number in 0..OUTPUTS {
+            told.push(self.output(edition, number, &figures)?);
+        }
+        Ok(told)
     }
 
-    /// The outputs of an edition, as far as they are.
-    pub(super) fn outputs(&self, edition: &Edition) -> Result<Vec<Snapshot>, SnapshotError> {
+    /// One of an edition's outputs.
+    fn output(
+        &self,
+        edition: &Edition,
+        number: usize,
+        luck: &Luck,
+    ) -> Result<Snapshot, SnapshotError> {
         let project = self.project(edition);
-        let luck = edition.luck();
-        (0..OUTPUTS)
-            .map(|number| {
-                let offer = &project.blueprint["outputs"][number];
-                let status = edition.progress(number);
-                let file = json!({
-                    "size": 20_000 + luck.below(400_000),
-                    "sha256": format!("{:016x}", luck.below(u64::MAX)).repeat(4),
-                    "generated_at": timestamp(edition.at),
-                });
-                let data = json!({
-                    "id": edition.output(number), "version": edition.version,
-                    "edition_id": edition.id, "project_id": project.id,
-                    "name": offer["name"], "format": offer["format"], "status": status,
-                    "file": (status == "generated").then_some(file),
-                    "failure": (status == "failed").then_some("the template has no page for it"),
-                });
-                self.tell("output.snapshot", edition.at, &data)
-            })
-            .collect()
-    }
-
-    /// An edition is put away, with its outputs.
-    pub(super) fn put_away(&self, edition: &Edition) -> Result<Snapshot, SnapshotError> {
-        let data = json!({ "id": edition.id, "version": edition.version + 1 });
-        self.tell("edition.deleted", edition.at, &data)
+        let offer = &project.blueprint["outputs"][number];
+        let status = edition.progress(number);
+        let file = json!({
+            "size": 20_000 + luck.below(400_000),
+            "sha256": format!("{:016x}", luck.below(u64::MAX)).repeat(4),
+            "generated_at": timestamp(edition.at),
+        });
+        let data = json!({
+            "id": edition.output(number), "version": edition.version,
+            "edition_id": edition.id, "project_id": project.id,
+            "name": offer["name"], "format": offer["format"], "status": status,
+            "file": (status == "generated").then_some(file),
+            "failure": (status == "failed").then_some("the template has no page for it"),
+        });
+        self.tell("output.snapshot", edition.at, &data)
     }
 
     /// A message of the core's, read as one that came over the broker.

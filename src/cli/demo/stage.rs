@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::DemoArgs;
-use super::guide::Door;
+use super::guide::{self, Door};
 use super::plan::HARBOUR;
 use super::receiver::Receiver;
 use super::story::Story;
@@ -21,8 +21,9 @@ use crate::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
 use crate::shutdown::Shutdown;
 use crate::store::{NewSubscription, Store};
 
-/// Events a second while the demo runs for someone to look at.
-const PACE: u64 = 40;
+/// Events handed in, and then a breath, while the demo runs for someone to look at: slow enough that
+/// an edition is still seen where a reader of the table looks for it.
+const PACE: (u64, Duration) = (1, Duration::from_millis(100));
 
 /// Events handed in at once when a number of them was asked for.
 const BATCH: u64 = 100;
@@ -101,16 +102,18 @@ impl Stage {
     ) -> anyhow::Result<Option<Summary>> {
         let clock = &self.surroundings.clock;
         let mut story = Story::new(self.workspace.clone(), clock.now())?;
-        self.store.apply(&story.seed(clock.now())?).await?;
+        let seed = story.seed(clock.now())?;
+        self.store.apply(&seed).await?;
         let mut view = View::new();
         if !args.exit {
-            view.say(&self.guide(door).await?)?;
+            let key = self.reading_key().await?;
+            view.say(&guide::text(&seed, door, &key)?)?;
         }
         let mut sent = 0;
         let mut drawn = None;
         while !self.shutdown.soft.is_cancelled() {
             let left = args.events.map_or(u64::MAX, |events| events - sent);
-            let batch = if args.exit { BATCH } else { PACE / 10 }.min(left);
+            let batch = if args.exit { BATCH } else { PACE.0 }.min(left);
             if batch == 0 && args.exit {
                 return self.settled(sent).await;
             }
@@ -127,7 +130,7 @@ impl Stage {
                 drawn = Some(self.elapsed());
             }
             tokio::select! {
-                () = pause(Duration::from_millis(100)) => {}
+                () = pause(PACE.1) => {}
                 () = self.shutdown.soft.cancelled() => {}
             }
         }

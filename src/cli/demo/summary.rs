@@ -65,14 +65,15 @@ impl Summary {
     pub(super) fn report(&self, context: &Context) -> Result<(), CliError> {
         context.output.print(self, |summary| {
             format!(
-                "{} events, {} deliveries: {} succeeded, {} failed, in {} attempts; {} verified by the receiver; {:.1} s\n{}",
+                "{} events in {:.1} s, {} deliveries: {} succeeded, {} failed,\n\
+                 in {} attempts; {} verified by the receiver\n{}",
                 summary.events,
+                summary.seconds,
                 summary.deliveries,
                 summary.succeeded,
                 summary.failed,
                 summary.attempts,
                 summary.verified,
-                summary.seconds,
                 describe(&summary.editions),
             )
         })?;
@@ -106,11 +107,20 @@ pub(super) async fn statuses(store: &dyn Store, reach: &Reach) -> anyhow::Result
     }
 }
 
-/// The same in a line.
+/// The same in a line, in the order of an edition's life.
 pub(super) fn describe(statuses: &Statuses) -> String {
-    let counts: Vec<String> = statuses
+    const LIFE: [&str; 6] = [
+        "draft",
+        "submitted",
+        "in_review",
+        "changes_requested",
+        "approved",
+        "closed",
+    ];
+    let total: u64 = statuses.values().sum();
+    let counts: Vec<String> = LIFE
         .iter()
-        .map(|(status, count)| format!("{count} {status}"))
+        .filter_map(|status| Some(format!("{} {status}", statuses.get(*status)?)))
         .collect();
-    format!("editions: {}", counts.join(", "))
+    format!("{total} editions: {}", counts.join(", "))
 }

@@ -58,7 +58,7 @@ impl View {
         );
         let editions = describe(statuses);
         if !self.live {
-            return self.term.write_line(&format!("{summary}; {editions}"));
+            return self.term.write_line(&format!("{summary}\n{editions}"));
         }
         let (height, width) = self.term.size();
         let (height, width) = (usize::from(height), usize::from(width));
@@ -87,9 +87,9 @@ fn table(rows: &[Row]) -> String {
         "wants",
         "format",
         "requests",
-        "refused once",
+        "refused",
         "verified",
-        "bad signature",
+        "forged",
     ];
     let cells = rows.iter().map(|row| {
         vec![

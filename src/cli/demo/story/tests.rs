@@ -32,6 +32,30 @@ fn every_event_of_the_story_is_one_that_would_be_accepted() {
 }
 
 #[test]
+fn an_event_tells_what_the_snapshot_of_its_step_shows() {
+    let batch = story().batch(300, at()).unwrap();
+    let shown: HashSet<_> = batch
+        .snapshots
+        .iter()
+        .filter_map(|snapshot| match &snapshot.state {
+            State::Edition(state) => Some((
+                state.edition.id.clone(),
+                state.edition.status.clone(),
+                state.edition.status_changed_at,
+            )),
+            _ => None,
+        })
+        .collect();
+    for event in batch.events {
+        let event = Event::decode(&event, Entropy::seeded(3).id(at()), at()).unwrap();
+        let told = EditionStatus::told_by(event.event_type.as_str());
+        let status = told.unwrap_or(EditionStatus::Approved);
+        let told = (event.edition.unwrap(), status, event.occurred_at);
+        assert!(shown.contains(&told), "{told:?}");
+    }
+}
+
+#[test]
 fn the_story_is_the_same_each_time() {
     let told = |story: &mut Story| {
         let (seed, batch) = (story.seed(at()).unwrap(), story.batch(60, at()).unwrap());
