@@ -143,12 +143,9 @@ async fn a_running_demo_is_read_as_it_says_and_ends_with_success_when_it_is_inte
     reason = "a client of the API, which is on this machine"
 )]
 async fn look(told: &[String]) -> Vec<String> {
-    let behind = |prefix: &str| {
-        told.iter()
-            .find_map(|line| line.strip_prefix(prefix))
-            .unwrap()
-    };
-    let certificate = behind("CERT=").trim_matches('\'');
+    let whole = told.join("\n").replace("\\\n", "");
+    let behind = |prefix: &str| whole.lines().find_map(|line| line.strip_prefix(prefix));
+    let certificate = behind("CERT=").unwrap().trim_matches('\'');
     let certificate = CertificateDer::from_pem_file(certificate).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(certificate).unwrap();
@@ -163,13 +160,11 @@ async fn look(told: &[String]) -> Vec<String> {
         .timeout(PATIENCE)
         .build()
         .unwrap();
-    let key = told.iter().find(|line| line.starts_with("rfk_")).unwrap();
+    let (key, api) = (behind("KEY=").unwrap(), behind("API=").unwrap());
     let mut answers = Vec::new();
-    for line in told.iter().filter(|line| line.contains("\"$API")) {
-        let path = line.split('"').nth(1).unwrap();
-        let mut request = client
-            .get(path.replace("$API", behind("API=")))
-            .bearer_auth(key);
+    for line in whole.lines().filter(|line| line.starts_with("curl ")) {
+        let (_, path) = line.trim_end_matches('"').rsplit_once('"').unwrap();
+        let mut request = client.get(path.replace("$API", api)).bearer_auth(key);
         if line.contains("-H 'Accept: text/csv'") {
             request = request.header("accept", "text/csv");
         }

@@ -87,7 +87,7 @@ pub(super) fn text(seed: &[Snapshot], door: &Door, key: &KeyText) -> anyhow::Res
          \n\
          # an edition on its way, its rows, and what happens to it next\n\
          {curl} \\\n  \"$API/editions/{edition}\"\n\
-         {curl} \\\n  -H 'Accept: text/csv' \"$API/editions/{edition}/sections/{section}/rows\"\n\
+         {curl} -H 'Accept: text/csv' \\\n  \"$API/editions/{edition}/sections/{section}/rows\"\n\
          {curl} \\\n  \"$API/events?edition={edition}&after=latest&wait=30\"\n",
         projects = count(|state| matches!(state, State::Project(_))),
         editions = editions().count(),
