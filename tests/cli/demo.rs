@@ -129,7 +129,7 @@ async fn a_running_demo_is_read_as_it_says_and_ends_with_success_when_it_is_inte
         panic!("{told:#?}");
     };
     let edition: Value = serde_json::from_str(edition).unwrap();
-    assert!(rows.starts_with("milestone,due,"), "{rows}");
+    assert!(rows.starts_with("id,milestone,due,"), "{rows}");
     let next: Value = serde_json::from_str(next).unwrap();
     assert_eq!(next["data"][0]["edition_id"], edition["id"], "{next}");
 

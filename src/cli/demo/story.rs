@@ -1,8 +1,10 @@
 //! What happens in the demo's workspace: the editions of this quarter walk from a draft over a review
 //! to their outputs, some of them back for changes first; one that is closed is opened again.
 //!
-//! Of each step the core tells how the edition stands now, by snapshots, and of those that Report
-//! Forge documents as webhooks it also tells that it happened, by an event.
+//! Of the steps that Report Forge documents as webhooks the core tells by an event each; how the
+//! editions stand behind these and others (a review begins, one is closed, opened again), by snapshots.
+
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -52,21 +54,24 @@ impl Story {
         Ok(told)
     }
 
-    /// The next events, and how the editions stand behind them.
+    /// The next events, and how the editions that they are about stand behind them.
     pub(super) fn batch(&mut self, events: u64, now: DateTime<Utc>) -> anyhow::Result<Batch> {
         let mut batch = Batch::default();
+        let mut moved = BTreeSet::new();
         let end = self.told + events;
         while self.told < end {
             let index = self.luck.index(self.open.len());
             let edition = &mut self.open[index];
-            let happened = step(edition, &self.core, &self.luck, now);
-            batch.snapshots.append(&mut self.core.edition(edition)?);
-            if let Some((kind, data)) = happened {
+            moved.insert(index);
+            if let Some((kind, data)) = step(edition, &self.core, &self.luck, now) {
                 self.told += 1;
-                batch
-                    .events
-                    .push(envelope(&self.core, edition, self.told, kind, &data));
+                let event = envelope(&self.core, edition, self.told, kind, &data);
+                batch.events.push(event);
             }
+        }
+        for index in moved {
+            let mut told = self.core.edition(&self.open[index])?;
+            batch.snapshots.append(&mut told);
         }
         Ok(batch)
     }
