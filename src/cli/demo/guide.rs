@@ -84,7 +84,6 @@ pub(super) fn text(seed: &[Snapshot], door: &Door, key: &KeyText) -> anyhow::Res
          KEY=\\\n{key}\n\
          CERT='{certificate}'\n\
          API=https://localhost:{port}/v1\n\
-         \n\
          # an edition on its way, its rows, and what happens to it next\n\
          {curl} \\\n  \"$API/editions/{edition}\"\n\
          {curl} -H 'Accept: text/csv' \\\n  \"$API/editions/{edition}/sections/{section}/rows\"\n\

@@ -97,7 +97,7 @@ impl Plan {
         let whole = field.min.saturating_add_unsigned(luck.below(span + 1));
         let day = luck.below(28) + 1;
         match field.kind.as_str() {
-            "text" | "long_text" => json!(field.examples.iter().cycle().nth(row)),
+            "text" | "long_text" => json!(field.examples.iter().cycle().nth(row.saturating_sub(1))),
             "integer" | "number" | "calculated" => json!(whole),
             "date" => json!(format!("{month}-{day:02}")),
             "datetime" => json!(format!("{month}-{day:02}T{:02}:30:00Z", luck.below(24))),
