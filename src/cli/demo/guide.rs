@@ -79,12 +79,12 @@ pub(super) fn text(seed: &[Snapshot], door: &Door, key: &KeyText) -> anyhow::Res
     Ok(format!(
         "Seeded: {projects} projects, {editions} editions with {rows} rows, {outputs} outputs.\n\
          The API is at https://localhost:{port}; this key only reads, for a day.\n\
-         In another terminal:\n\
+         In another terminal: an edition on its way, its rows, what happens to it next.\n\
          \n\
          KEY=\\\n{key}\n\
          CERT='{certificate}'\n\
          API=https://localhost:{port}/v1\n\
-         # an edition on its way, its rows, and what happens to it next\n\
+         \n\
          {curl} \\\n  \"$API/editions/{edition}\"\n\
          {curl} -H 'Accept: text/csv' \\\n  \"$API/editions/{edition}/sections/{section}/rows\"\n\
          {curl} \\\n  \"$API/events?edition={edition}&after=latest&wait=30\"\n",
