@@ -26,6 +26,8 @@ macro_rules! on_both_databases {
 pub(crate) mod databases;
 pub(crate) mod events;
 pub(crate) mod flow;
+pub(crate) mod keys;
+pub(crate) mod pollers;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod publisher;
