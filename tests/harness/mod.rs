@@ -35,6 +35,7 @@ pub(crate) mod queues;
 pub(crate) mod receiver;
 pub(crate) mod services;
 mod services_tests;
+pub(crate) mod sheet;
 pub(crate) mod simple;
 
 use std::time::Duration;

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use forge_dispatch::clock::{Clock, SystemClock};
 use http::{HeaderValue, StatusCode};
 use serde_json::Value;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 use super::End;
 use super::core::{State, rows_at};
@@ -38,6 +38,11 @@ impl Tally {
         self.spared.extend(other.spared);
     }
 
+    /// How long all of them took.
+    pub(crate) fn took(&self) -> Vec<Duration> {
+        [&*self.sent, &*self.spared].concat()
+    }
+
     /// The share of those who knew it already.
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     pub(crate) fn share_spared(&self) -> f64 {
@@ -63,27 +68,19 @@ struct Known {
 pub(super) struct Client {
     http: reqwest::Client,
     base: String,
-    due: Option<Interval>,
+    /// The edition that it begins with.
+    first: usize,
     held: HashMap<(usize, Part), Held>,
     known: Vec<Known>,
     tally: Tally,
 }
 
 impl Client {
-    pub(super) fn new(
-        base: &str,
-        http: reqwest::Client,
-        editions: usize,
-        pace: Option<Duration>,
-    ) -> Self {
+    pub(super) fn new(base: &str, http: reqwest::Client, first: usize, editions: usize) -> Self {
         Self {
             http,
             base: base.to_owned(),
-            due: pace.map(|pace| {
-                let mut due = tokio::time::interval(pace);
-                due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                due
-            }),
+            first,
             held: HashMap::new(),
             known: vec![Known::default(); editions],
             tally: Tally::default(),
@@ -91,17 +88,25 @@ impl Client {
     }
 
     /// Goes round and round until it has all that the editions come to.
-    pub(super) async fn poll(mut self, first: usize, end: End) -> Tally {
+    pub(super) async fn poll(mut self, pace: Option<Duration>, end: End) -> (Self, Tally) {
+        let mut due = pace.map(tokio::time::interval);
+        if let Some(due) = &mut due {
+            due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         let editions = self.known.len();
         loop {
             let expected = end.borrow().clone();
-            for number in (first..editions).chain(0..first) {
+            for number in (self.first..editions).chain(0..self.first) {
                 for part in PARTS {
+                    if let Some(due) = &mut due {
+                        due.tick().await;
+                    }
                     self.read(number, part).await;
                 }
             }
             if expected.is_some_and(|expected| self.has(&expected)) {
-                return self.tally;
+                let tally = std::mem::take(&mut self.tally);
+                return (self, tally);
             }
         }
     }
@@ -121,9 +126,6 @@ impl Client {
     }
 
     async fn read(&mut self, number: usize, part: Part) {
-        if let Some(due) = &mut self.due {
-            due.tick().await;
-        }
         let mut request = self.http.get(self.base.clone() + &part.path(number));
         if let Some(held) = self.held.get(&(number, part)) {
             request = request.header("if-none-match", held.tag.clone());

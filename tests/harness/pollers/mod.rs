@@ -28,35 +28,35 @@ pub(crate) use self::core::{Core, State};
 use self::client::Client;
 use super::keys::client;
 
-/// Clients to be.
-pub(crate) struct Pollers {
-    /// Where the API is, as `https://host:port`.
-    pub(crate) base: String,
-    /// A key for each client.
-    pub(crate) keys: Vec<KeyText>,
-    /// How many editions there are.
-    pub(crate) editions: usize,
-    /// How often a client asks for anything; as soon as it is answered where nothing is said.
-    pub(crate) pace: Option<Duration>,
-}
+/// Clients.
+pub(crate) struct Pollers(Vec<Client>);
 
 /// What the editions come to, once the core tells no more.
 pub(crate) type End = watch::Receiver<Option<Arc<[State]>>>;
 
 impl Pollers {
-    /// Polls until each client has read all that the editions come to; ends where one finds what must
-    /// not be.
-    pub(crate) async fn poll(self, end: End) -> Tally {
-        let mut clients = JoinSet::new();
-        for (number, key) in self.keys.iter().enumerate() {
-            let client = Client::new(&self.base, client(key), self.editions, self.pace);
-            // Each begins elsewhere, so that they do not walk in step.
-            let first = number * self.editions / self.keys.len();
-            clients.spawn(client.poll(first, end.clone()));
+    /// One for each key, of an API at `https://host:port`, which is to know so many editions.
+    pub(crate) fn new(base: &str, keys: &[KeyText], editions: usize) -> Self {
+        // Each begins elsewhere, so that they do not walk in step.
+        let first = |number: usize| number * editions / keys.len();
+        let clients = keys.iter().enumerate();
+        let clients =
+            clients.map(|(number, key)| Client::new(base, client(key), first(number), editions));
+        Self(clients.collect())
+    }
+
+    /// Polls until each client has read all that the editions come to: each as soon as it is answered,
+    /// or once in this time. Ends where one finds what must not be.
+    pub(crate) async fn poll(&mut self, pace: Option<Duration>, end: End) -> Tally {
+        let mut polling = JoinSet::new();
+        for client in self.0.drain(..) {
+            polling.spawn(client.poll(pace, end.clone()));
         }
         let mut tally = Tally::default();
-        while let Some(ended) = clients.join_next().await {
-            tally.add(ended.expect("a client found what must not be"));
+        while let Some(ended) = polling.join_next().await {
+            let (client, of_client) = ended.expect("a client found what must not be");
+            self.0.push(client);
+            tally.add(of_client);
         }
         tally
     }
