@@ -133,23 +133,32 @@ async fn a_blueprint_is_read_as_it_was_told(db: &TestDatabase) {
         let read = read.unwrap().unwrap();
         assert_eq!((&read.blueprint, read.version), (expected, 1));
     }
-    for limit in [1, 2, 4, 5] {
-        let (mut found, mut after) = (Vec::new(), None);
+    // A page ends at its limit, or before it is larger than it may be.
+    for (limit, max_bytes, longest) in [
+        (1, usize::MAX, 1),
+        (2, usize::MAX, 2),
+        (4, usize::MAX, 4),
+        (5, usize::MAX, 4),
+        (5, 1, 1),
+    ] {
+        let (mut found, mut after, mut most) = (Vec::new(), None, 0);
         loop {
             let page = PageRequest { limit, after };
             let page = db
                 .store
-                .blueprints(&everything(), &project_id("pr_1"), page)
+                .blueprints(&everything(), &project_id("pr_1"), page, max_bytes)
                 .await;
             let page = page.unwrap();
             let ids = page.items.iter().map(|one| one.blueprint.id.to_string());
             found.extend(ids);
+            most = most.max(page.items.len());
             after = page.next;
             if after.is_none() {
                 break;
             }
         }
         assert_eq!(found, ["A", "a", "b", "ä"]);
+        assert_eq!(most, longest, "{limit} {max_bytes}");
     }
 }
 
@@ -646,7 +655,10 @@ async fn seen(store: &Arc<dyn Store>, reach: &Reach) -> [Option<ProjectId>; 4] {
 
     let blueprint = store.blueprint(reach, &blueprint_id("bp_1")).await.unwrap();
     for project in ["pr_1", "pr_2"].map(project_id) {
-        let list = store.blueprints(reach, &project, first(9)).await.unwrap();
+        let list = store
+            .blueprints(reach, &project, first(9), 99)
+            .await
+            .unwrap();
         let of_it = blueprint
             .as_ref()
             .is_some_and(|one| one.blueprint.project == project);
