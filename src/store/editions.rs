@@ -208,12 +208,14 @@ pub trait Editions: Send + Sync {
         page: PageRequest<UserId>,
     ) -> Result<Page<Member, UserId>>;
 
-    /// The blueprints of a project, in the order of their ids.
+    /// The blueprints of a project, in the order of their ids. The page ends before the one that would
+    /// make it larger than `max_bytes` (of definitions as they are kept), but holds at least one.
     async fn blueprints(
         &self,
         reach: &Reach,
         project: &ProjectId,
         page: PageRequest<BlueprintId>,
+        max_bytes: usize,
     ) -> Result<Page<BlueprintRecord, BlueprintId>>;
 
     /// One blueprint.

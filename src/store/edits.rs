@@ -220,7 +220,7 @@ fn repeated(rows: &[Row]) -> ValueFaults {
     let mut faults = ValueFaults::default();
     for (at, row) in rows.iter().enumerate() {
         if !seen.insert(&row.id) {
-            faults.add(|| id_of(at), "stands there twice");
+            faults.add(|| Place::RowId(at), "stands there twice");
         }
     }
     faults
@@ -231,14 +231,10 @@ pub(super) fn taken(rows: &[Row], there: &HashSet<RowId>) -> ValueFaults {
     let mut faults = ValueFaults::default();
     for (at, row) in rows.iter().enumerate() {
         if there.contains(&row.id) {
-            faults.add(|| id_of(at), "is the id of a row that is there");
+            faults.add(|| Place::RowId(at), "is the id of a row that is there");
         }
     }
     faults
-}
-
-fn id_of(at: usize) -> Place {
-    Place::Pointer(format!("/rows/{at}/id"))
 }
 
 /// Lets so many rows come to those that are there, if an edition may have as many.
@@ -379,7 +375,7 @@ mod tests {
         assert_eq!(rows[0].values.as_str(), r#"{"y":1.0}"#);
         assert_eq!(rows[1].values.as_str(), r#"{"x":"null"}"#);
         let places: Vec<_> = ready.faults.told().iter().map(|one| &one.place).collect();
-        assert_eq!(places, [&id_of(2)]);
+        assert_eq!(places, [&Place::RowId(2)]);
     }
 
     #[test]

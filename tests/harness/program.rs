@@ -54,6 +54,8 @@ pub(crate) struct InProcess {
     pub(crate) shutdown: Shutdown,
     /// Where `/readyz` and `/metrics` are.
     pub(crate) ops: SocketAddr,
+    /// Where the API is.
+    pub(crate) api: SocketAddr,
     running: JoinHandle<Result<(), AppError>>,
 }
 
@@ -73,6 +75,7 @@ impl InProcess {
             entrance: app.entrance(),
             shutdown,
             ops: app.ops_address().expect("the port is open"),
+            api: app.api_address().expect("the port is open"),
             running: tokio::spawn(app.run()),
         };
         program.store.migrate().await.expect("the schema is made");

@@ -203,7 +203,10 @@ async fn a_deleted_project_hides_what_belongs_to_it(db: &TestDatabase) {
         limit: 9,
         after: None,
     };
-    let blueprints = db.store.blueprints(&reach, &project_id("pr_1"), list).await;
+    let blueprints = db
+        .store
+        .blueprints(&reach, &project_id("pr_1"), list, usize::MAX)
+        .await;
     assert!(blueprints.unwrap().items.is_empty());
     let tag = db.store.edition_tag(&reach, &edition_id("ed_1")).await;
     assert_eq!(tag.unwrap(), None);

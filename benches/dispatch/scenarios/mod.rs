@@ -12,6 +12,8 @@ mod fanout;
 mod history;
 mod idle;
 mod latency;
+mod pollers;
+mod put;
 mod throughput;
 
 /// By name.
@@ -41,12 +43,16 @@ pub(crate) enum Scenario {
     Neighbour,
     /// 100,000 retries that are due at once, while fresh events arrive.
     RetryStorm,
+    /// 50 clients that poll 200 editions while 20 edits a second come.
+    Pollers,
+    /// 20,000 rows put over HTTP.
+    Put,
     /// Nothing happens.
     Idle,
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Raw,
         Self::Sqlite,
         Self::Postgres,
@@ -58,6 +64,8 @@ impl Scenario {
         Self::History,
         Self::Neighbour,
         Self::RetryStorm,
+        Self::Pollers,
+        Self::Put,
         Self::Idle,
     ];
 }
@@ -94,6 +102,16 @@ pub(crate) async fn run(scenario: Scenario, rig: &mut Rig) -> anyhow::Result<Vec
         ]),
         Scenario::Neighbour => latency::neighbour(&name, rig).await,
         Scenario::RetryStorm => backlog::retry_storm(&name, rig).await,
+        Scenario::Pollers => Ok([
+            pollers::run(&name, rig, Sqlite).await?,
+            pollers::run(&name, rig, Postgres).await?,
+        ]
+        .concat()),
+        Scenario::Put => Ok([
+            put::run(&name, rig, Sqlite).await?,
+            put::run(&name, rig, Postgres).await?,
+        ]
+        .concat()),
         Scenario::Idle => Ok(vec![
             idle::run("idle sqlite", rig, Way::Direct, Sqlite).await?,
             idle::run("idle amqp+postgres", rig, Way::Amqp, Postgres).await?,

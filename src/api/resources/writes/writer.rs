@@ -14,7 +14,7 @@ use crate::api::{Api, Problem, Result};
 use crate::domain::blueprint::Section;
 use crate::domain::ids::{EditionId, RowId};
 use crate::domain::reach::Reach;
-use crate::store::{BlueprintRecord, EditionRecord, Idempotency, Write};
+use crate::store::{BlueprintRecord, EditionRecord, Idempotency, Write, Written};
 
 /// How often a write is made anew when its blueprint is changed in between.
 pub(super) const TRIES: usize = 5;
@@ -97,6 +97,10 @@ impl Writer {
             let written = store
                 .edit_section(&place.edition, &section, &edit, &write)
                 .await?;
+            if let Written::Invalid(faults) = written {
+                let refused = aside(move || sent.refused(faults, &section));
+                return Err(refused.await.unwrap_or_else(|problem| problem));
+            }
             if let Some(answer) = Answer::of(written)? {
                 return Ok(answer);
             }
@@ -164,15 +168,12 @@ impl Writer {
     /// Holds what was sent against its section: 5 MB take tens of milliseconds.
     async fn check(&self, section: Section, sent: Sent) -> Result<(Section, Checked)> {
         let (entropy, now) = (self.api.entropy().clone(), self.api.clock().now());
-        let checking = tokio::task::spawn_blocking(move || {
+        aside(move || {
             let new_id = || RowId::ours(now, entropy.bytes());
             let checked = sent.check(&section, new_id)?;
             Ok((section, checked))
-        });
-        checking.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "what was sent could not be checked");
-            Err(Problem::new(ProblemType::Internal))
         })
+        .await
     }
 }
 
@@ -185,6 +186,15 @@ async fn to_the_end<T: Send + 'static>(
     let working = tokio::spawn(work.in_current_span());
     working.await.unwrap_or_else(|error| {
         tracing::error!(%error, "a write broke");
+        Err(Problem::new(ProblemType::Internal))
+    })
+}
+
+/// Works on a thread that serves nothing else.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let working = tokio::task::spawn_blocking(work);
+    working.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "what was sent could not be looked at");
         Err(Problem::new(ProblemType::Internal))
     })
 }
