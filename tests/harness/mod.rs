@@ -26,6 +26,7 @@ macro_rules! on_both_databases {
 pub(crate) mod databases;
 pub(crate) mod events;
 pub(crate) mod flow;
+pub(crate) mod gate;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod publisher;

@@ -39,5 +39,6 @@ mod state;
 mod stats;
 mod subscriptions;
 mod text;
+mod turns;
 mod writing;
 mod writing_races;

@@ -2,10 +2,12 @@
 //!
 //! Times come from the database's clock, since replicas may disagree; batches travel as arrays and
 //! `unnest`, so that a batch is a handful of round trips whatever its size. `queue.md`'s lock order
-//! holds everywhere: the key of a call that may be repeated → queue rows that were there before → workspaces → projects → blueprints → editions →
-//! outputs → event keys → the subscriptions' generation → subscriptions → the feed → the clock of
-//! editions → keys of the outbox, each sorted. (It has the keys first; but of those that an accept writes none were there
-//! before, and what it adopts it looks at first.)
+//! holds everywhere: the key of a call that may be repeated → the turns of editions, with what they
+//! hold → queue rows that were there before → workspaces → projects → blueprints → the heads of
+//! editions → outputs → event keys → the subscriptions' generation → subscriptions → the feed → the
+//! clock of editions → keys of the outbox, each sorted. (It has the keys first; but of those that an
+//! accept writes none were there before, and what it adopts it looks at first.) An accept takes no
+//! turns: what is written under them takes long, and small events do not wait for large state.
 //!
 //! - `events` and `arrivals`: accept.
 //! - `queue` and `depth`: due, claim, how much waits.

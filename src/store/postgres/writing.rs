@@ -1,11 +1,13 @@
 //! Writes of edition data: each is one transaction, from the key of a request that may be repeated to
-//! the event that tells of it. Writers of one edition wait for each other at its head.
+//! the event that tells of it. Writers of one edition wait for each other for its turn. Its head is held
+//! only when its content is written, and looked at again then: an event may have closed it meanwhile.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::PgTransaction;
 
+use super::contents::{Holder, take_turn};
 use super::errors::retrying;
 use super::idempotency::{keep_answer, remember_write};
 use super::sections::Place;
@@ -55,6 +57,7 @@ impl PostgresStore {
         let workspace = &write.reach.workspace;
         let mut tx = self.begin().await?;
         go_on(&mut tx, write, &new.id).await?;
+        take_turn_of(&mut tx, write, &new.id).await?;
         let found = structure::blueprint(&mut *tx, write.reach, &new.blueprint).await?;
         let found = found.ok_or(Stop::Answered(Written::NotFound))?;
         check_blueprint(Some(found.version), write)?;
@@ -90,6 +93,7 @@ impl PostgresStore {
         if edits::apply(&mut tx, place, ready).await? == Edited::Same {
             return self.finish(tx, write, &before, None).await;
         }
+        let before = hold(&mut tx, write, edition).await?;
         let now = drafts::now(&mut tx).await?;
         let after = stepped(before, |edition| edition.change(now))?;
         let written = drafts::raise(&mut tx, workspace, after).await?;
@@ -105,6 +109,7 @@ impl PostgresStore {
         go_on(&mut tx, write, edition).await?;
         let before = open(&mut tx, write, edition).await?;
         check_whole(&mut tx, write, &before).await?;
+        let before = hold(&mut tx, write, edition).await?;
         let now = drafts::now(&mut tx).await?;
         let after = stepped(before, |edition| edition.submit(now))?;
         // What the event tells is stated first, and of the same time: so the event is remembered, but
@@ -156,13 +161,38 @@ async fn go_on(tx: &mut PgTransaction<'_>, write: &Write<'_>, edition: &EditionI
     }
 }
 
-/// The edition, held to the end of the transaction, if it is in reach and takes changes.
+async fn take_turn_of(
+    tx: &mut PgTransaction<'_>,
+    write: &Write<'_>,
+    edition: &EditionId,
+) -> Result<()> {
+    let workspace = &write.reach.workspace;
+    take_turn(tx, [Holder { workspace, edition }]).await
+}
+
+/// The edition, if it is in reach and takes changes. What it holds, and its version, stay as they are
+/// to the end of the transaction.
 async fn open(
     tx: &mut PgTransaction<'_>,
     write: &Write<'_>,
     edition: &EditionId,
 ) -> Progress<EditionRecord> {
+    take_turn_of(tx, write, edition).await?;
+    let found = heads::one(&mut **tx, write.reach, edition).await?;
+    still_open(found, write)
+}
+
+/// The same edition, if it takes changes still, held to the end of the transaction.
+async fn hold(
+    tx: &mut PgTransaction<'_>,
+    write: &Write<'_>,
+    edition: &EditionId,
+) -> Progress<EditionRecord> {
     let found = heads::hold(tx, write.reach, edition).await?;
+    still_open(found, write)
+}
+
+fn still_open(found: Option<EditionRecord>, write: &Write<'_>) -> Progress<EditionRecord> {
     let found = found.ok_or(Stop::Answered(Written::NotFound))?;
     check_open(&found, write)?;
     Ok(found)
