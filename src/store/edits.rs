@@ -4,14 +4,14 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
+use super::room::Size;
 use super::snapshots::digest;
-use super::{Edit, EditionRecord, Result, StoreError, Write, Written};
+use super::{Edit, EditionRecord, Result, SectionData, StoreError, Write, Written};
 use crate::domain::blueprint::{Field, Section};
 use crate::domain::edition::{Edition, NotOpen, Row};
 use crate::domain::ids::RowId;
 use crate::domain::own_event::{Change, OwnEvent};
 use crate::domain::payload::Payload;
-use crate::domain::snapshot::MAX_ROWS;
 use crate::domain::values::{Place, ValueFaults, Values};
 
 /// Why a write goes no further.
@@ -204,17 +204,6 @@ fn id_of(at: usize) -> Place {
     Place::Pointer(format!("/rows/{at}/id"))
 }
 
-/// Lets so many rows come to those that are there, if an edition may have as many.
-pub(super) fn check_room(there: i64, come: usize) -> Progress<()> {
-    let there = usize::try_from(there).unwrap_or_default();
-    if there.saturating_add(come) <= MAX_ROWS {
-        return Ok(());
-    }
-    let place = Place::Pointer("/rows".to_owned());
-    let detail = format!("an edition has at most {MAX_ROWS} rows, all sections together");
-    Err(Stop::invalid(ValueFaults::one(place, detail)))
-}
-
 /// The values with those of a patch over them.
 pub(super) fn merged(before: &Values, patch: &Values) -> Result<Values> {
     before.merge(patch).map_err(StoreError::corrupt)
@@ -237,13 +226,17 @@ pub(super) struct RowsChange {
     pub(super) fresh: Vec<(i64, Row)>,
     /// What all of the section's rows are recognised by then.
     pub(super) digest: [u8; 32],
+    /// What they come to then.
+    pub(super) size: Size,
 }
 
 impl RowsChange {
     /// From the rows that are there, with their places, to those that are wanted, which keep what only
-    /// the core may write; `None` where they are there already.
+    /// the core may write; `None` where they are there already. A section that holds values instead,
+    /// since it was filled once before, changes in any case.
     pub(super) fn of(
         section: &Section,
+        held: &SectionData,
         there: &[(i64, Row)],
         wanted: &[Row],
     ) -> Result<Option<Self>> {
@@ -263,9 +256,11 @@ impl RowsChange {
             .take_while(|place| *place <= last)
             .chain(over)
             .collect();
-        let changes = !(fresh.is_empty() && stale.is_empty());
+        let holds_values = matches!(held, SectionData::Single(_));
+        let changes = holds_values || !(fresh.is_empty() && stale.is_empty());
         Ok(changes.then(|| Self {
             digest: digest(&wanted),
+            size: Size::of_rows(&wanted),
             stale,
             fresh,
         }))
@@ -364,7 +359,9 @@ mod tests {
         let section = section(&[("x", FieldType::Text), ("total", FieldType::Calculated)]);
         let there = [(3, row("a", r#"{"x":"old","total":7}"#))];
         let wanted = [row("b", r#"{"x":"1"}"#), row("a", r#"{"x":"new"}"#)];
-        let change = RowsChange::of(&section, &there, &wanted).unwrap().unwrap();
+        let change = RowsChange::of(&section, &SectionData::Repeating, &there, &wanted)
+            .unwrap()
+            .unwrap();
         assert_eq!(change.stale, [3]);
         let rows = [
             (3, row("b", r#"{"x":"1"}"#)),
@@ -372,7 +369,22 @@ mod tests {
         ];
         assert_eq!(change.fresh, rows);
         let same = [row("a", r#"{"x":"old"}"#)];
-        assert!(RowsChange::of(&section, &there, &same).unwrap().is_none());
+        assert!(
+            RowsChange::of(&section, &SectionData::Repeating, &there, &same)
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn no_rows_are_another_thing_than_values() {
+        let section = section(&[("x", FieldType::Text)]);
+        let to_none = |held| RowsChange::of(&section, &held, &[], &[]).unwrap();
+        assert!(to_none(SectionData::Repeating).is_none());
+        assert!(to_none(SectionData::Empty).is_none());
+        let change = to_none(SectionData::Single(Values::default())).unwrap();
+        assert!(change.fresh.is_empty() && change.stale.is_empty());
+        assert_eq!(change.digest, digest(&[]));
     }
 
     proptest! {
@@ -399,7 +411,7 @@ mod tests {
             wanted.extend(more.map(|(at, number)| row(&format!("new {at}"), &values(*number))));
 
             let same = there.iter().map(|(_, row)| row).eq(&wanted);
-            let change = RowsChange::of(&section, &there, &wanted).unwrap();
+            let change = RowsChange::of(&section, &SectionData::Repeating, &there, &wanted).unwrap();
             prop_assert_eq!(change.is_none(), same);
             let mut after: std::collections::BTreeMap<i64, Row> = there.into_iter().collect();
             if let Some(change) = change {

@@ -56,6 +56,7 @@ pub mod outbox;
 pub mod postgres;
 mod projection;
 pub mod projects;
+mod room;
 mod search;
 pub mod snapshots;
 pub mod sqlite;
