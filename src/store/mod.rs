@@ -65,6 +65,7 @@ pub mod subscriptions;
 pub mod targets;
 pub mod test_send;
 pub mod vault;
+mod walk;
 pub mod writing;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};

@@ -18,6 +18,7 @@ mod headers;
 mod idempotency;
 mod keys;
 mod lease;
+mod lists;
 mod log;
 mod model;
 mod orphans;

@@ -160,7 +160,16 @@ async fn edition_data_is_found_by_its_indexes_whatever_the_statistics_say() {
         period: Some("2026-Q1".to_owned()),
         ..EditionFilter::default()
     };
+    let statuses = EditionFilter {
+        statuses: ["submitted", "closed"]
+            .into_iter()
+            .filter_map(EditionStatus::parse)
+            .collect(),
+        ..EditionFilter::default()
+    };
     for (reach, filter, expected) in [
+        (&everything, &statuses, 1),
+        (&only, &statuses, 1),
         (&everything, &EditionFilter::default(), 5),
         (&everything, &project, 1),
         (&everything, &blueprint, 1),
