@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use forge_dispatch::domain::edition::EditionStatus;
 use forge_dispatch::store::{AcceptOutcome, Applied, Edit, Store, StoreError, Written};
 use futures::future::join_all;
@@ -13,6 +14,7 @@ use super::state::{
 };
 use super::writing::{ask, costs, draft, everything, head, row, rows, summary, values_of, version};
 use crate::harness::databases::{Kind, TestDatabase};
+use crate::harness::events::EventBuilder;
 use crate::harness::gate::Gate;
 
 on_both_databases!(edits_submits_events_and_snapshots_never_lock_each_other_out,);
@@ -125,6 +127,12 @@ async fn an_event_does_not_wait_for_a_put_which_goes_by_the_status_since_then() 
 /// The editions of the churn.
 const EDITIONS: [&str; 4] = ["ed_1", "ed_2", "ed_3", "ed_4"];
 
+/// Later than anything that a client hands in, and later in each round.
+fn ahead(round: i64) -> DateTime<Utc> {
+    const YEAR_2200: i64 = 7_258_118_400;
+    DateTime::from_timestamp(YEAR_2200 + round, 0).unwrap()
+}
+
 /// What the core says of all of them in a round, and of one that is new to everybody.
 async fn core(store: &Arc<dyn Store>, round: i64, turn: usize) {
     let new = format!("ed_new_{round}");
@@ -133,7 +141,7 @@ async fn core(store: &Arc<dyn Store>, round: i64, turn: usize) {
         .chain([&*new])
         .map(|id| {
             edition_as(id, 1_000 * round, |state| {
-                stated("changes_requested", at(3 * round))(state);
+                stated("changes_requested", ahead(round))(state);
                 state.content = vec![
                     single("summary", r#"{"total": 1.50}"#),
                     repeating("costs", 5, &format!("v{round}")),
@@ -145,12 +153,17 @@ async fn core(store: &Arc<dyn Store>, round: i64, turn: usize) {
     apply(store, &snapshots).await;
 }
 
+/// Only the last one is closed by them, so that there is something to write to.
 async fn events(store: &Arc<dyn Store>, round: i64, turn: usize) {
-    let mut events: Vec<_> = EDITIONS
-        .into_iter()
-        .map(|id| told("approved", id, at(3 * round + 1)).build())
+    let new = format!("ed_new_{round}");
+    let [open @ .., closed] = EDITIONS;
+    let opened = open.map(|id| told("changes_requested", id, ahead(round)));
+    let closed = [&*new, closed].map(|id| told("approved", id, ahead(round)));
+    let mut events: Vec<_> = opened
+        .iter()
+        .chain(&closed)
+        .map(EventBuilder::build)
         .collect();
-    events.push(told("submitted", &format!("ed_new_{round}"), at(3 * round + 1)).build());
     events.rotate_left(turn % EDITIONS.len());
     accept(store, &events).await;
 }
