@@ -19,8 +19,8 @@
 //! - `log` and `stats`: what came, what was and is delivered, and how it went.
 //! - `feed`: what came, in the order of the commits.
 //! - `projects`: which ones are known.
-//! - `snapshots`, `states` and `contents`: what the core says of its entities, written; `projection`:
-//!   what webhook events change in that. `editions`: reading it, by `structure`, `heads`, `sections`
+//! - `snapshots`, `states`, `contents` and `returns`: what the core says of its entities, written;
+//!   `projection`: what webhook events change in that. `editions`: reading it, by `structure`, `heads`, `sections`
 //!   and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
 //! - `notices`: telling other processes that there is work, or that a feed moved.
@@ -72,6 +72,7 @@ mod outputs;
 mod projection;
 mod projects;
 mod queue;
+mod returns;
 mod rows;
 mod sections;
 mod settle;

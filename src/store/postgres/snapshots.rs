@@ -6,6 +6,8 @@
 //! heads of editions last, since that sets their clock forward, for which all others that change
 //! editions wait.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use sqlx::PgTransaction;
 use sqlx::postgres::PgBindIterExt;
@@ -13,7 +15,7 @@ use sqlx::postgres::PgBindIterExt;
 use super::contents::{Holder, replace, take_turn};
 use super::errors::{from_sqlx, retrying};
 use super::projection::hold_editions;
-use super::{PostgresStore, Result, commit, projects, states};
+use super::{PostgresStore, Result, commit, projects, returns, states};
 use crate::domain::blueprint::Blueprint;
 use crate::domain::snapshot::{EntityKey, EntityKind, Snapshot, State};
 use crate::domain::workspace::{Project, Workspace};
@@ -112,11 +114,14 @@ impl PostgresStore {
         if !projects.is_empty() {
             projects::write(&mut tx, projects).await?;
         }
+        let returned = returns::returning(&mut tx, &of(EntityKind::Project)).await?;
         changed.extend(write_projects(&mut tx, &of(EntityKind::Project)).await?);
         changed.extend(write_blueprints(&mut tx, &of(EntityKind::Blueprint)).await?);
-        hold(&mut tx, &editions).await?;
+        let hidden = returns::changed_meanwhile(&mut tx, &returned).await?;
+        hold(&mut tx, &editions, &hidden).await?;
         changed.extend(states::write_outputs(&mut tx, &of(EntityKind::Output)).await?);
         states::write_editions(&mut tx, &editions).await?;
+        returns::tell(&mut tx, &returned).await?;
         changed.extend(editions.iter().map(|edition| edition.number));
         commit(tx).await?;
         Ok(changed)
@@ -141,16 +146,20 @@ async fn newer_editions<'n, 'a>(
         .collect())
 }
 
-/// Holds the heads of editions to the end of the transaction, from here on against accepts too.
-async fn hold(tx: &mut PgTransaction<'_>, news: &[&News<'_>]) -> Result<()> {
-    if news.is_empty() {
+/// Holds the heads of these editions, and of others, to the end of the transaction, from here on
+/// against accepts too.
+async fn hold(
+    tx: &mut PgTransaction<'_>,
+    news: &[&News<'_>],
+    others: &[(String, String)],
+) -> Result<()> {
+    let told = news.iter().map(|news| (news.workspace(), news.id()));
+    let others = others.iter().map(|(workspace, id)| (&**workspace, &**id));
+    let editions: BTreeSet<(&str, &str)> = told.chain(others).collect();
+    if editions.is_empty() {
         return Ok(());
     }
-    let editions: Vec<(&str, &str)> = news
-        .iter()
-        .map(|news| (news.workspace(), news.id()))
-        .collect();
-    hold_editions(tx, &editions).await
+    hold_editions(tx, &Vec::from_iter(editions)).await
 }
 
 /// The places in the batch of those whose rows changed.

@@ -149,6 +149,7 @@ impl Writing<'_> {
     }
 
     async fn project(&mut self, state: &Project) -> Result<Applied> {
+        let deleted_at = self.deleted_at(&state.id).await?;
         let statement = sqlx::query(
             "-- sqlite::snapshots::project
             insert into project (workspace, id, version, name, description, first_seen_at)
@@ -166,7 +167,12 @@ impl Writing<'_> {
         .bind(state.name.as_str())
         .bind(state.description.as_deref())
         .bind(self.now);
-        self.execute(statement).await
+        let applied = self.execute(statement).await?;
+        if let (Applied::Changed, Some(since)) = (applied, deleted_at) {
+            let now = self.changed_at().await?;
+            self.returned_project(&state.id, since, now).await?;
+        }
+        Ok(applied)
     }
 
     async fn blueprint(&mut self, state: &Blueprint) -> Result<Applied> {
