@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::edition::EditionStatus;
+use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{AcceptOutcome, Applied, Edit, Store, StoreError, Written};
 use futures::future::join_all;
 
@@ -121,6 +123,26 @@ async fn an_event_does_not_wait_for_a_put_which_goes_by_the_status_since_then() 
         (after.status.as_str(), after.status_changed_at),
         ("changes_requested", at(10))
     );
+    db.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_else_waits_for_the_answer_of_an_edit_to_be_kept() {
+    let db = TestDatabase::new(Kind::Postgres).await;
+    draft(&db).await;
+    let mut gate = Gate::before(&db, "update on idempotency_key", "0").await;
+    let store = Arc::clone(&db.store);
+    let putting = tokio::spawn(async move {
+        let caller = Entropy::system().id(SystemClock.now());
+        let client = ask().once(caller, "key", 1);
+        let edit = Edit::PutRows(vec![row("first", "{}")]);
+        client.edit(&store, &costs(), &edit).await
+    });
+    gate.until_waiting(1).await;
+    // All that change editions have one clock.
+    tell(&db.replica, &[edition("ed_2", 1)]).await;
+    gate.open().await;
+    assert_eq!(version(putting.await.unwrap()), 2);
     db.remove().await;
 }
 

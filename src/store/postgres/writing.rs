@@ -73,7 +73,8 @@ impl PostgresStore {
         drafts::insert(&mut tx, workspace, &edition, &blueprint, &new.outputs).await?;
         let written = drafts::raise(&mut tx, workspace, edition).await?;
         let event = own_event(&OwnEvent::EditionCreated(&written.edition), write, now)?;
-        self.finish(tx, write, &written, Some(event.event())).await
+        let done = answer(&mut tx, write, &written).await?;
+        self.finish(tx, done, Some(event.event())).await
     }
 
     async fn edit(
@@ -91,16 +92,21 @@ impl PostgresStore {
         check_blueprint(version, write)?;
         let place = Place::of(write.reach, &before, &ready.section.name);
         if edits::apply(&mut tx, place, ready).await? == Edited::Same {
-            return self.finish(tx, write, &before, None).await;
+            let done = answer(&mut tx, write, &before).await?;
+            return self.finish(tx, done, None).await;
         }
         let before = hold(&mut tx, write, edition).await?;
         let now = drafts::now(&mut tx).await?;
-        let after = stepped(before, |edition| edition.change(now))?;
-        let written = drafts::raise(&mut tx, workspace, after).await?;
+        let revision = before.revision + 1;
+        let edition = stepped(before, |edition| edition.change(now))?;
+        let after = EditionRecord { edition, revision };
+        // It may tell of 50,000 rows, and nobody else is to wait for that to be written.
+        let done = answer(&mut tx, write, &after).await?;
+        let written = drafts::raise(&mut tx, workspace, after.edition).await?;
         let changes = std::slice::from_ref(&ready.change);
         let event = OwnEvent::EditionChanged(&written.edition, changes);
         let event = own_event(&event, write, now)?;
-        self.finish(tx, write, &written, Some(event.event())).await
+        self.finish(tx, done, Some(event.event())).await
     }
 
     async fn submit(&self, edition: &EditionId, write: &Write<'_>) -> Progress<Written> {
@@ -122,9 +128,8 @@ impl PostgresStore {
             .keep(&mut tx, &events, write.leasing, write.intake)
             .await?;
         let written = drafts::raise(&mut tx, workspace, after).await?;
-        let written = self
-            .finish(tx, write, &written, Some(event.event()))
-            .await?;
+        let done = answer(&mut tx, write, &written).await?;
+        let written = self.finish(tx, done, Some(event.event())).await?;
         let accepted = self.kept(kept);
         write.intake.hand_over(accepted.leased);
         if accepted.pending > 0 {
@@ -134,23 +139,31 @@ impl PostgresStore {
         Ok(written)
     }
 
-    /// Makes the answer, keeps it, and commits with the event that tells of the write.
+    /// Commits with the event that tells of the write.
     async fn finish(
         &self,
         mut tx: PgTransaction<'static>,
-        write: &Write<'_>,
-        written: &EditionRecord,
+        done: Written,
         event: Option<&Event>,
     ) -> Progress<Written> {
-        let answer = (write.answer)(written);
-        let version = written.edition.version;
-        keep_answer(&mut tx, write, &answer, version).await?;
         let events: Vec<&Event> = event.into_iter().collect();
         let appended = outbox::append(&mut tx, &self.outbox, &events).await?;
         commit(tx).await?;
         appended.committed();
-        Ok(Written::Done { answer, version })
+        Ok(done)
     }
+}
+
+/// Makes the answer, and keeps it with the key of the request.
+async fn answer(
+    tx: &mut PgTransaction<'_>,
+    write: &Write<'_>,
+    written: &EditionRecord,
+) -> Result<Written> {
+    let answer = (write.answer)(written);
+    let version = written.edition.version;
+    keep_answer(tx, write, &answer, version).await?;
+    Ok(Written::Done { answer, version })
 }
 
 /// Lets go on whose request was not made before.
