@@ -57,6 +57,7 @@ pub mod postgres;
 mod projection;
 pub mod projects;
 mod room;
+mod rows_change;
 mod search;
 pub mod snapshots;
 pub mod sqlite;

@@ -1,7 +1,7 @@
 //! How much an edition may hold, as far as clients fill it: the same in both databases.
 
 use super::edits::{Progress, Stop};
-use crate::domain::edition::Row;
+use crate::domain::edition::{Row, SectionContent};
 use crate::domain::snapshot::{MAX_ROWS, MAX_WRITTEN_BYTES};
 use crate::domain::values::{Place, ValueFaults, Values};
 
@@ -34,6 +34,19 @@ impl Size {
             rows: 0,
             bytes: values.as_str().len(),
         }
+    }
+
+    pub(super) fn of_content<'c>(sections: impl IntoIterator<Item = &'c SectionContent>) -> Self {
+        sections.into_iter().fold(Self::default(), |size, section| {
+            let more = match section {
+                SectionContent::Single(values) => Self::of_values(values),
+                SectionContent::Repeating(rows) => Self::of_rows(rows),
+            };
+            Self {
+                rows: size.rows + more.rows,
+                bytes: size.bytes + more.bytes,
+            }
+        })
     }
 
     pub(super) fn bytes(self) -> usize {

@@ -11,6 +11,7 @@ use crate::domain::edition::Row;
 use crate::domain::ids::WorkspaceId;
 use crate::domain::snapshot::{EntityKey, EntityKind, Snapshot, State};
 use crate::store::projects::NewProjects;
+use crate::store::room::Size;
 
 /// What became of one snapshot of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,15 @@ pub(super) fn newest(snapshots: &[Snapshot]) -> impl Iterator<Item = (usize, &Sn
         }
     }
     newest.into_values()
+}
+
+/// What the editions of a batch hold, in bytes.
+pub(super) fn bytes(snapshots: &[Snapshot]) -> usize {
+    let states = snapshots.iter().map(|snapshot| match &snapshot.state {
+        State::Edition(state) => Size::of_content(state.content.iter().map(|(_, held)| held)),
+        _ => Size::default(),
+    });
+    states.map(Size::bytes).sum()
 }
 
 /// The projects that a batch tells of by what belongs to them: known from then on, even where the

@@ -13,8 +13,9 @@ use super::sections::{self, Place};
 use crate::domain::edition::Row;
 use crate::domain::ids::RowId;
 use crate::domain::values::Values;
-use crate::store::edits::{Edited, Progress, Ready, RowsChange, Stop, patched, taken};
+use crate::store::edits::{Edited, Progress, Ready, Stop, patched, taken};
 use crate::store::room::{Exchange, Size};
+use crate::store::rows_change::RowsChange;
 use crate::store::{Edit, SectionData, Written};
 
 /// Changes the section as the edit says, or nothing.

@@ -19,9 +19,10 @@ use super::{PostgresStore, Result, commit, projects, returns, states};
 use crate::domain::blueprint::Blueprint;
 use crate::domain::snapshot::{EntityKey, EntityKind, Snapshot, State};
 use crate::domain::workspace::{Project, Workspace};
+use crate::heavy::heavy;
 use crate::store::content::Content;
 use crate::store::projects::NewProjects;
-use crate::store::snapshots::{newest, projects as projects_of};
+use crate::store::snapshots::{bytes, newest, projects as projects_of};
 use crate::store::{Applied, Snapshots, definition};
 
 #[async_trait]
@@ -31,13 +32,14 @@ impl Snapshots for PostgresStore {
             return Ok(Vec::new());
         }
         // What takes long without the database is done before anybody has to wait for it.
-        let news: Vec<News<'_>> = newest(snapshots)
-            .map(|(number, snapshot)| News {
+        let news: Vec<News<'_>> = heavy(bytes(snapshots), || {
+            let news = newest(snapshots).map(|(number, snapshot)| News {
                 number,
                 snapshot,
                 content: Content::of(snapshot),
-            })
-            .collect();
+            });
+            news.collect()
+        });
         let projects = made_known(snapshots);
         let changed = retrying(|| self.apply_once(&news, &projects)).await?;
         self.known_projects.remember(projects);

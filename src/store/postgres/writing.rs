@@ -18,9 +18,8 @@ use crate::domain::event::Event;
 use crate::domain::ids::EditionId;
 use crate::domain::own_event::OwnEvent;
 use crate::domain::reach::Reach;
-use crate::domain::values::check_complete;
 use crate::store::edits::{
-    Edited, Progress, Ready, Stop, check_blueprint, check_open, own_event, stepped,
+    Edited, Progress, Ready, Stop, check_blueprint, check_open, lacks_nothing, own_event, stepped,
 };
 use crate::store::{Edit, EditionRecord, EditionWrites, Maintenance, NewEdition, Write, Written};
 
@@ -223,10 +222,5 @@ async fn check_whole(
         .ok_or(Stop::Answered(Written::BlueprintChanged))?
         .blueprint;
     let content = sections::required(tx, write.reach, seen, &blueprint).await?;
-    let missing = check_complete(&blueprint, &content);
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Stop::invalid(missing))
-    }
+    lacks_nothing(&blueprint, &content)
 }

@@ -13,8 +13,9 @@ use crate::domain::edition::Edition;
 use crate::domain::output::Output;
 use crate::domain::snapshot::{Snapshot, State};
 use crate::domain::workspace::{Member, Project, Workspace};
+use crate::heavy::heavy;
 use crate::store::content::Content;
-use crate::store::snapshots::{newest, projects as projects_of};
+use crate::store::snapshots::{bytes, newest, projects as projects_of};
 use crate::store::{Applied, Result, Snapshots, definition};
 
 #[async_trait]
@@ -22,9 +23,11 @@ impl Snapshots for SqliteStore {
     async fn apply(&self, snapshots: &[Snapshot]) -> Result<Vec<Applied>> {
         let mut applied = vec![Applied::Older; snapshots.len()];
         // What takes long without the database is done before anybody has to wait for it.
-        let newest: Vec<_> = newest(snapshots)
-            .map(|(number, snapshot)| (number, snapshot, Content::of(snapshot)))
-            .collect();
+        let newest: Vec<_> = heavy(bytes(snapshots), || {
+            let newest = newest(snapshots);
+            let with_content = |(number, snapshot)| (number, snapshot, Content::of(snapshot));
+            newest.map(with_content).collect()
+        });
         let mut transaction = self.write().await?;
         let now = millis(self.clock.now());
         projects::write(&mut transaction, &projects_of(snapshots), now).await?;
