@@ -56,6 +56,8 @@ pub mod outbox;
 pub mod postgres;
 mod projection;
 pub mod projects;
+mod room;
+mod rows_change;
 mod search;
 pub mod snapshots;
 pub mod sqlite;
@@ -64,6 +66,7 @@ pub mod subscriptions;
 pub mod targets;
 pub mod test_send;
 pub mod vault;
+mod walk;
 pub mod writing;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};

@@ -25,8 +25,9 @@ pub struct Write<'a> {
     pub blueprint_version: i64,
     /// By what a repeated request is known.
     pub once: Option<&'a Idempotency>,
-    /// The answer to the client, made of the edition as it was written. It is kept with the key of
-    /// the request, if there is one, and given again.
+    /// The answer to the client, made of the edition as it was written; that of an edit may be made
+    /// before its `updated_at` is known, and must not tell it. It is kept with the key of the request,
+    /// if there is one, and given again.
     pub answer: &'a (dyn Fn(&EditionRecord) -> String + Send + Sync),
     /// The id of the event that tells of it.
     pub event: EventId,

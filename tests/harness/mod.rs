@@ -26,6 +26,7 @@ macro_rules! on_both_databases {
 pub(crate) mod databases;
 pub(crate) mod events;
 pub(crate) mod flow;
+pub(crate) mod gate;
 pub(crate) mod keys;
 pub(crate) mod pollers;
 pub(crate) mod program;

@@ -1,7 +1,11 @@
-//! What the sections of an edition hold, as they are written. Their rows belong to whoever holds the
-//! edition's head.
+//! What the sections of an edition hold, as they are written. Their rows, and the version in its head,
+//! belong to whoever has the edition's turn.
+//!
+//! To write content can take seconds. An accept with an event of the edition must not wait for that,
+//! so whoever writes content goes by a lock that no accept takes, and touches what accepts touch only
+//! when the content is written.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use futures::TryStreamExt;
 use sqlx::PgTransaction;
@@ -13,11 +17,39 @@ use crate::domain::edition::Row;
 use crate::domain::ids::{EditionId, WorkspaceId};
 use crate::store::content::{Content, Held};
 
+/// The advisory locks of editions' turns: hashes of their ids are beside it.
+const TURN_LOCK: i32 = 0x6564_6974;
+
 /// An edition whose content is written.
 #[derive(Clone, Copy)]
 pub(super) struct Holder<'a> {
     pub(super) workspace: &'a WorkspaceId,
     pub(super) edition: &'a EditionId,
+}
+
+/// Waits for the other writers of these editions' content, in an order that all keep, and goes before
+/// them to the end of the transaction. What was read of the editions before is to be read again.
+pub(super) async fn take_turn(
+    tx: &mut PgTransaction<'_>,
+    editions: impl IntoIterator<Item = Holder<'_>>,
+) -> Result<()> {
+    let keys: BTreeSet<String> = editions
+        .into_iter()
+        .map(|holder| format!("{}/{}", holder.workspace, holder.edition))
+        .collect();
+    sqlx::query(
+        "-- postgres::contents::take_turn
+        select pg_advisory_xact_lock($1, hash)
+        from (
+            select distinct hashtext(key) as hash from unnest($2::text[]) as keys (key) order by hash
+        ) as sorted",
+    )
+    .bind(TURN_LOCK)
+    .bind(keys.iter().map(String::as_str).bind_iter())
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(())
 }
 
 /// Puts this in the place of all that the edition held. Sections whose rows are the same are not

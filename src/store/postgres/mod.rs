@@ -2,10 +2,12 @@
 //!
 //! Times come from the database's clock, since replicas may disagree; batches travel as arrays and
 //! `unnest`, so that a batch is a handful of round trips whatever its size. `queue.md`'s lock order
-//! holds everywhere: the key of a call that may be repeated → queue rows that were there before → workspaces → projects → blueprints → editions →
-//! outputs → event keys → the subscriptions' generation → subscriptions → the feed → the clock of
-//! editions → keys of the outbox, each sorted. (It has the keys first; but of those that an accept writes none were there
-//! before, and what it adopts it looks at first.)
+//! holds everywhere: the key of a call that may be repeated → the turns of editions, with what they
+//! hold → queue rows that were there before → workspaces → projects → blueprints → the heads of
+//! editions → outputs → event keys → the subscriptions' generation → subscriptions → the feed → the
+//! clock of editions → keys of the outbox, each sorted. (It has the keys first; but of those that an
+//! accept writes none were there before, and what it adopts it looks at first.) An accept takes no
+//! turns: what is written under them takes long, and small events do not wait for large state.
 //!
 //! - `events` and `arrivals`: accept.
 //! - `queue` and `depth`: due, claim, how much waits.
@@ -17,8 +19,8 @@
 //! - `log` and `stats`: what came, what was and is delivered, and how it went.
 //! - `feed`: what came, in the order of the commits.
 //! - `projects`: which ones are known.
-//! - `snapshots`, `states` and `contents`: what the core says of its entities, written; `projection`:
-//!   what webhook events change in that. `editions`: reading it, by `structure`, `heads`, `sections`
+//! - `snapshots`, `states`, `contents` and `returns`: what the core says of its entities, written;
+//!   `projection`: what webhook events change in that. `editions`: reading it, by `structure`, `heads`, `sections`
 //!   and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
 //! - `notices`: telling other processes that there is work, or that a feed moved.
@@ -70,6 +72,7 @@ mod outputs;
 mod projection;
 mod projects;
 mod queue;
+mod returns;
 mod rows;
 mod sections;
 mod settle;

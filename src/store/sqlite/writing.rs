@@ -20,9 +20,9 @@ use crate::domain::event::Event;
 use crate::domain::ids::{EditionId, WorkspaceId};
 use crate::domain::own_event::OwnEvent;
 use crate::domain::reach::Reach;
-use crate::domain::values::check_complete;
 use crate::store::edits::{
-    Edited, Progress, Ready, Stop, check_blueprint, check_open, created_event, own_event, stepped,
+    Edited, Progress, Ready, Stop, check_blueprint, check_open, created_event, lacks_nothing,
+    own_event, stepped,
 };
 use crate::store::{
     Edit, EditionRecord, EditionWrites, Idempotency, NewEdition, Result, StoreError, Write, Written,
@@ -213,10 +213,5 @@ async fn check_whole(
         .ok_or(Stop::Answered(Written::BlueprintChanged))?
         .blueprint;
     let content = sections::required(transaction, workspace, &edition.id, &blueprint).await?;
-    let missing = check_complete(&blueprint, &content);
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Stop::invalid(missing))
-    }
+    lacks_nothing(&blueprint, &content)
 }

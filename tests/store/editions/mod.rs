@@ -75,7 +75,7 @@ async fn found(store: &Arc<dyn Store>, filter: &EditionFilter, limit: usize) -> 
     found_by(store, &everything(), filter, limit).await
 }
 
-async fn found_by(
+pub(super) async fn found_by(
     store: &Arc<dyn Store>,
     reach: &Reach,
     filter: &EditionFilter,

@@ -235,6 +235,20 @@ async fn a_section_becomes_of_the_other_kind(db: &TestDatabase) {
     edit(&db.store, &costs(), &append).await;
     assert_eq!(rows(&db.replica).await, told(&[("a", "{}")]));
     assert_eq!(db.count("edition_section where content is null").await, 1);
+
+    // No rows are another thing than no values.
+    let emptied = edition_as("ed_1", 5, |state| {
+        state.content = vec![single("costs", "{}")]
+    });
+    tell(&db.store, &[emptied]).await;
+    let none = Edit::PutRows(Vec::new());
+    assert_eq!(edit(&db.store, &costs(), &none).await, 6);
+    assert_eq!(db.count("edition_section where content is null").await, 1);
+    assert_eq!(
+        edit(&db.store, &costs(), &none).await,
+        6,
+        "it is so already"
+    );
 }
 
 async fn a_section_that_was_never_filled_is_filled(db: &TestDatabase) {
