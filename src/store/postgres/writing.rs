@@ -116,7 +116,7 @@ impl PostgresStore {
         let revision = before.revision + 1;
         let edition = stepped(before, |edition| edition.change(now))?;
         let after = EditionRecord { edition, revision };
-        // It may tell of 50,000 rows, and nobody else is to wait for that to be written.
+        // It may tell of 50,000 rows: the other editions are not to wait until that is written.
         let done = answer(&mut tx, write, &after).await?;
         let written = drafts::raise(&mut tx, workspace, after.edition).await?;
         let changes = std::slice::from_ref(&ready.change);

@@ -238,7 +238,7 @@ async fn a_section_becomes_of_the_other_kind(db: &TestDatabase) {
 
     // No rows are another thing than no values.
     let emptied = edition_as("ed_1", 5, |state| {
-        state.content = vec![single("costs", "{}")]
+        state.content = vec![single("costs", "{}")];
     });
     tell(&db.store, &[emptied]).await;
     let none = Edit::PutRows(Vec::new());
