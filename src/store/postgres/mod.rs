@@ -3,9 +3,10 @@
 //! Times come from the database's clock, since replicas may disagree; batches travel as arrays and
 //! `unnest`, so that a batch is a handful of round trips whatever its size. `queue.md`'s lock order
 //! holds everywhere: the key of a call that may be repeated → queue rows that were there before → workspaces → projects → blueprints → editions →
-//! outputs → event keys → the subscriptions' generation → subscriptions → the feed → the clock of
+//! outputs → their jobs and files → event keys → the subscriptions' generation → subscriptions → the feed → the clock of
 //! editions → keys of the outbox, each sorted. (It has the keys first; but of those that an accept writes none were there
-//! before, and what it adopts it looks at first.)
+//! before, and what it adopts it looks at first; and the jobs that it makes it writes last, of outputs that
+//! it holds: nobody else waits for those.)
 //!
 //! - `events` and `arrivals`: accept.
 //! - `queue` and `depth`: due, claim, how much waits.
@@ -20,6 +21,7 @@
 //! - `snapshots`, `states` and `contents`: what the core says of its entities, written; `projection`:
 //!   what webhook events change in that. `editions`: reading it, by `structure`, `heads`, `sections`
 //!   and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
+//!   `output_jobs`: outputs that are asked for, and their files.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
 //! - `notices`: telling other processes that there is work, or that a feed moved.
 //! - `errors` and `rows`: from the database's words to ours.
@@ -39,6 +41,7 @@ use self::errors::{from_migrate, from_sqlx, within};
 use self::notices::{Notices, Topic};
 use super::feed::FeedBell;
 use super::outbox::Door;
+use super::output_jobs::JobBell;
 use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
@@ -66,6 +69,7 @@ mod lease;
 mod log;
 mod notices;
 mod outbox;
+mod output_jobs;
 mod outputs;
 mod projection;
 mod projects;
@@ -108,6 +112,7 @@ pub struct PostgresStore {
     feed_bell: FeedBell,
     known_projects: KnownProjects,
     outbox: Door,
+    output_jobs: JobBell,
 }
 
 impl PostgresStore {
@@ -169,6 +174,7 @@ impl PostgresStore {
             feed_bell: FeedBell::default(),
             known_projects: KnownProjects::default(),
             outbox: Door::default(),
+            output_jobs: JobBell::default(),
         })
     }
 

@@ -139,7 +139,8 @@ impl PostgresStore {
     ) -> Progress<Written> {
         let answer = (write.answer)(written);
         let version = written.edition.version;
-        keep_answer(&mut tx, write, &answer, version).await?;
+        let workspace = &write.reach.workspace;
+        keep_answer(&mut tx, workspace, write.once, &answer, version).await?;
         let events: Vec<&Event> = event.into_iter().collect();
         let appended = outbox::append(&mut tx, &self.outbox, &events).await?;
         commit(tx).await?;
@@ -150,7 +151,8 @@ impl PostgresStore {
 
 /// Lets go on whose request was not made before.
 async fn go_on(tx: &mut PgTransaction<'_>, write: &Write<'_>, edition: &EditionId) -> Progress<()> {
-    match remember_write(tx, write, edition.as_str()).await? {
+    let workspace = &write.reach.workspace;
+    match remember_write(tx, workspace, write.once, edition.as_str()).await? {
         Some(known) => Err(Stop::Answered(known)),
         None => Ok(()),
     }
