@@ -1,4 +1,6 @@
-//! `/v1/outputs`: what editions are presented in, without the files themselves.
+//! `/v1/outputs`: what editions are presented in.
+//!
+//! - [`generate`]: asks for one. [`download`]: its file, or a [`part`] of it, under a safe [`file_name`].
 
 use axum::extract::State;
 use axum::response::Response;
@@ -20,11 +22,22 @@ use crate::domain::ids::{EditionId, OutputId};
 use crate::domain::payload::timestamp;
 use crate::store::OutputRecord;
 
-/// The resource's routes.
+mod download;
+mod file_name;
+mod generate;
+mod part;
+
+/// The routes that are read.
 pub fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(of_edition))
         .routes(routes!(show))
+        .merge(download::routes())
+}
+
+/// The route that asks for one.
+pub fn writes() -> OpenApiRouter<Api> {
+    generate::routes()
 }
 
 /// An output of an edition.
