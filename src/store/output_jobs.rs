@@ -340,14 +340,17 @@ pub(super) fn generated(
         .map_err(StoreError::corrupt)
 }
 
-/// The file that is shown of an output: the one that is kept here, unless the core told of a later one
+/// The file that is shown of an output: the one that is kept here, unless the core made a later one
 /// (`made_at`), of which nothing is known until it was taken; without any, what the snapshot states.
 pub(super) fn shown(
+    format: &OutputFormat,
     kept: Option<(FileKey, OutputFile)>,
     stated: Option<OutputFile>,
     made_at: Option<DateTime<Utc>>,
 ) -> (Option<FileKey>, Option<OutputFile>) {
-    let is_latest = |file: &OutputFile| made_at.is_none_or(|made_at| file.generated_at >= made_at);
+    let is_latest = |file: &OutputFile| {
+        format.is_made_here() || made_at.is_none_or(|made_at| file.generated_at >= made_at)
+    };
     match kept.filter(|(_, file)| is_latest(file)) {
         Some((key, file)) => (Some(key), Some(file)),
         None => (None, stated.filter(|_| made_at.is_none())),

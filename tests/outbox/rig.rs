@@ -136,7 +136,7 @@ pub(super) async fn publish(store: &Arc<dyn Store>, events: &[EventBuilder]) {
 }
 
 /// What the core has of it: a queue on the exchange, made before the relay starts.
-pub(super) struct Core {
+pub(crate) struct Core {
     channel: Channel,
     queue: String,
     _connection: Connection,
@@ -178,7 +178,7 @@ impl Core {
     }
 
     /// A queue for everything.
-    pub(super) async fn all(settings: &Amqp) -> Self {
+    pub(crate) async fn all(settings: &Amqp) -> Self {
         Self::bound(settings, "#", FieldTable::default()).await
     }
 
@@ -246,7 +246,7 @@ impl Core {
     }
 
     /// Takes so many messages.
-    pub(super) async fn take(&self, count: usize) -> Vec<Delivery> {
+    pub(crate) async fn take(&self, count: usize) -> Vec<Delivery> {
         let mut taken = Vec::new();
         let what = format!("{count} messages");
         self.take_until(&what, &mut taken, |taken| taken.len() >= count)

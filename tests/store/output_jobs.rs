@@ -389,9 +389,18 @@ async fn a_file_takes_the_place_of_the_one_before(db: &TestDatabase) {
             replaced: Some(old.key)
         }
     );
+    assert_eq!(
+        shown(&db.store, "out_csv").await.kept,
+        Some(new.key.clone())
+    );
+    // The core tells everybody of it, later: it is the same file.
+    let echo = generated("out_csv", "ed_1", SystemClock.now() + TimeDelta::hours(1))
+        .data(r#"{"edition_id":"ed_1","output_id":"out_csv","format":"csv","download_url":"u"}"#);
+    accept(&db.store, &[echo.build()]).await;
     assert_eq!(shown(&db.store, "out_csv").await.kept, Some(new.key));
+    assert!(take(&db.store, owner()).await.is_empty());
     assert_eq!(db.count("output_file").await, 1);
-    assert_eq!(db.feed(&WorkspaceId::default()).await.len(), 2);
+    assert_eq!(db.feed(&WorkspaceId::default()).await.len(), 3);
 }
 
 async fn what_failed_says_why_and_keeps_its_file(db: &TestDatabase) {
@@ -524,6 +533,11 @@ async fn a_file_of_the_cores_is_to_be_taken_once(db: &TestDatabase) {
     let later = SystemClock.now() + TimeDelta::hours(1);
     accept(&db.replica, &[generated("out_pdf", "ed_1", later).build()]).await;
     assert!(take(&db.store, owner()).await.is_empty());
+    let still = shown(&db.store, "out_pdf").await;
+    assert_eq!(
+        (still.output.status, still.kept),
+        (OutputStatus::Generated, made.kept)
+    );
 }
 
 async fn a_later_file_takes_the_place_of_one_that_is_under_way(db: &TestDatabase) {

@@ -154,19 +154,19 @@ struct OutputRow {
 impl OutputRow {
     /// What was stated, unless an event told of a later file: of that one nothing is known yet.
     fn into_record(self) -> Result<OutputRecord> {
+        let format = OutputFormat::parse(&self.format)
+            .ok_or_else(|| StoreError::Corrupt(format!("output.format: {}", self.format)))?;
         let key = self.key.as_deref().map(file_key).transpose()?;
         let kept = key.zip(file(self.kept_size, self.kept_sha256, self.kept_at)?);
         let stated = file(self.size, self.sha256, self.generated_at)?;
-        let (kept, file) = shown(kept, stated, self.made_at);
+        let (kept, file) = shown(&format, kept, stated, self.made_at);
         Ok(OutputRecord {
             output: Output {
                 id: parse("output.id", &self.id)?,
                 edition: parse("output.edition", &self.edition)?,
                 project: parse("edition.project", &self.project)?,
                 name: self.name,
-                format: OutputFormat::parse(&self.format).ok_or_else(|| {
-                    StoreError::Corrupt(format!("output.format: {}", self.format))
-                })?,
+                format,
                 status: OutputStatus::parse(&self.status).ok_or_else(|| {
                     StoreError::Corrupt(format!("output.status: {}", self.status))
                 })?,

@@ -289,6 +289,29 @@ pub(super) async fn fetch(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Resu
     .execute(&mut **tx)
     .await
     .map_err(from_sqlx)?;
+    // A file that was taken already is the one that is told of now.
+    sqlx::query(
+        "-- postgres::projection::fetch (files)
+        update output_file
+        set generated_at = greatest(output_file.generated_at, made.at)
+        from (
+            select
+                unnest($1::text[]) as workspace,
+                unnest($2::text[]) as id,
+                unnest($3::timestamptz[]) as at,
+                unnest($4::text[]) as url
+        ) as made
+        where output_file.workspace = made.workspace
+          and output_file.output = made.id
+          and output_file.url = made.url",
+    )
+    .bind(made.iter().map(|made| made.workspace.as_str()).bind_iter())
+    .bind(made.iter().map(|made| made.id.as_str()).bind_iter())
+    .bind(made.iter().map(|made| made.told.at).bind_iter())
+    .bind(made.iter().map(|made| made.url).bind_iter())
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
     // Until the file is here, it is under way.
     sqlx::query(
         "-- postgres::projection::fetch (outputs)

@@ -92,17 +92,18 @@ pub(super) async fn one(
 /// What was stated, unless an event told of a later file: of that one nothing is known yet.
 fn record(row: &SqliteRow) -> Result<OutputRecord> {
     let (format, status): (&str, &str) = (get(row, "format")?, get(row, "status")?);
+    let format = OutputFormat::parse(format)
+        .ok_or_else(|| StoreError::corrupt(format!("output.format: {format}")))?;
     let made_at = optional_time(row, "made_at")?;
     let stated = file(row, ["size", "sha256", "generated_at"])?;
-    let (kept, file) = shown(kept(row)?, stated, made_at);
+    let (kept, file) = shown(&format, kept(row)?, stated, made_at);
     Ok(OutputRecord {
         output: Output {
             id: parsed(row, "id")?,
             edition: parsed(row, "edition")?,
             project: parsed(row, "project")?,
             name: get(row, "name")?,
-            format: OutputFormat::parse(format)
-                .ok_or_else(|| StoreError::corrupt(format!("output.format: {format}")))?,
+            format,
             status: OutputStatus::parse(status)
                 .ok_or_else(|| StoreError::corrupt(format!("output.status: {status}")))?,
             file,

@@ -197,6 +197,18 @@ pub(super) async fn fetch(
         where output.workspace = made.workspace and output.id = made.id
             and output.version is not null",
     );
+    // A file that was taken already is the one that is told of now.
+    static CONFIRM: Bulk = Bulk::new(
+        "-- sqlite::projection::fetch (files)
+        with made (workspace, id, at, url) as (values ",
+        "(?, ?, ?, ?)",
+        ")
+        update output_file
+        set generated_at = max(generated_at, made.at)
+        from made
+        where output_file.workspace = made.workspace and output_file.output = made.id
+            and output_file.url = made.url",
+    );
     let made: Vec<_> = moves.files().collect();
     if made.is_empty() {
         return Ok(0);
@@ -220,6 +232,18 @@ pub(super) async fn fetch(
             statement
                 .bind(made.workspace.to_shared())
                 .bind(made.id.to_shared())
+                .bind(made.url.to_owned())
+        },
+        |statement| statement,
+    );
+    bulk::execute(transaction, statements).await?;
+    let statements = CONFIRM.statements(
+        &made,
+        |statement, made| {
+            statement
+                .bind(made.workspace.to_shared())
+                .bind(made.id.to_shared())
+                .bind(millis(made.told.at))
                 .bind(made.url.to_owned())
         },
         |statement| statement,
