@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::{Page, PageRequest, Result};
 use crate::domain::blueprint::Blueprint;
 use crate::domain::edition::{Content, Edition, EditionStatus, Row};
+use crate::domain::file::FileKey;
 use crate::domain::ids::{BlueprintId, EditionId, OutputId, ProjectId, UserId, WorkspaceId};
 use crate::domain::output::Output;
 use crate::domain::reach::Reach;
@@ -187,8 +188,10 @@ pub enum Whole {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputRecord {
     /// What was told of it. After an `output.generated` that is later than its newest snapshot it is
-    /// `generated`, and its file is not known yet.
+    /// `generated`, and its file is not known until it was taken.
     pub output: Output,
+    /// Where its file is kept, if it is kept here.
+    pub kept: Option<FileKey>,
     /// Grows with every change, also with those that raise no version.
     pub revision: i64,
 }

@@ -12,6 +12,7 @@
 //! - [`snapshots`] and `projection`: what the core's state and its events change in the read model;
 //!   [`editions`]: reading it. `definition`: blueprints as they are kept.
 //! - [`writing`] and `edits`: edition data that clients push. `content`: what sections are to hold.
+//! - [`output_jobs`] and [`files`]: outputs that are asked for, and the files that come of it.
 //! - [`access`]: API keys and the audit log.
 //! - [`subscriptions`]: registering and changing subscriptions.
 //! - [`idempotency`]: creating calls and writes that may be repeated.
@@ -53,6 +54,7 @@ pub mod lease;
 pub mod log;
 pub mod open;
 pub mod outbox;
+pub mod output_jobs;
 pub mod postgres;
 mod projection;
 pub mod projects;
@@ -88,6 +90,10 @@ pub use log::{
 };
 pub use open::open;
 pub use outbox::{Outbox, OutboxDepth, Outgoing, OutgoingRequest};
+pub use output_jobs::{
+    CoreFiles, JobOutcome, JobSettled, OutputAsk, OutputAsked, OutputJob, OutputJobs, OutputTask,
+    Telling,
+};
 pub use projects::{ProjectRecord, Projects};
 pub use snapshots::{Applied, Snapshots};
 pub use stats::{RECENTLY, Stats, SubscriptionStats, Tally};
@@ -119,6 +125,8 @@ pub trait Store:
     + Snapshots
     + Editions
     + EditionWrites
+    + OutputJobs
+    + FileReferences
     + ApiKeys
     + Audit
     + Maintenance
@@ -141,6 +149,8 @@ impl<T> Store for T where
         + Snapshots
         + Editions
         + EditionWrites
+        + OutputJobs
+        + FileReferences
         + ApiKeys
         + Audit
         + Maintenance

@@ -13,6 +13,7 @@ mod feed;
 mod isolation;
 mod junk;
 mod listener;
+mod outputs;
 mod polling;
 mod reads;
 pub(crate) mod rig;

@@ -23,6 +23,7 @@ mod log;
 mod model;
 mod orphans;
 mod outbox;
+mod output_jobs;
 mod polling;
 mod postgres;
 mod postgres_editions;

@@ -6,8 +6,8 @@ use super::Result;
 use super::errors::{expect_rows, from_sqlx, waited_too_long};
 use super::rows::{interval, limit};
 use crate::domain::ids::WorkspaceId;
+use crate::store::Written;
 use crate::store::idempotency::{Creation, FORGOTTEN_AT_ONCE, Idempotency, Known, REMEMBERED};
-use crate::store::{Write, Written};
 
 /// Writes the key of a call that creates `object`, before it takes any other lock: whoever comes with
 /// the same key waits here. `None` if the call goes on, otherwise what it comes to.
@@ -28,13 +28,14 @@ pub(super) async fn remember<T>(
 /// for the answer of another is told that that one is running.
 pub(super) async fn remember_write(
     tx: &mut PgTransaction<'_>,
-    write: &Write<'_>,
+    workspace: &WorkspaceId,
+    once: Option<&Idempotency>,
     object: &str,
 ) -> Result<Option<Written>> {
-    let Some(once) = write.once else {
+    let Some(once) = once else {
         return Ok(None);
     };
-    match claim(tx, &write.reach.workspace, once, object).await {
+    match claim(tx, workspace, once, object).await {
         Err(error) if waited_too_long(&error) => Ok(Some(Written::Running)),
         known => known?.map(|known| once.written(known)).transpose(),
     }
@@ -83,11 +84,12 @@ impl From<Kept> for Known {
 /// Keeps what a write answers with its key, if it has one.
 pub(super) async fn keep_answer(
     tx: &mut PgTransaction<'_>,
-    write: &Write<'_>,
+    workspace: &WorkspaceId,
+    once: Option<&Idempotency>,
     answer: &str,
     version: i64,
 ) -> Result<()> {
-    let Some(once) = write.once else {
+    let Some(once) = once else {
         return Ok(());
     };
     let kept = sqlx::query(
@@ -96,7 +98,7 @@ pub(super) async fn keep_answer(
         set answer = $5, version = $6
         where workspace = $1 and caller = $2 and route = $3 and key = $4",
     )
-    .bind(write.reach.workspace.as_str())
+    .bind(workspace.as_str())
     .bind(once.caller.uuid())
     .bind(once.route)
     .bind(&once.key)

@@ -4,10 +4,12 @@
 //! `unnest`, so that a batch is a handful of round trips whatever its size. `queue.md`'s lock order
 //! holds everywhere: the key of a call that may be repeated → the turns of editions, with what they
 //! hold → queue rows that were there before → workspaces → projects → blueprints → the heads of
-//! editions → outputs → event keys → the subscriptions' generation → subscriptions → the feed → the
-//! clock of editions → keys of the outbox, each sorted. (It has the keys first; but of those that an
-//! accept writes none were there before, and what it adopts it looks at first.) An accept takes no
-//! turns: what is written under them takes long, and small events do not wait for large state.
+//! editions → outputs → their jobs and files → event keys → the subscriptions' generation →
+//! subscriptions → the feed → the clock of editions → keys of the outbox, each sorted. (It has the keys
+//! first; but of those that an accept writes none were there before, and what it adopts it looks at
+//! first; and the jobs that it makes it writes last, of outputs that it holds: nobody else waits for
+//! those.) An accept takes no turns: what is written under them takes long, and small events do not
+//! wait for large state.
 //!
 //! - `events` and `arrivals`: accept.
 //! - `queue` and `depth`: due, claim, how much waits.
@@ -22,6 +24,7 @@
 //! - `snapshots`, `states`, `contents` and `returns`: what the core says of its entities, written;
 //!   `projection`: what webhook events change in that. `editions`: reading it, by `structure`, `heads`, `sections`
 //!   and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
+//!   `output_jobs`: outputs that are asked for, and their files.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
 //! - `notices`: telling other processes that there is work, or that a feed moved.
 //! - `errors` and `rows`: from the database's words to ours.
@@ -41,6 +44,7 @@ use self::errors::{from_migrate, from_sqlx, within};
 use self::notices::{Notices, Topic};
 use super::feed::FeedBell;
 use super::outbox::Door;
+use super::output_jobs::JobBell;
 use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
@@ -68,6 +72,7 @@ mod lease;
 mod log;
 mod notices;
 mod outbox;
+mod output_jobs;
 mod outputs;
 mod projection;
 mod projects;
@@ -111,6 +116,7 @@ pub struct PostgresStore {
     feed_bell: FeedBell,
     known_projects: KnownProjects,
     outbox: Door,
+    output_jobs: JobBell,
 }
 
 impl PostgresStore {
@@ -172,6 +178,7 @@ impl PostgresStore {
             feed_bell: FeedBell::default(),
             known_projects: KnownProjects::default(),
             outbox: Door::default(),
+            output_jobs: JobBell::default(),
         })
     }
 

@@ -178,13 +178,15 @@ async fn answer(
 ) -> Result<Written> {
     let answer = (write.answer)(written);
     let version = written.edition.version;
-    keep_answer(tx, write, &answer, version).await?;
+    let workspace = &write.reach.workspace;
+    keep_answer(tx, workspace, write.once, &answer, version).await?;
     Ok(Written::Done { answer, version })
 }
 
 /// Lets go on whose request was not made before.
 async fn go_on(tx: &mut PgTransaction<'_>, write: &Write<'_>, edition: &EditionId) -> Progress<()> {
-    match remember_write(tx, write, edition.as_str()).await? {
+    let workspace = &write.reach.workspace;
+    match remember_write(tx, workspace, write.once, edition.as_str()).await? {
         Some(known) => Err(Stop::Answered(known)),
         None => Ok(()),
     }

@@ -8,7 +8,7 @@ use super::error::store_error;
 use super::rows::{count, duration_millis, get, millis};
 use crate::domain::ids::WorkspaceId;
 use crate::store::idempotency::{Creation, FORGOTTEN_AT_ONCE, Idempotency, Known, REMEMBERED};
-use crate::store::{Result, Write, Written};
+use crate::store::{Result, Written};
 
 /// Writes the key of a call that creates `object`. `None` if the call goes on, otherwise what it comes
 /// to.
@@ -29,14 +29,14 @@ pub(super) async fn remember<T>(
 /// The same of a write of `object`, whose answer is kept by [`keep_answer`].
 pub(super) async fn remember_write(
     transaction: &mut SqliteConnection,
-    write: &Write<'_>,
+    workspace: &WorkspaceId,
+    once: Option<&Idempotency>,
     object: &str,
     now: DateTime<Utc>,
 ) -> Result<Option<Written>> {
-    let Some(once) = write.once else {
+    let Some(once) = once else {
         return Ok(None);
     };
-    let workspace = &write.reach.workspace;
     let known = claim(transaction, workspace, once, object, now).await?;
     known.map(|known| once.written(known)).transpose()
 }
@@ -69,11 +69,12 @@ pub(super) async fn answered(
 /// Keeps what a write answers with its key, if it has one.
 pub(super) async fn keep_answer(
     transaction: &mut SqliteConnection,
-    write: &Write<'_>,
+    workspace: &WorkspaceId,
+    once: Option<&Idempotency>,
     answer: &str,
     version: i64,
 ) -> Result<()> {
-    let Some(once) = write.once else {
+    let Some(once) = once else {
         return Ok(());
     };
     sqlx::query(
@@ -82,7 +83,7 @@ pub(super) async fn keep_answer(
         set answer = ?5, version = ?6
         where workspace = ?1 and caller = ?2 and route = ?3 and key = ?4",
     )
-    .bind(write.reach.workspace.as_str())
+    .bind(workspace.as_str())
     .bind(once.caller.uuid())
     .bind(once.route)
     .bind(&once.key)

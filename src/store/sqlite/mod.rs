@@ -9,6 +9,7 @@
 //! - `snapshots`, `deletions` and `contents`: what the core says of its entities, written;
 //!   `projection`: what webhook events change in that. `editions`: reading it, by `structure`,
 //!   `heads`, `sections` and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
+//!   `output_jobs`: outputs that are asked for, and their files.
 //! - `feed`: what came, in the order of the commits.
 //! - `idempotency`: creating calls and writes that may be repeated.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::Result;
 use super::feed::FeedBell;
 use super::outbox::Door;
+use super::output_jobs::JobBell;
 use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
@@ -56,6 +58,7 @@ mod lease;
 mod log;
 mod maintenance;
 mod outbox;
+mod output_jobs;
 mod outputs;
 mod projection;
 mod projects;
@@ -99,6 +102,7 @@ pub struct SqliteStore {
     feed_bell: FeedBell,
     known_projects: KnownProjects,
     outbox: Door,
+    output_jobs: JobBell,
     usage: Usage,
     vault: Vault,
     clock: Arc<dyn Clock>,
@@ -124,6 +128,7 @@ impl SqliteStore {
             feed_bell: FeedBell::default(),
             known_projects: KnownProjects::default(),
             outbox: Door::default(),
+            output_jobs: JobBell::default(),
             usage: Usage::default(),
             vault,
             clock,

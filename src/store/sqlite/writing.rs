@@ -166,7 +166,8 @@ impl SqliteStore {
     ) -> Progress<Written> {
         let answer = (write.answer)(written);
         let version = written.edition.version;
-        keep_answer(&mut transaction, write, &answer, version).await?;
+        let workspace = &write.reach.workspace;
+        keep_answer(&mut transaction, workspace, write.once, &answer, version).await?;
         let events: Vec<&Event> = event.into_iter().collect();
         let now = millis(self.clock.now());
         let appended = outbox::append(&mut transaction, &self.outbox, &events, now).await?;
@@ -183,7 +184,8 @@ async fn go_on(
     edition: &EditionId,
     now: DateTime<Utc>,
 ) -> Progress<()> {
-    match remember_write(transaction, write, edition.as_str(), now).await? {
+    let workspace = &write.reach.workspace;
+    match remember_write(transaction, workspace, write.once, edition.as_str(), now).await? {
         Some(known) => Err(Stop::Answered(known)),
         None => Ok(()),
     }

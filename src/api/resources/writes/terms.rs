@@ -68,7 +68,7 @@ impl Terms {
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "describes a header that an extractor reads")]
-pub(super) struct RepeatHeader {
+pub struct RepeatHeader {
     /// Names the request, so that it does nothing when it is sent again within 24 hours: a repeat is
     /// given the first one's answer, another body 422 `idempotency-key-reused`.
     #[param(
