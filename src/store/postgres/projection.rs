@@ -15,7 +15,7 @@ use super::rows::parse;
 use crate::domain::edition::EditionStatus;
 use crate::domain::ids::{EditionId, OutputId, WorkspaceId};
 use crate::domain::payload::Payload;
-use crate::store::projection::{Moves, Told, attributed, unattributed};
+use crate::store::projection::{Made, Moves, Told, attributed, unattributed};
 
 /// The events, those that say no project with that of their edition where it is known; `None` where
 /// there is nothing to add.
@@ -235,7 +235,7 @@ pub(super) async fn fetch(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Resu
         return Ok(0);
     }
     let jobs = sqlx::query(
-        "-- postgres::projection::fetch (jobs)
+        "-- postgres::projection::fetch
         insert into output_job (workspace, output, task, url, visible_at, epoch, tries)
         select made.workspace, made.id, 'fetch', made.url, clock_timestamp(), 0, 0
         from (
@@ -289,9 +289,15 @@ pub(super) async fn fetch(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Resu
     .execute(&mut **tx)
     .await
     .map_err(from_sqlx)?;
-    // A file that was taken already is the one that is told of now.
+    confirm_files(tx, &made).await?;
+    queue_outputs(tx, &made).await?;
+    Ok(jobs.rows_affected())
+}
+
+/// A file that was taken already is the one that is told of now.
+async fn confirm_files(tx: &mut PgTransaction<'_>, made: &[Made<'_>]) -> Result<()> {
     sqlx::query(
-        "-- postgres::projection::fetch (files)
+        "-- postgres::projection::confirm_files
         update output_file
         set generated_at = greatest(output_file.generated_at, made.at)
         from (
@@ -312,9 +318,13 @@ pub(super) async fn fetch(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Resu
     .execute(&mut **tx)
     .await
     .map_err(from_sqlx)?;
-    // Until the file is here, it is under way.
+    Ok(())
+}
+
+/// Until the file is here, it is under way.
+async fn queue_outputs(tx: &mut PgTransaction<'_>, made: &[Made<'_>]) -> Result<()> {
     sqlx::query(
-        "-- postgres::projection::fetch (outputs)
+        "-- postgres::projection::queue_outputs
         update output
         set stated_status = case when job.tries = 0 then 'queued' else 'generating' end,
             stated_at = greatest(output.stated_at, output.told_at),
@@ -344,5 +354,5 @@ pub(super) async fn fetch(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Resu
     .execute(&mut **tx)
     .await
     .map_err(from_sqlx)?;
-    Ok(jobs.rows_affected())
+    Ok(())
 }
