@@ -18,7 +18,6 @@ mod headers;
 mod idempotency;
 mod keys;
 mod lease;
-mod lists;
 mod log;
 mod model;
 mod orphans;

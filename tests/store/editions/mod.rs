@@ -17,6 +17,7 @@ use super::state::{
 use crate::harness::databases::TestDatabase;
 use crate::harness::events::{reach, workspace};
 
+mod filters;
 mod lists;
 mod sections;
 mod structure;
@@ -75,7 +76,7 @@ async fn found(store: &Arc<dyn Store>, filter: &EditionFilter, limit: usize) -> 
     found_by(store, &everything(), filter, limit).await
 }
 
-pub(super) async fn found_by(
+async fn found_by(
     store: &Arc<dyn Store>,
     reach: &Reach,
     filter: &EditionFilter,

@@ -5,9 +5,8 @@ use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::snapshot::{Snapshot, State};
 use forge_dispatch::store::EditionFilter;
 
-use super::editions::found_by;
-use super::state::{at, blueprint_id, edition_as, project_id, stated, tell};
-use super::writing::everything;
+use super::super::state::{at, blueprint_id, edition_as, project_id, stated, tell};
+use super::{everything, found_by};
 use crate::harness::databases::TestDatabase;
 use crate::harness::events::reach;
 
