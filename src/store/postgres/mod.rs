@@ -24,7 +24,7 @@
 //! - `snapshots`, `states`, `contents` and `returns`: what the core says of its entities, written;
 //!   `projection`: what webhook events change in that. `editions`: reading it, by `structure`, `heads`, `sections`
 //!   and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
-//!   `output_jobs`: outputs that are asked for, and their files.
+//!   `output_jobs` and `output_files`: outputs that are asked for, and their files.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
 //! - `notices`: telling other processes that there is work, or that a feed moved.
 //! - `errors` and `rows`: from the database's words to ours.
@@ -72,6 +72,7 @@ mod lease;
 mod log;
 mod notices;
 mod outbox;
+mod output_files;
 mod output_jobs;
 mod outputs;
 mod projection;

@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::PgTransaction;
-use sqlx::postgres::PgBindIterExt;
 
 use super::errors::{expect_rows, from_sqlx, reading, retrying};
 use super::events::Kept;
 use super::idempotency::{keep_answer, remember_write};
-use super::outputs::file_key;
+use super::output_files::{key_of, write_file};
 use super::rows::{self, interval, parse};
 use super::{PostgresStore, Result, StoreError, commit, drafts, heads, outbox, outputs};
 use crate::domain::event::Event;
-use crate::domain::file::{FileKey, KeptFile};
 use crate::domain::ids::{OutputId, WorkspaceId};
 use crate::domain::output::Output;
 use crate::domain::payload::Payload;
@@ -24,8 +22,8 @@ use crate::store::output_jobs::{
     JobThere, LOOKS, Step, begun, failed, finished, generated, pause_after, requested, word,
 };
 use crate::store::{
-    CoreFiles, FileReferences, JobOutcome, JobSettled, Leasing, Maintenance, OutputAsk,
-    OutputAsked, OutputJob, OutputJobs, OutputRecord, OutputTask, Standing,
+    CoreFiles, JobOutcome, JobSettled, Leasing, Maintenance, OutputAsk, OutputAsked, OutputJob,
+    OutputJobs, OutputRecord, OutputTask, Standing,
 };
 use crate::wake::Wake;
 
@@ -107,7 +105,10 @@ impl PostgresStore {
         let now = drafts::now(&mut tx).await?;
         let status = &edition.edition.status;
         let (record, event) = match Step::of(&found.output, status, job, ask.core_timeout, now) {
-            Step::Stays(Some(refused)) => return Ok(refused),
+            Step::Stays(Some(refused)) => {
+                tx.rollback().await.map_err(from_sqlx)?;
+                return Ok(refused);
+            }
             Step::Stays(None) => (found, None),
             Step::Queued { output, task, due } => {
                 add(&mut tx, workspace, id, task, due).await?;
@@ -136,7 +137,10 @@ impl PostgresStore {
         let reach = Reach::all(&job.workspace);
         let found = outputs::hold(&mut tx, &reach, &job.output.id).await?;
         if !is_held(&mut tx, job).await? {
-            return committed_before(&mut tx, job, outcome).await;
+            let settled = committed_before(&mut tx, job, outcome).await?;
+            // Said, not left to the pool: until then others pass over the output that is held here.
+            tx.rollback().await.map_err(from_sqlx)?;
+            return Ok(settled);
         }
         let mut replaced = None;
         let mut told = None;
@@ -195,35 +199,6 @@ impl PostgresStore {
             .keep(tx, &events, telling.leasing, telling.intake)
             .await?;
         Ok(Some((event, kept)))
-    }
-}
-
-#[async_trait]
-impl FileReferences for PostgresStore {
-    async fn unreferenced(&self, keys: &[FileKey]) -> Result<Vec<FileKey>> {
-        let found: Vec<String> = reading(async {
-            sqlx::query_scalar(
-                "-- postgres::output_jobs::unreferenced
-                select asked.key
-                from unnest($1::text[]) as asked (key)
-                where not exists (
-                    select 1
-                    from output_file file
-                    join output on output.workspace = file.workspace and output.id = file.output
-                    join edition
-                      on edition.workspace = file.workspace and edition.id = output.edition
-                    where file.key = asked.key
-                      and output.deleted_at is null
-                      and edition.deleted_at is null
-                )",
-            )
-            .bind(keys.iter().map(FileKey::as_str).bind_iter())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(from_sqlx)
-        })
-        .await?;
-        found.iter().map(|key| file_key(key)).collect()
     }
 }
 
@@ -403,20 +378,6 @@ async fn committed_before(
     })
 }
 
-/// The key of the file that the output has.
-async fn key_of(tx: &mut PgTransaction<'_>, job: &OutputJob) -> Result<Option<FileKey>> {
-    let key: Option<String> = sqlx::query_scalar(
-        "-- postgres::output_jobs::key_of
-        select key from output_file where workspace = $1 and output = $2",
-    )
-    .bind(job.workspace.as_str())
-    .bind(job.output.id.as_str())
-    .fetch_optional(&mut **tx)
-    .await
-    .map_err(from_sqlx)?;
-    key.as_deref().map(file_key).transpose()
-}
-
 /// Leaves the job to anybody, after this time; so many times of being begun count for nothing.
 async fn give_back(
     tx: &mut PgTransaction<'_>,
@@ -453,47 +414,6 @@ async fn remove(tx: &mut PgTransaction<'_>, workspace: &WorkspaceId, id: &str) -
     .await
     .map_err(from_sqlx)?;
     expect_rows("output_job", 1, removed.rows_affected())
-}
-
-/// Makes the file the output's; answers with the one that it had.
-async fn write_file(
-    tx: &mut PgTransaction<'_>,
-    job: &OutputJob,
-    outcome: &JobOutcome<'_>,
-    made: &Output,
-    file: &KeptFile,
-) -> Result<Option<FileKey>> {
-    let before = key_of(tx, job).await?;
-    let url = match &job.task {
-        OutputTask::Fetch { url } => Some(url.as_str()),
-        OutputTask::Render | OutputTask::GiveUp => None,
-    };
-    sqlx::query(
-        "-- postgres::output_jobs::write_file
-        insert into output_file (
-            workspace, output, key, size, sha256, generated_at, edition_version, url
-        )
-        values ($1, $2, $3, $4, $5, $6, $7, $8)
-        on conflict on constraint output_file_pk do update
-        set key = excluded.key,
-            size = excluded.size,
-            sha256 = excluded.sha256,
-            generated_at = excluded.generated_at,
-            edition_version = excluded.edition_version,
-            url = excluded.url",
-    )
-    .bind(job.workspace.as_str())
-    .bind(job.output.id.as_str())
-    .bind(file.key.as_str())
-    .bind(i64::try_from(file.size).map_err(StoreError::corrupt)?)
-    .bind(&file.sha256)
-    .bind(made.updated_at)
-    .bind(outcome.version())
-    .bind(url)
-    .execute(&mut **tx)
-    .await
-    .map_err(from_sqlx)?;
-    Ok(before)
 }
 
 /// States how the output, which is held, is from now on.

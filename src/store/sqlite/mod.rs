@@ -9,7 +9,7 @@
 //! - `snapshots`, `deletions` and `contents`: what the core says of its entities, written;
 //!   `projection`: what webhook events change in that. `editions`: reading it, by `structure`,
 //!   `heads`, `sections` and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
-//!   `output_jobs`: outputs that are asked for, and their files.
+//!   `output_jobs` and `output_files`: outputs that are asked for, and their files.
 //! - `feed`: what came, in the order of the commits.
 //! - `idempotency`: creating calls and writes that may be repeated.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
@@ -58,6 +58,7 @@ mod lease;
 mod log;
 mod maintenance;
 mod outbox;
+mod output_files;
 mod output_jobs;
 mod outputs;
 mod projection;

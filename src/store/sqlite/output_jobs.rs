@@ -11,11 +11,10 @@ use sqlx::sqlite::SqliteRow;
 use super::error::store_error;
 use super::events::{Kept, Offer};
 use super::idempotency::{keep_answer, remember_write};
-use super::outputs::file_key;
-use super::rows::{count, duration_millis, get, list, millis, parsed, to_time, unsigned};
+use super::output_files::{key_of, write_file};
+use super::rows::{count, duration_millis, get, millis, parsed, to_time, unsigned};
 use super::{Approach, SqliteStore, heads, outbox, outputs};
 use crate::domain::event::Event;
-use crate::domain::file::{FileKey, KeptFile};
 use crate::domain::ids::{OutputId, WorkspaceId};
 use crate::domain::output::Output;
 use crate::domain::payload::Payload;
@@ -24,8 +23,8 @@ use crate::store::output_jobs::{
     JobThere, LOOKS, Step, begun, failed, finished, generated, pause_after, requested, word,
 };
 use crate::store::{
-    CoreFiles, FileReferences, JobOutcome, JobSettled, Leasing, OutputAsk, OutputAsked, OutputJob,
-    OutputJobs, OutputRecord, OutputTask, Result, Standing, StoreError,
+    CoreFiles, JobOutcome, JobSettled, Leasing, OutputAsk, OutputAsked, OutputJob, OutputJobs,
+    OutputRecord, OutputTask, Result, Standing, StoreError,
 };
 use crate::wake::Wake;
 
@@ -203,31 +202,6 @@ impl SqliteStore {
     }
 }
 
-#[async_trait]
-impl FileReferences for SqliteStore {
-    async fn unreferenced(&self, keys: &[FileKey]) -> Result<Vec<FileKey>> {
-        let keys: Vec<&str> = keys.iter().map(FileKey::as_str).collect();
-        let rows = sqlx::query(
-            "-- sqlite::output_jobs::unreferenced
-            select asked.value as key
-            from json_each(?1) as asked
-            where not exists (
-                select 1
-                from output_file as file
-                join output on output.workspace = file.workspace and output.id = file.output
-                join edition on edition.workspace = file.workspace and edition.id = output.edition
-                where file.key = asked.value
-                    and output.deleted_at is null and edition.deleted_at is null
-            )",
-        )
-        .bind(list(&keys)?)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(store_error)?;
-        rows.iter().map(|row| file_key(get(row, "key")?)).collect()
-    }
-}
-
 /// Whether the output has a job.
 async fn there(
     transaction: &mut SqliteConnection,
@@ -395,20 +369,6 @@ async fn committed_before(
     })
 }
 
-/// The key of the file that the output has.
-async fn key_of(transaction: &mut SqliteConnection, job: &OutputJob) -> Result<Option<FileKey>> {
-    let row = sqlx::query(
-        "-- sqlite::output_jobs::key_of
-        select key from output_file where workspace = ?1 and output = ?2",
-    )
-    .bind(job.workspace.as_str())
-    .bind(job.output.id.as_str())
-    .fetch_optional(transaction)
-    .await
-    .map_err(store_error)?;
-    row.map(|row| file_key(get(&row, "key")?)).transpose()
-}
-
 /// Leaves the job to anybody, from then on; so many times of being begun count for nothing.
 async fn give_back(
     transaction: &mut SqliteConnection,
@@ -447,46 +407,6 @@ async fn remove(
     .await
     .map_err(store_error)?;
     Ok(())
-}
-
-/// Makes the file the output's; answers with the one that it had.
-async fn write_file(
-    transaction: &mut SqliteConnection,
-    job: &OutputJob,
-    outcome: &JobOutcome<'_>,
-    made: &Output,
-    file: &KeptFile,
-) -> Result<Option<FileKey>> {
-    let before = key_of(transaction, job).await?;
-    let url = match &job.task {
-        OutputTask::Fetch { url } => Some(url.as_str()),
-        OutputTask::Render | OutputTask::GiveUp => None,
-    };
-    sqlx::query(
-        "-- sqlite::output_jobs::write_file
-        insert into output_file (workspace, output, key, size, sha256, generated_at,
-            edition_version, url)
-        values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-        on conflict (workspace, output) do update
-        set key = excluded.key,
-            size = excluded.size,
-            sha256 = excluded.sha256,
-            generated_at = excluded.generated_at,
-            edition_version = excluded.edition_version,
-            url = excluded.url",
-    )
-    .bind(job.workspace.as_str())
-    .bind(job.output.id.as_str())
-    .bind(file.key.as_str())
-    .bind(i64::try_from(file.size).map_err(StoreError::corrupt)?)
-    .bind(&file.sha256)
-    .bind(millis(made.updated_at))
-    .bind(outcome.version())
-    .bind(url)
-    .execute(transaction)
-    .await
-    .map_err(store_error)?;
-    Ok(before)
 }
 
 /// States how the output is from now on.

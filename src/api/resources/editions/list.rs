@@ -130,7 +130,8 @@ pub(super) struct Described<'a> {
 ///
 /// In the order in which they last changed, oldest change first: what changes while you page comes again
 /// at the end. To follow changes, read all pages, then ask again with the last page's `as_of` as
-/// `updated_since`.
+/// `updated_since`. An edition that was deleted is listed no more, and nothing here tells of it: it answers
+/// 404, and is missing where the whole list is read again.
 #[utoipa::path(
     get, path = "/editions", operation_id = "listEditions", tag = "Editions",
     params(Params),
