@@ -166,7 +166,7 @@ async fn a_range_of_another_file_is_all_of_this_one(db: &TestDatabase) {
 async fn a_long_file_comes_in_parts_only(db: &TestDatabase) {
     let (rig, key) = begin(db).await;
     let content: Vec<u8> = (0..12_000_000_u32)
-        .flat_map(|number| number.to_be_bytes())
+        .flat_map(u32::to_be_bytes)
         .take(12_000_000)
         .collect();
     make(&rig, "default", "out_1", &content).await;

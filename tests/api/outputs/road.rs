@@ -223,8 +223,8 @@ async fn a_table_of_several_sections_is_a_zip_and_takes_the_place_of_the_one_bef
     .await;
     let new = kept(&db.store, "out_1").await;
     eventually(PATIENCE, "the old file is gone", async || {
-        let read = road.rig.files.read(&old, 0..1).await;
-        matches!(read, Err(FileError::Missing))
+        let gone = road.rig.files.read(&old, 0..1).await;
+        matches!(gone, Err(FileError::Missing))
     })
     .await;
     assert!(road.rig.files.read(&new, 0..1).await.is_ok());
