@@ -16,6 +16,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::{Home, text};
 use crate::harness::simple::PATIENCE;
@@ -125,24 +126,34 @@ async fn a_running_demo_is_read_as_it_says_and_ends_with_success_when_it_is_inte
     assert!(lines.all(|line| line.len() < 80), "{told:#?}");
 
     let answers = look(&told).await;
-    let [edition, rows, next] = &answers[..] else {
+    let [edition, rows, next, output, workbook] = &answers[..] else {
         panic!("{told:#?}");
     };
-    let edition: Value = serde_json::from_str(edition).unwrap();
-    assert!(rows.starts_with("id,milestone,due,"), "{rows}");
-    let next: Value = serde_json::from_str(next).unwrap();
+    let edition: Value = serde_json::from_slice(edition).unwrap();
+    assert!(rows.starts_with(b"id,milestone,due,"), "{rows:?}");
+    let next: Value = serde_json::from_slice(next).unwrap();
     assert_eq!(next["data"][0]["edition_id"], edition["id"], "{next}");
+    let output: Value = serde_json::from_slice(output).unwrap();
+    assert_eq!(output["sha256"], hex(workbook), "{output}");
+    let address = output["download_url"].as_str().unwrap();
+    assert!(address.starts_with("https://localhost:"), "{output}");
 
     let pid = rustix::process::Pid::from_child(&demo);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert!(demo.wait().unwrap().success());
 }
-/// What the lines to copy answer, one after the other.
+
+fn hex(content: &[u8]) -> String {
+    let digest = Sha256::digest(content);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What the lines to copy answer, one after the other; before a file, its output.
 #[expect(
     clippy::disallowed_methods,
     reason = "a client of the API, which is on this machine"
 )]
-async fn look(told: &[String]) -> Vec<String> {
+async fn look(told: &[String]) -> Vec<Vec<u8>> {
     let whole = told.join("\n").replace("\\\n", "");
     let behind = |prefix: &str| whole.lines().find_map(|line| line.strip_prefix(prefix));
     let certificate = behind("CERT=").unwrap().trim_matches('\'');
@@ -164,13 +175,15 @@ async fn look(told: &[String]) -> Vec<String> {
     let mut answers = Vec::new();
     for line in whole.lines().filter(|line| line.starts_with("curl ")) {
         let (_, path) = line.trim_end_matches('"').rsplit_once('"').unwrap();
-        let mut request = client.get(path.replace("$API", api)).bearer_auth(key);
-        if line.contains("-H 'Accept: text/csv'") {
-            request = request.header("accept", "text/csv");
+        for path in path.strip_suffix("/download").into_iter().chain([path]) {
+            let mut request = client.get(path.replace("$API", api)).bearer_auth(key);
+            if line.contains("-H 'Accept: text/csv'") {
+                request = request.header("accept", "text/csv");
+            }
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), 200, "{line}");
+            answers.push(answer.bytes().await.unwrap().to_vec());
         }
-        let answer = request.send().await.unwrap();
-        assert_eq!(answer.status(), 200, "{line}");
-        answers.push(answer.text().await.unwrap());
     }
     answers
 }

@@ -8,8 +8,9 @@ use super::stage::Stage;
 use crate::domain::api_key::{ApiKeySpec, KeyLimits, Scope};
 use crate::domain::edition::{EditionStatus, SectionContent};
 use crate::domain::key_text::KeyText;
+use crate::domain::output::OutputFormat;
 use crate::domain::snapshot::{Snapshot, State};
-use crate::store::NewApiKey;
+use crate::store::{NewApiKey, OutputRecord};
 
 /// What the key may do: read all but what is an admin's.
 const SCOPES: [Scope; 5] = [
@@ -54,7 +55,12 @@ impl Stage {
 }
 
 /// What was seeded, and lines to copy that show it over the API. The key is shown here only.
-pub(super) fn text(seed: &[Snapshot], door: &Door, key: &KeyText) -> anyhow::Result<String> {
+pub(super) fn text(
+    seed: &[Snapshot],
+    made: &[OutputRecord],
+    door: &Door,
+    key: &KeyText,
+) -> anyhow::Result<String> {
     let count = |what: fn(&State) -> bool| seed.iter().filter(|told| what(&told.state)).count();
     let editions = || {
         seed.iter().filter_map(|told| match &told.state {
@@ -75,19 +81,23 @@ pub(super) fn text(seed: &[Snapshot], door: &Door, key: &KeyText) -> anyhow::Res
     let (section, _) = (shown.content.iter())
         .find(|(_, content)| matches!(content, SectionContent::Repeating(_)))
         .context("no rows to show")?;
+    let workbook = made
+        .iter()
+        .find(|record| record.output.format == OutputFormat::Xlsx)
+        .map_or("", |record| record.output.id.as_str());
     let curl = r#"curl --cacert "$CERT" -H "Authorization: Bearer $KEY""#;
     Ok(format!(
         "Seeded: {projects} projects, {editions} editions with {rows} rows, {outputs} outputs.\n\
          The API is at https://localhost:{port}; this key only reads, for a day.\n\
-         In another terminal: an edition on its way, its rows, what happens to it next.\n\
+         In another terminal: an edition, its rows, what happens to it next, a workbook.\n\
          \n\
          KEY=\\\n{key}\n\
          CERT='{certificate}'\n\
          API=https://localhost:{port}/v1\n\
-         \n\
          {curl} \\\n  \"$API/editions/{edition}\"\n\
          {curl} -H 'Accept: text/csv' \\\n  \"$API/editions/{edition}/sections/{section}/rows\"\n\
-         {curl} \\\n  \"$API/events?edition={edition}&after=latest&wait=30\"\n",
+         {curl} \\\n  \"$API/events?edition={edition}&after=latest&wait=30\"\n\
+         {curl} -OJ \\\n  \"$API/outputs/{workbook}/download\"\n",
         projects = count(|state| matches!(state, State::Project(_))),
         editions = editions().count(),
         outputs = count(|state| matches!(state, State::Output(_))),

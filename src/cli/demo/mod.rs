@@ -1,6 +1,6 @@
 //! `forge-dispatch demo`: the whole road on one machine with nothing installed.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use clap::Args;
 use secrecy::SecretString;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use super::{CliError, Context};
 use crate::app::{App, AppError, Surroundings};
@@ -17,6 +18,7 @@ use crate::domain::ids::{OwnerId, WorkspaceId};
 use crate::shutdown::Shutdown;
 
 mod guide;
+mod making;
 mod plan;
 mod receiver;
 mod seed;
@@ -69,7 +71,9 @@ async fn play(args: &DemoArgs, context: &Context) -> anyhow::Result<Option<Summa
     };
     let mut config = config(data, &receiver)?;
     if !args.exit {
-        config.api.listen = local(context.config.api.listen.port());
+        config.api.listen = local(context.config.api.listen.port())?;
+        let port = config.api.listen.port();
+        config.api.public_url = Some(Url::parse(&format!("https://localhost:{port}"))?);
     }
     // A signal ends the show; the program behind it ends when its subscriptions are gone.
     let behind = Shutdown {
@@ -132,11 +136,9 @@ fn config(data: &std::path::Path, receiver: &Receiver) -> anyhow::Result<Config>
     Ok(config)
 }
 
-/// This port of the loopback, or where that is taken a free one.
-fn local(port: u16) -> SocketAddr {
-    let wanted = SocketAddr::from(([127, 0, 0, 1], port));
-    match TcpListener::bind(wanted) {
-        Ok(_) => wanted,
-        Err(_) => SocketAddr::new(wanted.ip(), 0),
-    }
+/// This port of the loopback, or where that is taken a free one: it is part of the addresses that are
+/// told, so it has to be known before anything listens.
+fn local(port: u16) -> std::io::Result<SocketAddr> {
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    bind(port).or_else(|_| bind(0))?.local_addr()
 }

@@ -33,7 +33,9 @@ pub(super) struct Edition {
     /// Raised by all that happens to it.
     version: i64,
     pub(super) status: EditionStatus,
-    /// How many of its outputs are made.
+    /// It is closed and stays so: of its outputs, the core makes what only the core can make.
+    rests: bool,
+    /// How many of its outputs are made by the core.
     pub(super) made: usize,
     /// How often it was filled in; each time its figures are others.
     pub(super) filled: u64,
@@ -102,13 +104,14 @@ impl Core {
             quarter,
             version: 1,
             status,
+            rests: quarter == last,
             made,
             filled: 1,
             at: now - Days::new(if quarter == this { 1 } else { 30 }),
         };
         let closed = lots.iter().enumerate().map(|(number, lot)| {
-            // The first has an output that failed, the others have all.
-            let made = if number == 0 { OUTPUTS - 1 } else { OUTPUTS };
+            // The first has a report that failed.
+            let made = usize::from(number > 0);
             edition(*lot, last, EditionStatus::Closed, made)
         });
         let open = lots.iter().zip(STANDING).map(|(lot, status)| {
@@ -175,7 +178,12 @@ impl Core {
     ) -> Result<Snapshot, SnapshotError> {
         let project = self.project(edition);
         let offer = &project.blueprint["outputs"][number];
-        let status = edition.progress(number);
+        let is_for_us = matches!(offer["format"].as_str(), Some("csv" | "xlsx"));
+        let status = if edition.rests && is_for_us {
+            "not_generated"
+        } else {
+            edition.progress(number)
+        };
         let file = json!({
             "size": 20_000 + luck.below(400_000),
             "sha256": format!("{:016x}", luck.below(u64::MAX)).repeat(4),

@@ -106,8 +106,9 @@ impl Stage {
         self.store.apply(&seed).await?;
         let mut view = View::new();
         if !args.exit {
+            let made = self.make_outputs(&seed).await?;
             let key = self.reading_key().await?;
-            view.say(&guide::text(&seed, door, &key)?)?;
+            view.say(&guide::text(&seed, &made, door, &key)?)?;
         }
         let mut sent = 0;
         let mut drawn = None;
