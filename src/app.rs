@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures::FutureExt;
+use futures::future::join;
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ use crate::ingest::{Acceptor, Applier, Decoder};
 use crate::ops::{self, Ops};
 use crate::outbox::{self, Pace};
 use crate::reconnect::Reconnect;
+use crate::replay;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Leasing, Store, StoreError, TestSend};
 use crate::telemetry::{Metrics, TelemetryError};
@@ -282,6 +284,7 @@ impl App {
                     },
                     self.dispatch_shutdown.clone(),
                 );
+                let replays_to = Arc::new(self.dispatcher.clone());
                 let dispatch = self.dispatcher.run(self.settlements);
                 // What goes out: both end when the ways in have, so that what those left is sent.
                 let dispatch = tokio::spawn(async move {
@@ -300,11 +303,22 @@ impl App {
                     &self.health,
                     &self.shutdown,
                 );
+                let replays = replay::run(
+                    replay::Parts {
+                        store: Arc::clone(&self.store),
+                        intake: replays_to,
+                        clock: Arc::clone(&self.surroundings.clock),
+                        entropy: self.surroundings.entropy.clone(),
+                        owner: self.leasing.owner,
+                        pace: replay::Pace::default(),
+                    },
+                    self.shutdown.clone(),
+                );
                 let serving = self.front_door.serve(self.shutdown.clone());
                 Box::pin(work(
                     dispatch,
                     &self.dispatch_shutdown,
-                    intake.map(Ok),
+                    join(intake, replays).map(|((), ())| Ok(())),
                     serving,
                 ))
                 .await

@@ -9,6 +9,8 @@
 //! - `snapshots`, `deletions` and `contents`: what the core says of its entities, written;
 //!   `projection`: what webhook events change in that. `editions`: reading it, by `structure`,
 //!   `heads`, `sections` and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
+//! - `replays`, `bulk_replay`, `candidates`, `backfill`, `requeue` and `withdraw`: what is sent again because
+//!   somebody says so.
 //! - `feed`: what came, in the order of the commits.
 //! - `idempotency`: creating calls and writes that may be repeated.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
@@ -38,8 +40,11 @@ use crate::clock::Clock;
 
 mod api_keys;
 mod audit;
+mod backfill;
 mod batch;
 mod bulk;
+mod bulk_replay;
+mod candidates;
 mod changes;
 mod connection;
 mod contents;
@@ -60,6 +65,8 @@ mod outputs;
 mod projection;
 mod projects;
 mod queue;
+mod replays;
+mod requeue;
 mod rows;
 mod sections;
 mod settle;
@@ -70,6 +77,7 @@ mod subscriptions;
 mod targets;
 mod test_send;
 mod usage;
+mod withdraw;
 mod writing;
 
 use connection::Wal;
