@@ -43,7 +43,7 @@ fn operations() -> Vec<(Method, String)> {
             }
         }
     }
-    assert!(found.len() >= 24, "{found:?}");
+    assert!(found.len() >= 27, "{found:?}");
     found
 }
 

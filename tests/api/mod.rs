@@ -14,6 +14,7 @@ mod isolation;
 mod junk;
 mod listener;
 mod reads;
+mod replays;
 pub(crate) mod rig;
 mod scene;
 mod subscriptions;
