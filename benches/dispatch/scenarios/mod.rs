@@ -12,6 +12,7 @@ mod fanout;
 mod history;
 mod idle;
 mod latency;
+mod replay;
 mod throughput;
 
 /// By name.
@@ -41,12 +42,14 @@ pub(crate) enum Scenario {
     Neighbour,
     /// 100,000 retries that are due at once, while fresh events arrive.
     RetryStorm,
+    /// 1,000,000 failed deliveries that are replayed.
+    Replay,
     /// Nothing happens.
     Idle,
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Raw,
         Self::Sqlite,
         Self::Postgres,
@@ -58,6 +61,7 @@ impl Scenario {
         Self::History,
         Self::Neighbour,
         Self::RetryStorm,
+        Self::Replay,
         Self::Idle,
     ];
 }
@@ -94,6 +98,10 @@ pub(crate) async fn run(scenario: Scenario, rig: &mut Rig) -> anyhow::Result<Vec
         ]),
         Scenario::Neighbour => latency::neighbour(&name, rig).await,
         Scenario::RetryStorm => backlog::retry_storm(&name, rig).await,
+        Scenario::Replay => Ok(vec![
+            replay::run(&name, rig, Sqlite).await?,
+            replay::run(&name, rig, Postgres).await?,
+        ]),
         Scenario::Idle => Ok(vec![
             idle::run("idle sqlite", rig, Way::Direct, Sqlite).await?,
             idle::run("idle amqp+postgres", rig, Way::Amqp, Postgres).await?,
