@@ -15,7 +15,7 @@
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
 //! - `idempotency`: creating calls and writes that may be repeated.
 //! - `log` and `stats`: what came, what was and is delivered, and how it went.
-//! - `replays`, `bulk_replay`, `candidates`, `backfill`, `requeue` and `withdraw`: what is sent again because
+//! - `replays`, `bulk_replay`, `bulk_steps`, `candidates`, `backfill`, `requeue` and `withdraw`: what is sent again because
 //!   somebody says so.
 //! - `feed`: what came, in the order of the commits.
 //! - `projects`: which ones are known.
@@ -54,6 +54,7 @@ mod arrivals;
 mod audit;
 mod backfill;
 mod bulk_replay;
+mod bulk_steps;
 mod candidates;
 mod changes;
 mod contents;

@@ -1,7 +1,7 @@
 //! Replay: deliveries that are sent again, or sooner, because somebody says so (docs/DELIVERY.md).
 //!
 //! One delivery is put into the queue at once. Many are a row of `replay`, which a runner takes forward
-//! step by step: it looks for what is next ([`look`]), and one transaction puts it into the queue and
+//! step by step: it looks for what is next ([`look()`]), and one transaction puts it into the queue and
 //! moves the row's cursor. A step that finds the cursor moved meanwhile does nothing, so two runners
 //! do each step once, and a crash between two steps costs nothing.
 

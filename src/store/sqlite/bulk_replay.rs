@@ -1,27 +1,22 @@
-//! Replays of many: their rows.
+//! Replays of many: their rows. What a runner does with them is in `bulk_steps`.
 
 use chrono::SubsecRound;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::SqliteStore;
 use super::audit::tell;
 use super::error::store_error;
 use super::idempotency::remember;
-use super::requeue::Requeue;
 use super::rows::{
     count, get, id, list, millis, optional_time, parsed, projects, read_list, time, unsigned,
 };
-use super::{backfill, withdraw};
+use super::{SqliteStore, withdraw};
 use crate::domain::audit::{Act, Action};
-use crate::domain::ids::{DeliveryId, EventId, ProjectId, ReplayId};
+use crate::domain::ids::{ProjectId, ReplayId};
 use crate::domain::reach::Reach;
-use crate::domain::replay::Refusal;
 use crate::domain::selection::{ReplayState, Skipped};
-use crate::store::replays::{
-    Cancelled, Cursor, MAX_IN_QUEUE, MAX_UNFINISHED, NewReplay, ReplayRecord, Running,
-};
-use crate::store::{Creation, Idempotency, Page, PageRequest, Result, Standing, StoreError};
+use crate::store::replays::{Cancelled, Cursor, MAX_UNFINISHED, NewReplay, ReplayRecord};
+use crate::store::{Creation, Idempotency, Page, PageRequest, Result, StoreError};
 
 impl SqliteStore {
     pub(super) async fn begin_replay(
@@ -133,174 +128,6 @@ impl SqliteStore {
         self.commit(transaction).await?;
         Ok(Some(Cancelled::Done(Box::new(after))))
     }
-
-    pub(super) async fn unfinished(&self, limit: usize) -> Result<Vec<Running>> {
-        let rows = sqlx::query(
-            "-- sqlite::bulk_replay::unfinished
-            select id, workspace, selection, projects, rate, state, total, queued, done, failed,
-                skipped, created_by, created_at, finished_at, cursor,
-                (
-                    select count(*)
-                    from (
-                        select 1 from delivery_queue
-                        where delivery_queue.replay_id = replay.id
-                        limit ?2
-                    )
-                ) as in_queue
-            from replay
-            where finished_at is null
-            order by id
-            limit ?1",
-        )
-        .bind(count(limit))
-        .bind(count(MAX_IN_QUEUE))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(store_error)?;
-        rows.iter()
-            .map(|row| {
-                Ok(Running {
-                    record: record(row)?,
-                    cursor: read_list(get(row, "cursor")?)?,
-                    in_queue: unsigned(row, "in_queue")?,
-                })
-            })
-            .collect()
-    }
-
-    pub(super) async fn note_count(
-        &self,
-        running: &Running,
-        counted: u64,
-        next: Cursor,
-    ) -> Result<Standing> {
-        let (state, next) = match next {
-            Cursor::End => (ReplayState::Running, Cursor::START),
-            next => (ReplayState::Pending, next),
-        };
-        let mut transaction = self.write().await?;
-        let changed = sqlx::query(
-            "-- sqlite::bulk_replay::note_count
-            update replay
-            set total = total + ?1, state = ?2, cursor = ?3
-            where workspace = ?4 and id = ?5 and state = 'pending' and cursor = ?6",
-        )
-        .bind(i64::try_from(counted).map_err(StoreError::corrupt)?)
-        .bind(state.as_str())
-        .bind(list(&next)?)
-        .bind(running.record.reach.workspace.as_str())
-        .bind(running.record.id.uuid())
-        .bind(list(&running.cursor)?)
-        .execute(&mut *transaction)
-        .await
-        .map_err(store_error)?
-        .rows_affected();
-        self.commit(transaction).await?;
-        Ok(standing(changed))
-    }
-
-    pub(super) async fn advance(
-        &self,
-        running: &Running,
-        deliveries: &[DeliveryId],
-        events: &[EventId],
-        next: Cursor,
-    ) -> Result<Standing> {
-        let record = &running.record;
-        let mut transaction = self.write().await?;
-        let requeue = Requeue {
-            workspace: &record.reach.workspace,
-            bulk: Some(record.id),
-            now: millis(self.clock.now()),
-        };
-        let mut skipped = record.skipped.clone();
-        let mut queued = 0;
-        for answer in requeue.run(&mut transaction, deliveries).await? {
-            match answer {
-                Ok(_) => queued += 1,
-                Err(reason) => skipped.add(reason, 1),
-            }
-        }
-        if let Some(subscription) = record.selection.subscription_id {
-            match backfill::make(&mut transaction, &requeue, subscription, events).await? {
-                Ok(made) => queued += made,
-                Err(reason) => skipped.add(reason, events.len() as u64),
-            }
-        }
-        let moved = sqlx::query(
-            "-- sqlite::bulk_replay::advance
-            update replay
-            set cursor = ?1, queued = queued + ?2, skipped = ?3
-            where workspace = ?4 and id = ?5 and state = 'running' and cursor = ?6",
-        )
-        .bind(list(&next)?)
-        .bind(queued)
-        .bind(list(&skipped)?)
-        .bind(record.reach.workspace.as_str())
-        .bind(record.id.uuid())
-        .bind(list(&running.cursor)?)
-        .execute(&mut *transaction)
-        .await
-        .map_err(store_error)?
-        .rows_affected();
-        // Dropped without a commit, the transaction is undone.
-        if standing(moved) == Standing::Leads {
-            self.commit(transaction).await?;
-        }
-        Ok(standing(moved))
-    }
-
-    pub(super) async fn finish_replay(&self, running: &Running) -> Result<()> {
-        let (reach, id) = (&running.record.reach, running.record.id);
-        let mut transaction = self.write().await?;
-        let Some(record) = find(&mut transaction, reach, id).await? else {
-            return Ok(());
-        };
-        if record.finished_at.is_some() {
-            return Ok(());
-        }
-        let (mut queued, mut skipped) = (record.queued, record.skipped.clone());
-        if record.state == ReplayState::Cancelled {
-            let withdrawn = withdraw::unsent(&mut transaction, &record).await?;
-            queued = queued.saturating_sub(u64::try_from(withdrawn).unwrap_or(0));
-        } else if running.cursor != Cursor::End {
-            return Ok(());
-        }
-        let is_through = in_queue(&mut transaction, id).await? == 0;
-        let state = match record.state {
-            ReplayState::Running if is_through => ReplayState::Done,
-            state => state,
-        };
-        if is_through {
-            let sent = record.done + record.failed;
-            let taken = queued.saturating_sub(sent);
-            skipped.add(Refusal::SubscriptionDeleted, taken);
-            queued = sent;
-        }
-        sqlx::query(
-            "-- sqlite::bulk_replay::finish_replay
-            update replay
-            set state = ?1, queued = ?2, skipped = ?3, finished_at = ?4
-            where workspace = ?5 and id = ?6",
-        )
-        .bind(state.as_str())
-        .bind(i64::try_from(queued).map_err(StoreError::corrupt)?)
-        .bind(list(&skipped)?)
-        .bind(is_through.then(|| millis(self.clock.now())))
-        .bind(reach.workspace.as_str())
-        .bind(id.uuid())
-        .execute(&mut *transaction)
-        .await
-        .map_err(store_error)?;
-        self.commit(transaction).await
-    }
-}
-
-fn standing(changed: u64) -> Standing {
-    match changed {
-        0 => Standing::Deposed,
-        _ => Standing::Leads,
-    }
 }
 
 async fn under_way(transaction: &mut SqliteConnection, reach: &Reach) -> Result<usize> {
@@ -315,7 +142,7 @@ async fn under_way(transaction: &mut SqliteConnection, reach: &Reach) -> Result<
     unsigned(&row, "unfinished")
 }
 
-async fn in_queue(transaction: &mut SqliteConnection, id: ReplayId) -> Result<i64> {
+pub(super) async fn in_queue(transaction: &mut SqliteConnection, id: ReplayId) -> Result<i64> {
     sqlx::query_scalar(
         "-- sqlite::bulk_replay::in_queue
         select count(*) from delivery_queue where replay_id = ?1",
@@ -375,7 +202,7 @@ pub(super) async fn find(
     .transpose()
 }
 
-fn record(row: &SqliteRow) -> Result<ReplayRecord> {
+pub(super) fn record(row: &SqliteRow) -> Result<ReplayRecord> {
     let projects: Option<Vec<ProjectId>> = get::<Option<&str>>(row, "projects")?
         .map(read_list)
         .transpose()?;

@@ -9,7 +9,7 @@
 //! - `snapshots`, `deletions` and `contents`: what the core says of its entities, written;
 //!   `projection`: what webhook events change in that. `editions`: reading it, by `structure`,
 //!   `heads`, `sections` and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
-//! - `replays`, `bulk_replay`, `candidates`, `backfill`, `requeue` and `withdraw`: what is sent again because
+//! - `replays`, `bulk_replay`, `bulk_steps`, `candidates`, `backfill`, `requeue` and `withdraw`: what is sent again because
 //!   somebody says so.
 //! - `feed`: what came, in the order of the commits.
 //! - `idempotency`: creating calls and writes that may be repeated.
@@ -44,6 +44,7 @@ mod backfill;
 mod batch;
 mod bulk;
 mod bulk_replay;
+mod bulk_steps;
 mod candidates;
 mod changes;
 mod connection;
