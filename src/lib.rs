@@ -19,7 +19,7 @@
 //! - [`app`]: builds the parts, starts them, drains them.
 //! - [`cli`]: the command line.
 //! - Leaves: [`config`], [`telemetry`], [`health`], [`shutdown`], [`clock`], [`entropy`],
-//!   [`wake`], [`reconnect`].
+//!   [`wake`], [`reconnect`], [`heavy`].
 
 pub mod api;
 pub mod app;
@@ -32,6 +32,7 @@ pub mod domain;
 pub mod egress;
 pub mod entropy;
 pub mod health;
+pub mod heavy;
 pub mod ingest;
 pub mod ops;
 pub mod outbox;

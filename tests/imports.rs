@@ -11,11 +11,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Belong to no room, and may be imported by any but `domain`.
-const LEAVES: [&str; 8] = [
+const LEAVES: [&str; 9] = [
     "clock",
     "config",
     "entropy",
     "health",
+    "heavy",
     "reconnect",
     "shutdown",
     "telemetry",

@@ -85,6 +85,7 @@ pub fn routes() -> OpenApiRouter<Api> {
         .merge(resources::replays::routes())
         .merge(resources::events::routes())
         .merge(resources::writes::routes())
+        .merge(resources::outputs::writes())
         .merge(polled())
 }
 
@@ -185,7 +186,10 @@ fn complete(operation: &mut Operation) {
     if operation.request_body.is_some() {
         statuses.extend([408, 413, 415, 422]);
     }
-    if is_negotiated(operation) {
+    if has(&ParameterIn::Header, Some("Range")) {
+        // A file is of the type that it is of.
+        statuses.extend([409, 416]);
+    } else if is_negotiated(operation) {
         statuses.push(406);
     }
     let is_list = has(&ParameterIn::Query, Some("after"));

@@ -11,7 +11,8 @@
 //! - [`projects`]: which projects are known.
 //! - [`snapshots`] and `projection`: what the core's state and its events change in the read model;
 //!   [`editions`]: reading it. `definition`: blueprints as they are kept.
-//! - [`writing`] and `edits`: edition data that clients push.
+//! - [`writing`] and `edits`: edition data that clients push. `content`: what sections are to hold.
+//! - [`output_jobs`] and [`files`]: outputs that are asked for, and the files that come of it.
 //! - [`access`]: API keys and the audit log.
 //! - [`subscriptions`]: registering and changing subscriptions.
 //! - [`idempotency`]: creating calls and writes that may be repeated.
@@ -40,6 +41,7 @@ use crate::domain::replay::{Replaying, Was};
 use crate::wake::Wake;
 
 pub mod access;
+mod content;
 mod definition;
 pub mod editions;
 mod edits;
@@ -54,10 +56,13 @@ pub mod lease;
 pub mod log;
 pub mod open;
 pub mod outbox;
+pub mod output_jobs;
 pub mod postgres;
 mod projection;
 pub mod projects;
 pub mod replays;
+mod room;
+mod rows_change;
 mod search;
 pub mod snapshots;
 pub mod sqlite;
@@ -66,6 +71,7 @@ pub mod subscriptions;
 pub mod targets;
 pub mod test_send;
 pub mod vault;
+mod walk;
 pub mod writing;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
@@ -87,6 +93,10 @@ pub use log::{
 };
 pub use open::open;
 pub use outbox::{Outbox, OutboxDepth, Outgoing, OutgoingRequest};
+pub use output_jobs::{
+    CoreFiles, JobOutcome, JobSettled, OutputAsk, OutputAsked, OutputJob, OutputJobs, OutputTask,
+    Telling,
+};
 pub use projects::{ProjectRecord, Projects};
 pub use replays::{
     Cancelled, Candidate, Cursor, NewReplay, ReplayRecord, Replays, Requeued, Running,
@@ -122,6 +132,8 @@ pub trait Store:
     + Snapshots
     + Editions
     + EditionWrites
+    + OutputJobs
+    + FileReferences
     + ApiKeys
     + Audit
     + Maintenance
@@ -145,6 +157,8 @@ impl<T> Store for T where
         + Snapshots
         + Editions
         + EditionWrites
+        + OutputJobs
+        + FileReferences
         + ApiKeys
         + Audit
         + Maintenance

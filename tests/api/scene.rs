@@ -14,6 +14,7 @@ use forge_dispatch::store::{Leasing, Store};
 use http::StatusCode;
 use serde_json::json;
 
+use super::outputs;
 use super::rig::{Key, Rig};
 use super::told::{blueprint, edition, output, tell};
 
@@ -89,6 +90,27 @@ impl Scene {
             event: event.to_string(),
             delivery,
         }
+    }
+
+    /// The same, with the file that its output has by then, made of an edition that is approved.
+    pub(crate) async fn with_file(rig: &Rig, workspace: &str, project: &str) -> Self {
+        let scene = Self::in_workspace(rig, workspace, project).await;
+        let edition = format!("done_{project}");
+        let output = format!("file_{project}");
+        let told = [
+            outputs::approved(
+                workspace,
+                project,
+                &scene.blueprint,
+                &edition,
+                "April",
+                HELD,
+            ),
+            outputs::output(workspace, project, &edition, &output, "Figures", "csv"),
+        ];
+        tell(&rig.store, &told).await;
+        outputs::make(rig, workspace, &output, b"content").await;
+        Self { output, ..scene }
     }
 
     /// The id that a path of the document asks for.

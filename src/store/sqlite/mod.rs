@@ -11,6 +11,7 @@
 //!   `heads`, `sections` and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
 //! - `replays`, `bulk_replay`, `bulk_steps`, `candidates`, `backfill`, `requeue` and `withdraw`: what is sent again because
 //!   somebody says so.
+//!   `output_jobs` and `output_files`: outputs that are asked for, and their files.
 //! - `feed`: what came, in the order of the commits.
 //! - `idempotency`: creating calls and writes that may be repeated.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use super::Result;
 use super::feed::FeedBell;
 use super::outbox::Door;
+use super::output_jobs::JobBell;
 use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
@@ -62,6 +64,8 @@ mod lease;
 mod log;
 mod maintenance;
 mod outbox;
+mod output_files;
+mod output_jobs;
 mod outputs;
 mod projection;
 mod projects;
@@ -108,6 +112,7 @@ pub struct SqliteStore {
     feed_bell: FeedBell,
     known_projects: KnownProjects,
     outbox: Door,
+    output_jobs: JobBell,
     usage: Usage,
     vault: Vault,
     clock: Arc<dyn Clock>,
@@ -133,6 +138,7 @@ impl SqliteStore {
             feed_bell: FeedBell::default(),
             known_projects: KnownProjects::default(),
             outbox: Door::default(),
+            output_jobs: JobBell::default(),
             usage: Usage::default(),
             vault,
             clock,
