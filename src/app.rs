@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use futures::future::OptionFuture;
+use futures::future::{OptionFuture, join};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ use crate::ops::{self, Ops};
 use crate::outbox::{self, Pace};
 use crate::outputs::files::FilesError;
 use crate::reconnect::Reconnect;
+use crate::replay;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Leasing, Store, StoreError, TestSend};
 use crate::telemetry::{Metrics, TelemetryError};
@@ -294,7 +295,7 @@ impl App {
                     },
                     self.dispatch_shutdown.clone(),
                 );
-                let dispatcher = self.dispatcher.clone();
+                let sender = Arc::new(self.dispatcher.clone());
                 let dispatch = self.dispatcher.run(self.settlements);
                 // What goes out: both end when the ways in have, so that what those left is sent.
                 let dispatch = tokio::spawn(async move {
@@ -316,7 +317,7 @@ impl App {
                 let shared = Shared {
                     store: Arc::clone(&self.store),
                     leasing: self.leasing,
-                    intake: Arc::new(dispatcher),
+                    intake: sender.clone(),
                 };
                 let (config, surroundings) = (&self.config, &self.surroundings);
                 // A way in too: what it makes is told to subscribers.
@@ -324,12 +325,22 @@ impl App {
                     self.outputs
                         .map(|room| room.run(config, surroundings, shared, self.shutdown.clone())),
                 );
-                let intake = async { tokio::join!(intake, making) };
+                let replays = replay::run(
+                    replay::Parts {
+                        store: Arc::clone(&self.store),
+                        intake: sender,
+                        clock: Arc::clone(&self.surroundings.clock),
+                        entropy: self.surroundings.entropy.clone(),
+                        owner: self.leasing.owner,
+                        pace: replay::Pace::default(),
+                    },
+                    self.shutdown.clone(),
+                );
                 let serving = self.front_door.serve(self.shutdown.clone());
                 Box::pin(work(
                     dispatch,
                     &self.dispatch_shutdown,
-                    intake.map(|_| Ok(())),
+                    join(intake, join(making, replays)).map(|_| Ok(())),
                     serving,
                 ))
                 .await

@@ -13,6 +13,7 @@
 //! - [`egress`]: which addresses may be dialled, and the client that dials them.
 //! - [`outputs`]: editions rendered as files, and where files are kept.
 //! - [`outbox`]: what this program originates, out to the broker.
+//! - [`replay`]: replays of many deliveries, taken forward in the background.
 //! - [`api`]: the Report Forge API, over TLS.
 //! - [`ops`]: health and metrics for operators.
 //! - [`app`]: builds the parts, starts them, drains them.
@@ -37,6 +38,7 @@ pub mod ops;
 pub mod outbox;
 pub mod outputs;
 pub mod reconnect;
+pub mod replay;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

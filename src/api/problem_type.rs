@@ -39,6 +39,12 @@ pub enum ProblemType {
     IdempotencyKeyInUse,
     /// The edition stands where its data cannot be changed.
     EditionNotOpen,
+    /// The delivery stands where it cannot be replayed.
+    NotReplayable,
+    /// The replay is done with.
+    ReplayDone,
+    /// The workspace replays enough.
+    TooManyReplays,
     /// Nothing is known of how the edition is to be filled.
     BlueprintUnknown,
     /// The edition stands where no outputs are made of it.
@@ -84,7 +90,7 @@ struct Entry {
 
 impl ProblemType {
     /// All of them, by status.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 36] = [
         Self::MalformedBody,
         Self::InvalidParameter,
         Self::InvalidCursor,
@@ -102,6 +108,9 @@ impl ProblemType {
         Self::AlreadyCreated,
         Self::IdempotencyKeyInUse,
         Self::EditionNotOpen,
+        Self::NotReplayable,
+        Self::ReplayDone,
+        Self::TooManyReplays,
         Self::BlueprintUnknown,
         Self::EditionNotApproved,
         Self::OutputNotMadeHere,
@@ -281,6 +290,29 @@ impl ProblemType {
                 "The edition takes no changes",
                 "Only editions that are `draft` or `changes_requested` can be changed or submitted.",
                 "Read the edition's `status`. Whoever reviews it can request changes, which opens it again.",
+            ),
+            Self::NotReplayable => entry(
+                "not-replayable",
+                StatusCode::CONFLICT,
+                "The delivery cannot be replayed",
+                "The delivery, or its subscription, stands where it cannot be replayed.",
+                "`reason` says why: `in_flight` (it is being sent at this moment: wait for what comes of \
+                 that), `cancelled`, `subscription_disabled` (enable it first), `subscription_deleted`, or \
+                 `event_removed`.",
+            ),
+            Self::ReplayDone => entry(
+                "replay-done",
+                StatusCode::CONFLICT,
+                "The replay is done",
+                "All of the replay was sent: there is nothing to cancel.",
+                "Read the replay for what came of it.",
+            ),
+            Self::TooManyReplays => entry(
+                "too-many-replays",
+                StatusCode::CONFLICT,
+                "Too many replays at once",
+                "The workspace has 20 replays under way.",
+                "Wait until one is done, or cancel one.",
             ),
             Self::BlueprintUnknown => entry(
                 "blueprint-unknown",

@@ -20,6 +20,7 @@
 //!   may do.
 //! - `headers`: custom headers, sealed.
 //! - [`test_send`]: a `ping` out of turn.
+//! - [`replays`]: deliveries that are sent again because somebody says so.
 //! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
 //! - [`vault`]: the master key, and the sealing of secrets under it.
 //! - [`open`](mod@open): the store that the configuration names, under its key.
@@ -36,6 +37,7 @@ use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{Lane, Verdict};
 use crate::domain::ids::{DeliveryId, EventId, OwnerId, SubscriptionId, WorkspaceId};
 use crate::domain::payload::Payload;
+use crate::domain::replay::{Replaying, Was};
 use crate::wake::Wake;
 
 pub mod access;
@@ -58,6 +60,7 @@ pub mod output_jobs;
 pub mod postgres;
 mod projection;
 pub mod projects;
+pub mod replays;
 mod room;
 mod rows_change;
 mod search;
@@ -95,6 +98,9 @@ pub use output_jobs::{
     Telling,
 };
 pub use projects::{ProjectRecord, Projects};
+pub use replays::{
+    Cancelled, Candidate, Cursor, NewReplay, ReplayRecord, Replays, Requeued, Running,
+};
 pub use snapshots::{Applied, Snapshots};
 pub use stats::{RECENTLY, Stats, SubscriptionStats, Tally};
 pub use subscriptions::{NewSubscription, Rotation, Subscriptions};
@@ -119,6 +125,7 @@ pub trait Store:
     + DeliveryLog
     + Stats
     + TestLog
+    + Replays
     + Outbox
     + Leases
     + Projects
@@ -143,6 +150,7 @@ impl<T> Store for T where
         + DeliveryLog
         + Stats
         + TestLog
+        + Replays
         + Outbox
         + Leases
         + Projects
@@ -177,6 +185,11 @@ pub struct LeasedDelivery {
     pub epoch: i32,
     /// Attempts made before this one.
     pub attempts: u32,
+    /// Those of them that were made before its schedule began: how far the schedule is follows from
+    /// the others.
+    pub base: u32,
+    /// Whether this attempt is a replay's, and of what.
+    pub replaying: Option<Replaying>,
     /// Leases in a row that ended without an outcome. A delivery that kills its process shows here.
     pub lost_leases: u32,
     /// Which share of the slots it is sent under.
@@ -274,6 +287,8 @@ pub struct Settlement {
     pub epoch: i32,
     /// Attempts made before this one.
     pub attempts_before: u32,
+    /// Whether the attempt was a replay's, and of what.
+    pub replaying: Option<Replaying>,
     /// What becomes of it.
     pub verdict: Verdict,
     /// What the attempt met; `None` only for [`Verdict::Released`].
@@ -281,6 +296,13 @@ pub struct Settlement {
 }
 
 impl Settlement {
+    /// Whether it ends a queue row whose delivery stays in history as it was, but for the number of
+    /// its attempts: a replay of what had succeeded.
+    pub(crate) fn repeats(&self) -> bool {
+        let was = self.replaying.map(|replaying| replaying.was);
+        was == Some(Was::Succeeded) && self.verdict.state().is_final()
+    }
+
     /// What is to be written for this delivery.
     pub fn of(delivery: &LeasedDelivery, verdict: Verdict, attempt: Option<Attempt>) -> Self {
         let event = delivery.payload.event();
@@ -291,6 +313,7 @@ impl Settlement {
             workspace: event.workspace.clone(),
             epoch: delivery.epoch,
             attempts_before: delivery.attempts,
+            replaying: delivery.replaying,
             verdict,
             attempt,
         }
@@ -332,7 +355,8 @@ pub trait DeliveryQueue: Send + Sync {
     /// the order given. Coming again with the same settlements after an ambiguous failure is safe:
     /// what was committed answers `Settled` again and changes nothing.
     ///
-    /// [`Verdict::Gone`] also disables the subscription.
+    /// [`Verdict::Gone`] also disables the subscription. What replays of many put into the queue is
+    /// counted for them as [`ReplayRecord::done`](replays::ReplayRecord::done) or `failed` here.
     async fn settle(
         &self,
         owner: OwnerId,
@@ -340,7 +364,8 @@ pub trait DeliveryQueue: Send + Sync {
     ) -> Result<Vec<SettleOutcome>>;
 
     /// Moves up to `limit` deliveries of deleted subscriptions that nobody is sending to history as
-    /// `cancelled`. Answers how many; 0 when nothing is left to do.
+    /// `cancelled`; those that were to be sent once more after they succeeded stay as they were. Answers
+    /// how many; 0 when nothing is left to do.
     async fn cancel_orphans(&self, grace: Duration, limit: usize) -> Result<usize>;
 
     /// Counts the queue. Postgres estimates one of more than ten thousand deliveries; up to there,

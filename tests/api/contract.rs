@@ -104,6 +104,7 @@ async fn seed(db: &TestDatabase) -> Seeded {
         ("CONTRACT_ROW", ROW.to_owned()),
         ("CONTRACT_OUTPUT", scene.output),
         ("CONTRACT_DELIVERY", scene.delivery),
+        ("CONTRACT_REPLAY", scene.replay),
         (
             "CONTRACT_DELIVERY_WITH_ATTEMPT",
             tested["delivery_id"].as_str().unwrap().to_owned(),

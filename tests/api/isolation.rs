@@ -44,7 +44,7 @@ fn operations() -> Vec<(Method, String)> {
             }
         }
     }
-    assert!(found.len() >= 26, "{found:?}");
+    assert!(found.len() >= 27, "{found:?}");
     found
 }
 

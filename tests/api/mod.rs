@@ -16,6 +16,7 @@ mod listener;
 mod outputs;
 mod polling;
 mod reads;
+mod replays;
 pub(crate) mod rig;
 mod scene;
 mod subscriptions;

@@ -7,6 +7,7 @@
 mod accept;
 mod api_keys;
 mod audit;
+mod bulk_replay;
 mod claim;
 mod convergence;
 mod deliveries_in_reach;
@@ -31,6 +32,7 @@ mod projects;
 mod races;
 mod rates;
 mod reach;
+mod replay;
 mod schema;
 mod search;
 mod settle;

@@ -14,6 +14,7 @@ mod idle;
 mod latency;
 mod pollers;
 mod put;
+mod replay;
 mod throughput;
 
 /// By name.
@@ -43,6 +44,8 @@ pub(crate) enum Scenario {
     Neighbour,
     /// 100,000 retries that are due at once, while fresh events arrive.
     RetryStorm,
+    /// 1,000,000 failed deliveries that are replayed.
+    Replay,
     /// 50 clients that poll 200 editions while 20 edits a second come.
     Pollers,
     /// 20,000 rows put over HTTP.
@@ -52,7 +55,7 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Raw,
         Self::Sqlite,
         Self::Postgres,
@@ -64,6 +67,7 @@ impl Scenario {
         Self::History,
         Self::Neighbour,
         Self::RetryStorm,
+        Self::Replay,
         Self::Pollers,
         Self::Put,
         Self::Idle,
@@ -102,6 +106,10 @@ pub(crate) async fn run(scenario: Scenario, rig: &mut Rig) -> anyhow::Result<Vec
         ]),
         Scenario::Neighbour => latency::neighbour(&name, rig).await,
         Scenario::RetryStorm => backlog::retry_storm(&name, rig).await,
+        Scenario::Replay => Ok(vec![
+            replay::run(&name, rig, Sqlite).await?,
+            replay::run(&name, rig, Postgres).await?,
+        ]),
         Scenario::Pollers => Ok([
             pollers::run(&name, rig, Sqlite).await?,
             pollers::run(&name, rig, Postgres).await?,

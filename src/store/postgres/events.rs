@@ -298,6 +298,8 @@ impl<'a> Birth<'a> {
             id: self.id,
             epoch: FIRST_EPOCH,
             attempts: 0,
+            base: 0,
+            replaying: None,
             lost_leases: 0,
             lane: Lane::Fresh,
             payload: Arc::clone(self.payload),

@@ -19,6 +19,8 @@
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
 //! - `idempotency`: creating calls and writes that may be repeated.
 //! - `log` and `stats`: what came, what was and is delivered, and how it went.
+//! - `replays`, `bulk_replay`, `bulk_steps`, `candidates`, `backfill`, `requeue` and `withdraw`: what is sent again because
+//!   somebody says so.
 //! - `feed`: what came, in the order of the commits.
 //! - `projects`: which ones are known.
 //! - `snapshots`, `states`, `contents` and `returns`: what the core says of its entities, written;
@@ -56,6 +58,10 @@ use crate::wake::Wake;
 mod api_keys;
 mod arrivals;
 mod audit;
+mod backfill;
+mod bulk_replay;
+mod bulk_steps;
+mod candidates;
 mod changes;
 mod contents;
 mod depth;
@@ -78,6 +84,8 @@ mod outputs;
 mod projection;
 mod projects;
 mod queue;
+mod replays;
+mod requeue;
 mod returns;
 mod rows;
 mod sections;
@@ -90,6 +98,7 @@ mod subscriptions;
 mod targets;
 mod test_send;
 mod usage;
+mod withdraw;
 mod writing;
 
 /// The schema, carried by the program.

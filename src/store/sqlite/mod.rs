@@ -9,6 +9,8 @@
 //! - `snapshots`, `deletions` and `contents`: what the core says of its entities, written;
 //!   `projection`: what webhook events change in that. `editions`: reading it, by `structure`,
 //!   `heads`, `sections` and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
+//! - `replays`, `bulk_replay`, `bulk_steps`, `candidates`, `backfill`, `requeue` and `withdraw`: what is sent again because
+//!   somebody says so.
 //!   `output_jobs` and `output_files`: outputs that are asked for, and their files.
 //! - `feed`: what came, in the order of the commits.
 //! - `idempotency`: creating calls and writes that may be repeated.
@@ -40,8 +42,12 @@ use crate::clock::Clock;
 
 mod api_keys;
 mod audit;
+mod backfill;
 mod batch;
 mod bulk;
+mod bulk_replay;
+mod bulk_steps;
+mod candidates;
 mod changes;
 mod connection;
 mod contents;
@@ -64,6 +70,8 @@ mod outputs;
 mod projection;
 mod projects;
 mod queue;
+mod replays;
+mod requeue;
 mod rows;
 mod sections;
 mod settle;
@@ -74,6 +82,7 @@ mod subscriptions;
 mod targets;
 mod test_send;
 mod usage;
+mod withdraw;
 mod writing;
 
 use connection::Wal;
