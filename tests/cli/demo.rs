@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use forge_dispatch::clock::SystemClock;
 use forge_dispatch::config::Config;
+use forge_dispatch::domain::hex::hex;
 use forge_dispatch::domain::ids::WorkspaceId;
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::entropy::Entropy;
@@ -134,18 +135,13 @@ async fn a_running_demo_is_read_as_it_says_and_ends_with_success_when_it_is_inte
     let next: Value = serde_json::from_slice(next).unwrap();
     assert_eq!(next["data"][0]["edition_id"], edition["id"], "{next}");
     let output: Value = serde_json::from_slice(output).unwrap();
-    assert_eq!(output["sha256"], hex(workbook), "{output}");
+    assert_eq!(output["sha256"], hex(&Sha256::digest(workbook)), "{output}");
     let address = output["download_url"].as_str().unwrap();
     assert!(address.starts_with("https://localhost:"), "{output}");
 
     let pid = rustix::process::Pid::from_child(&demo);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert!(demo.wait().unwrap().success());
-}
-
-fn hex(content: &[u8]) -> String {
-    let digest = Sha256::digest(content);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What the lines to copy answer, one after the other; before a file, its output.
