@@ -128,7 +128,7 @@ pub async fn run(parts: Parts, shutdown: Shutdown) {
 async fn sweep(files: Arc<FileStore>, store: Arc<dyn Store>) {
     let references: &dyn FileReferences = &*store;
     match files.sweep(references).await {
-        Ok(swept) => tracing::debug!(?swept, "outputs: swept"),
+        Ok(swept) => tracing::info!(?swept, "outputs: swept"),
         Err(error) => tracing::warn!(%error, "outputs: files could not be swept"),
     }
 }

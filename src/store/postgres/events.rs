@@ -1,7 +1,7 @@
 //! Taking events in: four round trips for a batch, whatever its size: begin, what is known, all that
 //! is written, commit. One more where an event is the first of its project, or says none; two more where
-//! events move editions, and two where they move outputs (two more where
-//! these have files to be taken). And reading one of them.
+//! events move editions, and two where they move outputs (three more where these have files to be
+//! taken). And reading one of them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
