@@ -124,7 +124,14 @@ async fn execute(
     cli: Cli,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<(), CliError> {
-    let GlobalArgs { config, set, json } = cli.global;
+    let GlobalArgs {
+        config,
+        mut set,
+        json,
+    } = cli.global;
+    if let Command::Serve(serve::ServeArgs { role: Some(role) }) = &cli.command {
+        set.push(format!("role={role}"));
+    }
     let config = Config::load(config.as_deref(), environment, &set)?;
     log(&cli.command, &config)?;
     let form = if json { Form::Json } else { Form::Human };

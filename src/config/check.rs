@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::outputs::S3;
-use super::{Amqp, Api, Config, Dispatch, Egress, Outputs};
+use super::{Amqp, Api, Config, Dispatch, Egress, Outputs, Role};
 use crate::domain::event::MAX_EVENT_BYTES;
 use crate::domain::retry::RetrySchedule;
 
@@ -42,6 +42,7 @@ pub type Problem = (&'static str, String);
 /// All that is wrong, in the order of the sections.
 pub fn problems(config: &Config) -> Vec<Problem> {
     let mut found = Problems(Vec::new());
+    role(config, &mut found);
     database(config, &mut found);
     amqp(&config.amqp, &mut found);
     api(&config.api, &mut found);
@@ -90,6 +91,19 @@ impl Problems {
             "must be at most 255 bytes",
         );
     }
+}
+
+fn role(config: &Config, found: &mut Problems) {
+    found.require(
+        config.role == Role::All || !config.database.is_sqlite(),
+        "role",
+        "must be `all` with SQLite: one file, one process",
+    );
+    found.require(
+        config.role != Role::Ingest || config.amqp.url.is_some(),
+        "amqp.url",
+        "must be set where `role` is `ingest`: there is nothing else to take events from",
+    );
 }
 
 fn database(config: &Config, found: &mut Problems) {

@@ -23,12 +23,14 @@ pub mod duration;
 pub mod load;
 pub mod outputs;
 pub mod redact;
+pub mod role;
 pub mod shape;
 
 pub use allow::AllowRule;
 pub use api::Api;
 pub use load::{ConfigError, KeyError, Origin};
 pub use outputs::Outputs;
+pub use role::Role;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -37,6 +39,8 @@ pub struct Config {
     /// The master key in base64 (`FORGE_MASTER_KEY`); goes before [`Secrets::master_key_file`].
     #[serde(serialize_with = "redact::hidden")]
     pub master_key: Option<SecretString>,
+    /// Which part of the work `serve` does.
+    pub role: Role,
     /// Where things are kept.
     pub database: Database,
     /// The broker; without a URL there is none.
@@ -90,6 +94,13 @@ pub struct Database {
     pub url: SecretString,
     /// Connections on Postgres, readers on SQLite.
     pub max_connections: u32,
+}
+
+impl Database {
+    /// Whether it is a file of this machine.
+    pub fn is_sqlite(&self) -> bool {
+        self.url.expose_secret().starts_with("sqlite:")
+    }
 }
 
 impl Default for Database {

@@ -43,7 +43,7 @@ impl Program {
         let app = App::build(config, Surroundings::default(), shutdown.clone())
             .await
             .unwrap();
-        let address = app.api_address().unwrap();
+        let address = app.api_address().unwrap().unwrap();
         let running = tokio::spawn(app.run());
         Self {
             address,

@@ -41,6 +41,35 @@ fn wrong_usage_is_code_2() {
 }
 
 #[test]
+fn a_role_that_cannot_work_is_said_before_anything_is_begun() {
+    for (args, told) in [
+        (
+            &["serve", "--role", "sender"] as &[&str],
+            "`role` (in --set): must be `all`, `api`, `dispatch` or `ingest`",
+        ),
+        (
+            &["serve", "--role", "api"],
+            "`role` (in --set): must be `all` with SQLite: one file, one process",
+        ),
+        (
+            &[
+                "serve",
+                "--role",
+                "ingest",
+                "--set",
+                "database.url=postgres://localhost/forge",
+            ],
+            "`amqp.url` (by default): must be set where `role` is `ingest`",
+        ),
+    ] {
+        let home = Home::new();
+        let error = home.fails(2, args);
+        assert!(error.contains(told), "{error}");
+        assert!(!home.path().join("data").exists());
+    }
+}
+
+#[test]
 fn every_subcommand_takes_the_global_options_anywhere() {
     let home = Home::new();
     fs::write(home.path().join("forge.toml"), "[log]\nfilter = 'warn'").unwrap();

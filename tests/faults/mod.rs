@@ -4,4 +4,5 @@ mod broker;
 mod database;
 mod killed;
 mod replicas;
+mod roles;
 mod submitted;

@@ -80,7 +80,10 @@ impl InProcess {
             entrance: app.entrance(),
             shutdown,
             ops: app.ops_address().expect("the port is open"),
-            api: app.api_address().expect("the port is open"),
+            api: app
+                .api_address()
+                .expect("the port is open")
+                .expect("the role serves it"),
             running: tokio::spawn(app.run()),
         };
         program.store.migrate().await.expect("the schema is made");
@@ -247,6 +250,7 @@ fn toml(config: &Config) -> String {
     let ms = |duration: Duration| format!("\"{}ms\"", duration.as_millis());
     let mut text = String::new();
     let mut line = |line: String| writeln!(text, "{line}").expect("text can be written");
+    line(format!("role = \"{}\"", config.role));
     line("[database]".to_owned());
     line(format!("url = {:?}", config.database.url.expose_secret()));
     line("[log]\nformat = \"json\"".to_owned());

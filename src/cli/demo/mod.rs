@@ -82,7 +82,7 @@ async fn play(args: &DemoArgs, context: &Context) -> anyhow::Result<Option<Summa
     };
     let app = App::build(config, surroundings.clone(), behind.clone()).await?;
     let door = Door {
-        port: app.api_address()?.port(),
+        port: app.api_address()?.context("the API is served")?.port(),
         certificate: std::path::absolute(data.join("api-cert.pem"))?,
     };
     let stage = Stage {

@@ -156,6 +156,10 @@ fn a_value_of_another_kind_is_refused_not_converted() {
             "`log.format` (in FILE): must be `human` or `json`",
         ),
         (
+            "role = 'sender'",
+            "`role` (in FILE): must be `all`, `api`, `dispatch` or `ingest`",
+        ),
+        (
             "[ops]\nlisten = 'localhost'",
             "`ops.listen` (in FILE): invalid socket address syntax",
         ),
@@ -169,6 +173,7 @@ fn a_value_of_another_kind_is_refused_not_converted() {
 #[test]
 fn values_that_do_not_fit_together_are_named() {
     for (key, value) in [
+        ("role", "api"),
         ("database.url", "mysql://db/forge"),
         ("database.url", "sqlite://"),
         ("database.max_connections", "0"),

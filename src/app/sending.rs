@@ -1,0 +1,43 @@
+//! What goes out: webhooks to subscribers, and what we originate to the broker.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+
+use crate::dispatch::{self, Broken, Dispatcher, Settlements};
+use crate::outbox;
+use crate::shutdown::Shutdown;
+use crate::store::intake::Intake;
+
+/// Both, built and not yet running.
+pub(super) struct Sending {
+    dispatcher: Dispatcher,
+    settlements: Settlements,
+    relay: outbox::Parts,
+    /// Begun after that of the ways in, so that what those hand over last is still sent.
+    shutdown: Shutdown,
+}
+
+impl Sending {
+    pub(super) fn new(parts: dispatch::Parts, relay: outbox::Parts, shutdown: Shutdown) -> Self {
+        let (dispatcher, settlements) = Dispatcher::new(parts, shutdown.clone());
+        Self {
+            dispatcher,
+            settlements,
+            relay,
+            shutdown,
+        }
+    }
+
+    /// What those who write hand leased deliveries to.
+    pub(super) fn intake(&self) -> Arc<dyn Intake> {
+        Arc::new(self.dispatcher.clone())
+    }
+
+    /// Sends until the shutdown; an error means that dispatch broke.
+    pub(super) async fn run(self) -> Result<(), Broken> {
+        let relay = outbox::run(self.relay, self.shutdown);
+        let dispatch = self.dispatcher.run(self.settlements);
+        tokio::try_join!(dispatch, relay.map(Ok)).map(|((), ())| ())
+    }
+}
