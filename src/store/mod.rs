@@ -57,6 +57,7 @@ pub mod log;
 pub mod open;
 pub mod outbox;
 pub mod output_jobs;
+mod output_shown;
 pub mod postgres;
 mod projection;
 pub mod projects;

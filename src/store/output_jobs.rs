@@ -3,7 +3,7 @@
 //! An output that is asked for has a job, in the same transaction; one process at a time holds it, under
 //! a lease with an epoch, and settles it together with what came of it. An output has one job at most:
 //! what the core tells of takes the place of what was being done. That it has a job is what says that it
-//! is under way; the status says it to clients, and a snapshot of the core may say something older.
+//! is under way; `output_shown` says so to clients, whatever a snapshot of the core says meanwhile.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -287,7 +287,7 @@ fn is_under_way(status: OutputStatus) -> bool {
     matches!(status, OutputStatus::Queued | OutputStatus::Generating)
 }
 
-/// The output, begun. Its job says that it is under way, whatever a snapshot says meanwhile.
+/// The output, begun; `None` where that is said already.
 pub(super) fn begun(mut output: Output, now: DateTime<Utc>) -> Option<Output> {
     if output.status == OutputStatus::Generating {
         return None;
@@ -338,23 +338,6 @@ pub(super) fn generated(
         .build(telling.event, &job.workspace, output.updated_at)
         .map(Arc::new)
         .map_err(StoreError::corrupt)
-}
-
-/// The file that is shown of an output: the one that is kept here, unless the core made a later one
-/// (`made_at`), of which nothing is known until it was taken; without any, what the snapshot states.
-pub(super) fn shown(
-    format: &OutputFormat,
-    kept: Option<(FileKey, OutputFile)>,
-    stated: Option<OutputFile>,
-    made_at: Option<DateTime<Utc>>,
-) -> (Option<FileKey>, Option<OutputFile>) {
-    let is_latest = |file: &OutputFile| {
-        format.is_made_here() || made_at.is_none_or(|made_at| file.generated_at >= made_at)
-    };
-    match kept.filter(|(_, file)| is_latest(file)) {
-        Some((key, file)) => (Some(key), Some(file)),
-        None => (None, stated.filter(|_| made_at.is_none())),
-    }
 }
 
 impl OutputAsked {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sqlx::SqliteConnection;
 
+use super::answers::answered;
 use super::bulk::{self, Bulk};
 use super::rows::{millis, parsed};
 use super::snapshots::tick;
@@ -250,4 +251,12 @@ pub(super) async fn fetch(
     );
     bulk::execute(transaction, statements).await?;
     Ok(jobs)
+}
+
+/// Leaves these files with the core: that it made them is all that there is to know.
+pub(super) async fn leave(transaction: &mut SqliteConnection, moves: &Moves<'_>) -> Result<()> {
+    for made in moves.files() {
+        answered(transaction, made.workspace, made.id).await?;
+    }
+    Ok(())
 }
