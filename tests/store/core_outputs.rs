@@ -31,6 +31,7 @@ on_both_databases!(
     what_was_answered_is_not_given_up,
     a_snapshot_that_answers_does_not_keep_the_file_away,
     an_event_answers_also_where_files_are_left_alone,
+    looking_for_an_output_is_not_trying,
 );
 
 async fn what_the_core_makes_is_asked_of_it_and_given_up_in_the_end(db: &TestDatabase) {
@@ -193,7 +194,7 @@ async fn a_file_that_is_told_of_before_its_output_waits_for_it(db: &TestDatabase
     accept(&db.store, &[generated("out_never", "ed_1", at(5)).build()]).await;
     db.tamper(
         "update output_job
-        set visible_at = (select min(last) from edition_clock), tries = 50
+        set visible_at = (select min(last) from edition_clock), looks = 50
         where output = 'out_never'",
     )
     .await;
@@ -357,4 +358,24 @@ async fn an_event_answers_also_where_files_are_left_alone(db: &TestDatabase) {
     assert_eq!(db.count("output_job").await, 0);
     assert_eq!(status(&db.store, "out_pdf").await, "generated");
     alone.close().await;
+}
+
+async fn make_due(db: &TestDatabase) {
+    db.tamper("update output_job set visible_at = (select min(last) from edition_clock)")
+        .await;
+}
+
+async fn looking_for_an_output_is_not_trying(db: &TestDatabase) {
+    told(db).await;
+    accept(&db.store, &[generated("out_new", "ed_1", at(5)).build()]).await;
+    for _ in 0..12 {
+        make_due(db).await;
+        assert!(take(&db.store, owner()).await.is_empty());
+    }
+    tell(&db.store, &[output("out_new", "ed_1", 1)]).await;
+    make_due(db).await;
+    let job = take_one(&db.store).await;
+    assert_eq!(job.output.id, output_id("out_new"));
+    assert_eq!(job.tries, 1);
+    assert_eq!(db.count("output_job where looks = 0").await, 1);
 }

@@ -266,25 +266,34 @@ async fn due(tx: &mut PgTransaction<'_>, limit: usize) -> Result<Vec<(String, St
     .map_err(from_sqlx)
 }
 
-/// Leases a job, if it is due still; `None` where its output is not seen (yet, or any more).
+/// Leases a job, if it is due still; `None` where its output is not seen (yet, or any more). It is read
+/// before it is leased, so that it shows a beginning that was not stated yet.
 async fn take(
     tx: &mut PgTransaction<'_>,
     workspace: &str,
     id: &str,
     leasing: Leasing,
 ) -> Result<Option<OutputJob>> {
+    let workspace: WorkspaceId = parse("output_job.workspace", workspace)?;
+    let id: OutputId = parse("output_job.output", id)?;
+    let found = outputs::one(&mut **tx, &Reach::all(&workspace), &id).await?;
+    let Some(found) = found else {
+        look_again(tx, &workspace, id.as_str()).await?;
+        return Ok(None);
+    };
     let leased: Option<(String, Option<String>, i64, i32)> = sqlx::query_as(
         "-- postgres::output_jobs::take
         update output_job
         set owner = $3,
             epoch = epoch + 1,
             tries = tries + 1,
+            looks = 0,
             visible_at = clock_timestamp() + $4::interval
         where workspace = $1 and output = $2 and visible_at <= clock_timestamp()
         returning task, url, epoch, tries",
     )
-    .bind(workspace)
-    .bind(id)
+    .bind(workspace.as_str())
+    .bind(id.as_str())
     .bind(leasing.owner.uuid())
     .bind(interval(leasing.lease))
     .fetch_optional(&mut **tx)
@@ -295,13 +304,6 @@ async fn take(
     };
     let tries = rows::count("output_job.tries", tries)?;
     let task = OutputTask::read(&task, url)?;
-    let workspace: WorkspaceId = parse("output_job.workspace", workspace)?;
-    let id: OutputId = parse("output_job.output", id)?;
-    let found = outputs::one(&mut **tx, &Reach::all(&workspace), &id).await?;
-    let Some(found) = found else {
-        look_again(tx, &workspace, id.as_str(), tries).await?;
-        return Ok(None);
-    };
     let now = drafts::now(tx).await?;
     let begun = begun(found.output.clone(), now).filter(|_| task != OutputTask::GiveUp);
     let output = match begun {
@@ -319,24 +321,35 @@ async fn take(
 }
 
 /// Leaves a job for later whose output may be told of yet, but not for ever.
-async fn look_again(
-    tx: &mut PgTransaction<'_>,
-    workspace: &WorkspaceId,
-    id: &str,
-    tries: u32,
-) -> Result<()> {
-    if tries >= LOOKS {
+async fn look_again(tx: &mut PgTransaction<'_>, workspace: &WorkspaceId, id: &str) -> Result<()> {
+    let looks: Option<i32> = sqlx::query_scalar(
+        "-- postgres::output_jobs::look_again (count)
+        update output_job
+        set owner = null, looks = looks + 1
+        where workspace = $1 and output = $2 and visible_at <= clock_timestamp()
+        returning looks",
+    )
+    .bind(workspace.as_str())
+    .bind(id)
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    let Some(looks) = looks else {
+        return Ok(());
+    };
+    let looks = rows::count("output_job.looks", looks)?;
+    if looks >= LOOKS {
         return remove(tx, workspace, id).await;
     }
     sqlx::query(
-        "-- postgres::output_jobs::look_again
+        "-- postgres::output_jobs::look_again (wait)
         update output_job
-        set owner = null, visible_at = clock_timestamp() + $3::interval
+        set visible_at = clock_timestamp() + $3::interval
         where workspace = $1 and output = $2",
     )
     .bind(workspace.as_str())
     .bind(id)
-    .bind(interval(pause_after(tries)))
+    .bind(interval(pause_after(looks)))
     .execute(&mut **tx)
     .await
     .map_err(from_sqlx)?;

@@ -279,7 +279,8 @@ pub(super) async fn fetch(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Resu
             visible_at = excluded.visible_at,
             owner = null,
             epoch = output_job.epoch + 1,
-            tries = 0
+            tries = 0,
+            looks = 0
         where output_job.url is distinct from excluded.url",
     )
     .bind(made.iter().map(|made| made.workspace.as_str()).bind_iter())

@@ -264,7 +264,8 @@ async fn due(
     .map_err(store_error)
 }
 
-/// Leases a job; `None` where its output is not seen (yet, or any more).
+/// Leases a job; `None` where its output is not seen (yet, or any more). It is read before it is leased,
+/// so that it shows a beginning that was not stated yet.
 async fn take(
     transaction: &mut SqliteConnection,
     row: &SqliteRow,
@@ -273,10 +274,15 @@ async fn take(
 ) -> Result<Option<OutputJob>> {
     let workspace: WorkspaceId = parsed(row, "workspace")?;
     let id: OutputId = parsed(row, "output")?;
+    let found = outputs::one(transaction, &Reach::all(&workspace), &id).await?;
+    let Some(found) = found else {
+        look_again(transaction, &workspace, &id, now).await?;
+        return Ok(None);
+    };
     let leased = sqlx::query(
         "-- sqlite::output_jobs::take
         update output_job
-        set owner = ?3, epoch = epoch + 1, tries = tries + 1, visible_at = ?4
+        set owner = ?3, epoch = epoch + 1, tries = tries + 1, looks = 0, visible_at = ?4
         where workspace = ?1 and output = ?2
         returning task, url, epoch, tries",
     )
@@ -287,13 +293,7 @@ async fn take(
     .fetch_one(&mut *transaction)
     .await
     .map_err(store_error)?;
-    let tries = unsigned(&leased, "tries")?;
     let task = OutputTask::read(get(&leased, "task")?, get(&leased, "url")?)?;
-    let found = outputs::one(transaction, &Reach::all(&workspace), &id).await?;
-    let Some(found) = found else {
-        look_again(transaction, &workspace, &id, tries, now).await?;
-        return Ok(None);
-    };
     let begun = begun(found.output.clone(), now).filter(|_| task != OutputTask::GiveUp);
     let output = match begun {
         Some(output) => state(transaction, &workspace, found, output).await?.output,
@@ -305,7 +305,7 @@ async fn take(
         task,
         owner: leasing.owner,
         epoch: get(&leased, "epoch")?,
-        tries,
+        tries: unsigned(&leased, "tries")?,
     }))
 }
 
@@ -314,21 +314,33 @@ async fn look_again(
     transaction: &mut SqliteConnection,
     workspace: &WorkspaceId,
     id: &OutputId,
-    tries: u32,
     now: DateTime<Utc>,
 ) -> Result<()> {
-    if tries >= LOOKS {
+    let row = sqlx::query(
+        "-- sqlite::output_jobs::look_again (count)
+        update output_job
+        set owner = null, looks = looks + 1
+        where workspace = ?1 and output = ?2
+        returning looks",
+    )
+    .bind(workspace.as_str())
+    .bind(id.as_str())
+    .fetch_one(&mut *transaction)
+    .await
+    .map_err(store_error)?;
+    let looks: u32 = unsigned(&row, "looks")?;
+    if looks >= LOOKS {
         return remove(transaction, workspace, id).await;
     }
     sqlx::query(
-        "-- sqlite::output_jobs::look_again
+        "-- sqlite::output_jobs::look_again (wait)
         update output_job
-        set owner = null, visible_at = ?3
+        set visible_at = ?3
         where workspace = ?1 and output = ?2",
     )
     .bind(workspace.as_str())
     .bind(id.as_str())
-    .bind(millis(now).saturating_add(duration_millis(pause_after(tries))))
+    .bind(millis(now).saturating_add(duration_millis(pause_after(looks))))
     .execute(transaction)
     .await
     .map_err(store_error)?;

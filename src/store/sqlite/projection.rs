@@ -178,7 +178,7 @@ pub(super) async fn fetch(
             )
         on conflict (workspace, output) do update
         set task = excluded.task, url = excluded.url, visible_at = excluded.visible_at,
-            owner = null, epoch = epoch + 1, tries = 0
+            owner = null, epoch = epoch + 1, tries = 0, looks = 0
         where url is not excluded.url",
     );
     // Until the file is here, it is under way.
