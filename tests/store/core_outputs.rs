@@ -14,7 +14,7 @@ use super::output_jobs::{
     SETTLED, ask, ask_as, done, everything, file, rendered, settle, shown, status, take, take_one,
     told,
 };
-use super::state::{apply, at, generated, output, output_as, output_id, tell};
+use super::state::{apply, at, deletion, generated, output, output_as, output_id, project, tell};
 use crate::harness::databases::TestDatabase;
 use crate::harness::events::EventBuilder;
 
@@ -32,6 +32,8 @@ on_both_databases!(
     a_snapshot_that_answers_does_not_keep_the_file_away,
     an_event_answers_also_where_files_are_left_alone,
     looking_for_an_output_is_not_trying,
+    what_is_given_up_with_its_project_can_be_asked_for_again,
+    what_ends_while_its_project_is_away_can_be_asked_for_again,
 );
 
 async fn what_the_core_makes_is_asked_of_it_and_given_up_in_the_end(db: &TestDatabase) {
@@ -378,4 +380,42 @@ async fn looking_for_an_output_is_not_trying(db: &TestDatabase) {
     assert_eq!(job.output.id, output_id("out_new"));
     assert_eq!(job.tries, 1);
     assert_eq!(db.count("output_job where looks = 0").await, 1);
+}
+
+async fn what_is_given_up_with_its_project_can_be_asked_for_again(db: &TestDatabase) {
+    told(db).await;
+    ask(&db.store, "out_pdf").await;
+    accept(&db.store, &[made_at("https://c/1", at(5)).build()]).await;
+    tell(&db.store, &[deletion(&project("pr_1", 1, "Bridge"), 1)]).await;
+    let mut looks = 0;
+    while db.count("output_job").await > 0 {
+        looks += 1;
+        assert!(looks < 50, "it is looked for for ever");
+        make_due(db).await;
+        assert!(take(&db.replica, owner()).await.is_empty());
+    }
+    tell(&db.store, &[project("pr_1", 2, "Bridge")]).await;
+    assert_eq!(status(&db.store, "out_pdf").await, "not_generated");
+    let asked = ask(&db.store, "out_pdf").await;
+    assert!(
+        matches!(&asked, OutputAsked::Done(answer) if answer.starts_with("out_pdf queued ")),
+        "{asked:?}"
+    );
+    assert_eq!(db.count("outbox").await, 2);
+}
+
+async fn what_ends_while_its_project_is_away_can_be_asked_for_again(db: &TestDatabase) {
+    told(db).await;
+    accept(&db.store, &[made_at("https://c/1", at(5)).build()]).await;
+    let job = take_one(&db.store).await;
+    tell(&db.store, &[deletion(&project("pr_1", 1, "Bridge"), 1)]).await;
+    let kept = file(&job, 1);
+    let lost = settle(&db.replica, &job, JobOutcome::Fetched(&kept)).await;
+    assert_eq!(lost, JobSettled::LeaseLost, "its file is nobody's");
+    tell(&db.store, &[project("pr_1", 2, "Bridge")]).await;
+    let seen = shown(&db.store, "out_pdf").await;
+    assert_eq!(seen.output.status, OutputStatus::NotGenerated);
+    assert_eq!((seen.output.file, seen.kept), (None, None));
+    ask(&db.store, "out_pdf").await;
+    assert_eq!(status(&db.store, "out_pdf").await, "queued");
 }

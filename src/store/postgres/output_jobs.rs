@@ -151,6 +151,7 @@ impl PostgresStore {
                 remove(&mut tx, &job.workspace, job.output.id.as_str()).await?;
                 let Some(found) = found else {
                     // It was deleted meanwhile: there is nothing to make any more.
+                    withdraw(&mut tx, &job.workspace, job.output.id.as_str()).await?;
                     commit(tx).await?;
                     return Ok(JobSettled::LeaseLost);
                 };
@@ -339,7 +340,8 @@ async fn look_again(tx: &mut PgTransaction<'_>, workspace: &WorkspaceId, id: &st
     };
     let looks = rows::count("output_job.looks", looks)?;
     if looks >= LOOKS {
-        return remove(tx, workspace, id).await;
+        remove(tx, workspace, id).await?;
+        return withdraw(tx, workspace, id).await;
     }
     sqlx::query(
         "-- postgres::output_jobs::look_again (wait)
@@ -427,6 +429,35 @@ async fn remove(tx: &mut PgTransaction<'_>, workspace: &WorkspaceId, id: &str) -
     .await
     .map_err(from_sqlx)?;
     expect_rows("output_job", 1, removed.rows_affected())
+}
+
+/// The output, which is held and has no job any more, is as if nobody had asked for it: should it be
+/// seen again, it can be asked for. What told of a file that is not here counts no more.
+async fn withdraw(
+    tx: &mut PgTransaction<'_>,
+    workspace: &WorkspaceId,
+    id: &str,
+) -> Result<()> {
+    sqlx::query(
+        "-- postgres::output_jobs::withdraw
+        update output
+        set stated_status = 'not_generated',
+            stated_at = greatest(stated_at, told_at, clock_timestamp()),
+            size = null,
+            sha256 = null,
+            generated_at = null,
+            failure = null,
+            told_at = null,
+            told_by = null,
+            revision = revision + 1
+        where workspace = $1 and id = $2 and version is not null",
+    )
+    .bind(workspace.as_str())
+    .bind(id)
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(())
 }
 
 /// States how the output, which is held, is from now on.

@@ -146,6 +146,7 @@ impl OutputJobs for SqliteStore {
                 let found = outputs::one(&mut transaction, &reach, &job.output.id).await?;
                 let Some(found) = found else {
                     // It was deleted meanwhile: there is nothing to make any more.
+                    withdraw(&mut transaction, &job.workspace, &job.output.id, now).await?;
                     self.commit(transaction).await?;
                     return Ok(JobSettled::LeaseLost);
                 };
@@ -330,7 +331,8 @@ async fn look_again(
     .map_err(store_error)?;
     let looks: u32 = unsigned(&row, "looks")?;
     if looks >= LOOKS {
-        return remove(transaction, workspace, id).await;
+        remove(transaction, workspace, id).await?;
+        return withdraw(transaction, workspace, id, now).await;
     }
     sqlx::query(
         "-- sqlite::output_jobs::look_again (wait)
@@ -415,6 +417,32 @@ async fn remove(
     )
     .bind(workspace.as_str())
     .bind(id.as_str())
+    .execute(transaction)
+    .await
+    .map_err(store_error)?;
+    Ok(())
+}
+
+/// The output, which has no job any more, is as if nobody had asked for it: should it be seen again, it
+/// can be asked for. What told of a file that is not here counts no more.
+async fn withdraw(
+    transaction: &mut SqliteConnection,
+    workspace: &WorkspaceId,
+    id: &OutputId,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    sqlx::query(
+        "-- sqlite::output_jobs::withdraw
+        update output
+        set stated_status = 'not_generated',
+            stated_at = max(stated_at, coalesce(told_at, 0), ?3),
+            size = null, sha256 = null, generated_at = null, failure = null,
+            told_at = null, told_by = null, revision = revision + 1
+        where workspace = ?1 and id = ?2 and version is not null",
+    )
+    .bind(workspace.as_str())
+    .bind(id.as_str())
+    .bind(millis(now))
     .execute(transaction)
     .await
     .map_err(store_error)?;
