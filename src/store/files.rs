@@ -25,7 +25,8 @@ pub trait Files: Debug + Send + Sync {
 /// Which files are an output's.
 #[async_trait]
 pub trait FileReferences: Send + Sync {
-    /// Those of `keys` that no output of any workspace refers to.
+    /// Those of `keys` that no output of any workspace refers to. Outputs that were deleted have lost
+    /// theirs then.
     async fn unreferenced(&self, keys: &[FileKey]) -> super::Result<Vec<FileKey>>;
 }
 

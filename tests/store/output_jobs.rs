@@ -38,6 +38,7 @@ on_both_databases!(
     a_settle_whose_answer_was_lost_is_settled,
     a_job_of_a_deleted_output_ends,
     files_that_no_output_has_are_unreferenced,
+    what_comes_back_without_its_file_can_be_made_again,
     two_processes_take_each_job_once,
 );
 
@@ -474,6 +475,36 @@ async fn files_that_no_output_has_are_unreferenced(db: &TestDatabase) {
     tell(&db.store, &[deletion(&output("out_csv", "ed_1", 1), 2)]).await;
     let found = db.replica.unreferenced(&keys[..1]).await.unwrap();
     assert_eq!(found, [mine.key], "of what was deleted");
+}
+
+async fn what_comes_back_without_its_file_can_be_made_again(db: &TestDatabase) {
+    told(db).await;
+    let edition = |version| edition_as("ed_1", version, stated("approved", at(0)));
+    let csv = |version| {
+        output_as("out_csv", "ed_1", version, |output| {
+            output.format = OutputFormat::Csv;
+        })
+    };
+    let mut keys = Vec::new();
+    for (deleted, back) in [(edition(1), edition(3)), (csv(1), csv(3))] {
+        ask(&db.store, "out_csv").await;
+        let job = take_one(&db.store).await;
+        let kept = file(&job, 1);
+        settle(&db.store, &job, rendered(&kept)).await;
+        keys.push(kept.key.clone());
+        tell(&db.store, &[deletion(&deleted, 2)]).await;
+        let found = db.replica.unreferenced(&keys).await.unwrap();
+        assert_eq!(found, keys, "of what was deleted");
+        tell(&db.store, &[back]).await;
+        let seen = shown(&db.replica, "out_csv").await;
+        assert_eq!(seen.output.status, OutputStatus::NotGenerated);
+        assert_eq!((seen.output.file, seen.kept), (None, None));
+    }
+    ask(&db.store, "out_csv").await;
+    let job = take_one(&db.store).await;
+    let kept = file(&job, 2);
+    assert_eq!(settle(&db.store, &job, rendered(&kept)).await, SETTLED);
+    assert_eq!(shown(&db.store, "out_csv").await.kept, Some(kept.key));
 }
 
 async fn two_processes_take_each_job_once(db: &TestDatabase) {

@@ -433,7 +433,7 @@ async fn remove(tx: &mut PgTransaction<'_>, workspace: &WorkspaceId, id: &str) -
 
 /// The output, which is held and has no job any more, is as if nobody had asked for it: should it be
 /// seen again, it can be asked for. What told of a file that is not here counts no more.
-async fn withdraw(
+pub(super) async fn withdraw(
     tx: &mut PgTransaction<'_>,
     workspace: &WorkspaceId,
     id: &str,

@@ -425,7 +425,7 @@ async fn remove(
 
 /// The output, which has no job any more, is as if nobody had asked for it: should it be seen again, it
 /// can be asked for. What told of a file that is not here counts no more.
-async fn withdraw(
+pub(super) async fn withdraw(
     transaction: &mut SqliteConnection,
     workspace: &WorkspaceId,
     id: &OutputId,
