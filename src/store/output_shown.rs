@@ -87,6 +87,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::file::Deployment;
     use crate::domain::ids::{OutputId, WorkspaceId, new_id};
 
     fn at(seconds: i64) -> DateTime<Utc> {
@@ -105,6 +106,7 @@ mod tests {
     fn known(format: &str, status: OutputStatus) -> Known {
         let format = OutputFormat::parse(format).unwrap();
         let key = FileKey::new(
+            &Deployment::parse("0123456789abcdef").unwrap(),
             &WorkspaceId::default(),
             &OutputId::new("o").unwrap(),
             new_id(at(0), [1; 10]),

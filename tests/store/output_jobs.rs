@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use forge_dispatch::clock::{Clock, SystemClock};
-use forge_dispatch::domain::file::{FileKey, KeptFile};
+use forge_dispatch::domain::file::{Deployment, FileKey, KeptFile};
 use forge_dispatch::domain::ids::{ApiKeyId, OwnerId, WorkspaceId};
 use forge_dispatch::domain::output::{OutputFormat, OutputStatus};
 use forge_dispatch::domain::reach::Reach;
@@ -39,6 +39,7 @@ on_both_databases!(
     a_job_of_a_deleted_output_ends,
     files_that_no_output_has_are_unreferenced,
     what_comes_back_without_its_file_can_be_made_again,
+    a_deployment_is_known_by_its_database,
     two_processes_take_each_job_once,
 );
 
@@ -133,7 +134,13 @@ pub(super) async fn take_one(store: &Arc<dyn Store>) -> OutputJob {
 pub(super) fn file(job: &OutputJob, size: u64) -> KeptFile {
     let id = Entropy::system().id(SystemClock.now());
     KeptFile {
-        key: FileKey::new(&job.workspace, &job.output.id, id, &job.output.format),
+        key: FileKey::new(
+            &Deployment::parse("0123456789abcdef").unwrap(),
+            &job.workspace,
+            &job.output.id,
+            id,
+            &job.output.format,
+        ),
         size,
         sha256: format!("{size:064x}"),
     }
@@ -505,6 +512,14 @@ async fn what_comes_back_without_its_file_can_be_made_again(db: &TestDatabase) {
     let kept = file(&job, 2);
     assert_eq!(settle(&db.store, &job, rendered(&kept)).await, SETTLED);
     assert_eq!(shown(&db.store, "out_csv").await.kept, Some(kept.key));
+}
+
+async fn a_deployment_is_known_by_its_database(db: &TestDatabase) {
+    let deployment = db.store.deployment().await.unwrap();
+    db.replica.migrate().await.unwrap();
+    assert_eq!(db.replica.deployment().await.unwrap(), deployment);
+    let other = TestDatabase::new(db.kind).await;
+    assert_ne!(other.store.deployment().await.unwrap(), deployment);
 }
 
 async fn two_processes_take_each_job_once(db: &TestDatabase) {

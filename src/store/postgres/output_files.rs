@@ -4,18 +4,32 @@ use async_trait::async_trait;
 use sqlx::PgTransaction;
 use sqlx::postgres::PgBindIterExt;
 
-use super::errors::{from_sqlx, retrying};
+use super::errors::{from_sqlx, reading, retrying};
 use super::output_jobs::withdraw;
 use super::outputs::file_key;
 use super::rows::parse;
 use super::{PostgresStore, Result, StoreError, commit};
-use crate::domain::file::{FileKey, KeptFile};
+use crate::domain::file::{Deployment, FileKey, KeptFile};
 use crate::domain::ids::WorkspaceId;
 use crate::domain::output::Output;
 use crate::store::{FileReferences, JobOutcome, OutputJob, OutputTask};
 
 #[async_trait]
 impl FileReferences for PostgresStore {
+    async fn deployment(&self) -> Result<Deployment> {
+        let id: String = reading(async {
+            sqlx::query_scalar(
+                "-- postgres::output_files::deployment
+                select id from deployment",
+            )
+            .fetch_one(&self.pool)
+            .await
+            .map_err(from_sqlx)
+        })
+        .await?;
+        Deployment::parse(&id).ok_or_else(|| StoreError::corrupt(format!("deployment.id: {id}")))
+    }
+
     async fn unreferenced(&self, keys: &[FileKey]) -> Result<Vec<FileKey>> {
         retrying(|| async {
             let mut tx = self.begin().await?;

@@ -9,13 +9,24 @@ use super::error::store_error;
 use super::output_jobs::withdraw;
 use super::outputs::file_key;
 use super::rows::{get, list, millis, parsed, to_time};
-use crate::domain::file::{FileKey, KeptFile};
+use crate::domain::file::{Deployment, FileKey, KeptFile};
 use crate::domain::ids::WorkspaceId;
 use crate::domain::output::Output;
 use crate::store::{FileReferences, JobOutcome, OutputJob, OutputTask, Result, StoreError};
 
 #[async_trait]
 impl FileReferences for SqliteStore {
+    async fn deployment(&self) -> Result<Deployment> {
+        let id: String = sqlx::query_scalar(
+            "-- sqlite::output_files::deployment
+            select id from deployment",
+        )
+        .fetch_one(&self.readers)
+        .await
+        .map_err(store_error)?;
+        Deployment::parse(&id).ok_or_else(|| StoreError::corrupt(format!("deployment.id: {id}")))
+    }
+
     async fn unreferenced(&self, keys: &[FileKey]) -> Result<Vec<FileKey>> {
         let keys: Vec<&str> = keys.iter().map(FileKey::as_str).collect();
         let keys = list(&keys)?;
