@@ -18,9 +18,8 @@ use crate::domain::ids::{OutputId, WorkspaceId};
 use crate::domain::output::Output;
 use crate::domain::payload::Payload;
 use crate::domain::reach::Reach;
-use crate::store::output_jobs::{
-    JobThere, LOOKS, Step, begun, failed, finished, generated, pause_after, requested, word,
-};
+use crate::store::output_jobs::{LOOKS, pause_after, word};
+use crate::store::output_steps::{JobThere, Step, begun, failed, finished, generated, requested};
 use crate::store::{
     CoreFiles, JobOutcome, JobSettled, Leasing, Maintenance, OutputAsk, OutputAsked, OutputJob,
     OutputJobs, OutputRecord, OutputTask, Standing,
