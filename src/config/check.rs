@@ -352,6 +352,13 @@ fn outputs(outputs: &Outputs, found: &mut Problems) {
     s3(&outputs.s3, found);
 }
 
+/// Whether it can stand before the names of files in a bucket, and means the same everywhere.
+fn is_prefix(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let is_name = |name: &str| !matches!(name, "" | "." | "..") && name.bytes().all(plain);
+    text.len() <= 200 && text.split('/').all(is_name)
+}
+
 /// All that an S3-compatible store needs, or nothing of it.
 fn s3(s3: &S3, found: &mut Problems) {
     if let Some(endpoint) = &s3.endpoint {
@@ -370,7 +377,13 @@ fn s3(s3: &S3, found: &mut Problems) {
         "outputs.s3.region",
         "must not be empty",
     );
+    found.require(
+        s3.prefix.as_deref().is_none_or(is_prefix),
+        "outputs.s3.prefix",
+        "must be names of letters, digits, `.`, `_` and `-` with a `/` between them, 200 bytes at most",
+    );
     let is_used = s3.bucket.is_some()
+        || s3.prefix.is_some()
         || s3.endpoint.is_some()
         || s3.access_key_id.is_some()
         || s3.secret_access_key.is_some();

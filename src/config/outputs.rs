@@ -54,6 +54,8 @@ impl Default for Outputs {
 pub struct S3 {
     /// The bucket. It must be there already.
     pub bucket: Option<String>,
+    /// What the names of our files in it begin with, and a `/` behind it: `reports/forge`.
+    pub prefix: Option<String>,
     /// Where the store is; absent: Amazon's, in the region.
     pub endpoint: Option<Url>,
     /// The region that requests are signed for.
@@ -69,6 +71,7 @@ impl Default for S3 {
     fn default() -> Self {
         Self {
             bucket: None,
+            prefix: None,
             endpoint: None,
             region: "us-east-1".to_owned(),
             access_key_id: None,

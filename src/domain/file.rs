@@ -15,7 +15,27 @@ use super::output::OutputFormat;
 /// chance or by design.
 const DIGEST_BYTES: usize = 16;
 
-/// Where a file is kept: `workspace/output/file.format`.
+/// How many digits a deployment is known by: no two that share a place draw the same.
+const DEPLOYMENT_DIGITS: usize = 16;
+
+/// Whose files they are: several deployments may share a directory or a bucket, and each has a part of
+/// its own there. It is drawn at random once, and kept in the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployment(Arc<str>);
+
+impl Deployment {
+    /// Reads it: 16 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        is_hex(text, DEPLOYMENT_DIGITS).then(|| Self(Arc::from(text)))
+    }
+
+    /// What its keys begin with.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Where a file is kept: `deployment/workspace/output/file.format`.
 ///
 /// The core's ids are any text at all (`../..` among it), so their digests stand for them. Each file
 /// that is made has a key of its own: a download that is under way goes on reading the file that it
@@ -27,22 +47,29 @@ impl FileKey {
     /// The key of a new file. `format` is that of the file: a CSV output of several sections is
     /// kept as `zip`.
     pub fn new(
+        deployment: &Deployment,
         workspace: &WorkspaceId,
         output: &OutputId,
         file: FileId,
         format: &OutputFormat,
     ) -> Self {
         let (workspace, output) = (digest(workspace.as_str()), digest(output.as_str()));
-        Self(Arc::from(format!("{workspace}/{output}/{file}.{format}")))
+        let deployment = deployment.as_str();
+        let key = format!("{deployment}/{workspace}/{output}/{file}.{format}");
+        Self(Arc::from(key))
     }
 
-    /// Reads a key back; `None` for what [`Self::new`] never makes.
+    /// Reads a key back; `None` for what [`Self::new`] never makes. The first keys of all named no
+    /// deployment.
     pub fn parse(text: &str) -> Option<Self> {
-        let (directory, name) = text.rsplit_once('/')?;
-        let (workspace, output) = directory.split_once('/')?;
+        let mut segments = text.rsplit('/');
+        let (name, output, workspace) = (segments.next()?, segments.next()?, segments.next()?);
+        let deployment = segments.next();
         let (file, format) = name.split_once('.')?;
         let known = is_digest(workspace)
             && is_digest(output)
+            && deployment.is_none_or(|text| Deployment::parse(text).is_some())
+            && segments.next().is_none()
             && file
                 .parse::<FileId>()
                 .is_ok_and(|id| id.to_string() == file)
@@ -120,8 +147,12 @@ fn digest(id: &str) -> String {
 }
 
 fn is_digest(text: &str) -> bool {
-    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    text.len() == 2 * DIGEST_BYTES && text.bytes().all(is_hex)
+    is_hex(text, 2 * DIGEST_BYTES)
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.len() == digits && text.bytes().all(is_digit)
 }
 
 #[cfg(test)]
@@ -134,6 +165,7 @@ mod tests {
 
     fn key(workspace: &str, output: &str, format: &str) -> FileKey {
         FileKey::new(
+            &Deployment::parse("0123456789abcdef").unwrap(),
             &WorkspaceId::new(workspace).unwrap(),
             &OutputId::new(output).unwrap(),
             new_id(DateTime::UNIX_EPOCH, [1; 10]),
@@ -171,6 +203,9 @@ mod tests {
     fn what_no_file_has_is_no_key() {
         let good = key("w", "o", "csv").as_str().to_owned();
         assert_eq!(FileKey::parse(&good).unwrap().as_str(), good);
+        let (deployment, without) = good.split_once('/').unwrap();
+        assert_eq!(FileKey::parse(without).unwrap().as_str(), without);
+        assert_eq!(FileKey::parse(&format!("{deployment}/{good}")), None);
         for bad in [
             String::new(),
             good.replace('/', ""),
@@ -195,7 +230,7 @@ mod tests {
                 byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/._".contains(&byte)
             };
             prop_assert!(key.as_str().bytes().all(plain), "{key}");
-            prop_assert_eq!(key.as_str().split('/').count(), 3);
+            prop_assert_eq!(key.as_str().split('/').count(), 4);
             prop_assert!(!key.as_str().contains(".."));
             prop_assert_eq!(FileKey::parse(key.as_str()), Some(key.clone()));
             prop_assert_eq!(key.extension(), "xlsx");

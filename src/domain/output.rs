@@ -97,6 +97,11 @@ impl OutputStatus {
         }
     }
 
+    /// Whether it says how making it ended.
+    pub fn is_an_end(self) -> bool {
+        matches!(self, Self::Generated | Self::Failed)
+    }
+
     /// Reads the word.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == text)

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use metrics::{counter, histogram};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::runner::Parts;
 use super::{FetchError, RenderError, SourceError, Stored};
 use crate::clock::pause;
-use crate::domain::file::{FileKey, KeptFile, download_url};
+use crate::domain::file::{Deployment, FileKey, KeptFile, download_url};
 use crate::domain::output::OutputFormat;
 use crate::reconnect::Reconnect;
 use crate::store::output_jobs::pause_after;
@@ -41,6 +42,8 @@ const OURS: &str = "The file could not be made, for a reason that is ours. Ask f
 pub(super) struct Worker {
     pub(super) parts: Parts,
     pub(super) source: Stored,
+    /// Whose files they are, once it was asked for.
+    pub(super) deployment: OnceCell<Deployment>,
     /// Ends what is under way, since the program is about to.
     pub(super) given_up: CancellationToken,
 }
@@ -125,7 +128,11 @@ impl Worker {
                 Err(error) if error.is_final() => return Done::Failed(sentence(&error)),
                 Err(error) => return Done::NotNow(error.to_string()),
             };
-            let (key, version) = (self.key(job, &rendered.format), rendered.version);
+            let version = rendered.version;
+            let key = match self.key(job, &rendered.format).await {
+                Ok(key) => key,
+                Err(error) => return Done::NotNow(error.to_string()),
+            };
             return match self.parts.files.keep(&key, rendered.into_stream()).await {
                 Ok(file) => Done::Rendered { file, version },
                 Err(error @ FileError::TooLarge { .. }) => Done::Failed(sentence(&error)),
@@ -136,7 +143,10 @@ impl Worker {
     }
 
     async fn fetch(&self, job: &OutputJob, url: &str) -> Done {
-        let key = self.key(job, &job.output.format);
+        let key = match self.key(job, &job.output.format).await {
+            Ok(key) => key,
+            Err(error) => return Done::NotNow(error.to_string()),
+        };
         match self.parts.fetcher.fetch(url, &key).await {
             Ok(file) => Done::Fetched(file),
             Err(error @ FetchError::File(FileError::Unavailable(_))) => {
@@ -147,9 +157,12 @@ impl Worker {
         }
     }
 
-    fn key(&self, job: &OutputJob, format: &OutputFormat) -> FileKey {
+    async fn key(&self, job: &OutputJob, format: &OutputFormat) -> Result<FileKey> {
+        let ask = || self.parts.store.deployment();
+        let deployment = self.deployment.get_or_try_init(ask).await?;
         let id = self.parts.entropy.id(self.parts.clock.now());
-        FileKey::new(&job.workspace, &job.output.id, id, format)
+        let (workspace, output) = (&job.workspace, &job.output.id);
+        Ok(FileKey::new(deployment, workspace, output, id, format))
     }
 
     /// Renews the lease; returns when another has it.

@@ -7,11 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
+use super::files::Swept;
 use super::job::Worker;
 use super::{Fetcher, FileStore, Renderer, Stored};
 use crate::clock::{Clock, pause};
@@ -83,6 +85,7 @@ pub async fn run(parts: Parts, shutdown: Shutdown) {
     let (bell, pace_of, entropy) = (Arc::clone(&parts.bell), parts.pace, parts.entropy.clone());
     let worker = Arc::new(Worker {
         source: Stored::new(Arc::clone(&parts.store)),
+        deployment: OnceCell::new(),
         parts,
         given_up: CancellationToken::new(),
     });
@@ -128,7 +131,15 @@ pub async fn run(parts: Parts, shutdown: Shutdown) {
 async fn sweep(files: Arc<FileStore>, store: Arc<dyn Store>) {
     let references: &dyn FileReferences = &*store;
     match files.sweep(references).await {
-        Ok(swept) => tracing::info!(?swept, "outputs: swept"),
+        Ok(swept) if swept == Swept::default() => tracing::debug!("outputs: nothing to sweep"),
+        // By whoever looks for a file: what is gone is gone for good.
+        Ok(Swept { files, beginnings }) => {
+            tracing::warn!(
+                files,
+                beginnings,
+                "outputs: files that nobody refers to were deleted"
+            );
+        }
         Err(error) => tracing::warn!(%error, "outputs: files could not be swept"),
     }
 }

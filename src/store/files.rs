@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::domain::file::FileKey;
+use crate::domain::file::{Deployment, FileKey};
 
 /// A file, or a part of it, piece by piece.
 pub type FileStream = BoxStream<'static, Result<Bytes, FileError>>;
@@ -25,7 +25,11 @@ pub trait Files: Debug + Send + Sync {
 /// Which files are an output's.
 #[async_trait]
 pub trait FileReferences: Send + Sync {
-    /// Those of `keys` that no output of any workspace refers to.
+    /// Whose database this is: drawn with its schema, and the same ever after.
+    async fn deployment(&self) -> super::Result<Deployment>;
+
+    /// Those of `keys` that no output of any workspace refers to. Outputs that were deleted have lost
+    /// theirs then.
     async fn unreferenced(&self, keys: &[FileKey]) -> super::Result<Vec<FileKey>>;
 }
 

@@ -12,7 +12,8 @@
 //! - [`snapshots`] and `projection`: what the core's state and its events change in the read model;
 //!   [`editions`]: reading it. `definition`: blueprints as they are kept.
 //! - [`writing`] and `edits`: edition data that clients push. `content`: what sections are to hold.
-//! - [`output_jobs`] and [`files`]: outputs that are asked for, and the files that come of it.
+//! - [`output_jobs`] and [`files`]: outputs that are asked for, and the files that come of it;
+//!   `output_steps`: what each step makes of an output; `output_shown`: how it is shown meanwhile.
 //! - [`access`]: API keys and the audit log.
 //! - [`subscriptions`]: registering and changing subscriptions.
 //! - [`idempotency`]: creating calls and writes that may be repeated.
@@ -57,6 +58,8 @@ pub mod log;
 pub mod open;
 pub mod outbox;
 pub mod output_jobs;
+mod output_shown;
+mod output_steps;
 pub mod postgres;
 mod projection;
 pub mod projects;

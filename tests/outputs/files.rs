@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use forge_dispatch::clock::{Clock, ManualClock, SystemClock};
 use forge_dispatch::config::{Egress, Outputs};
-use forge_dispatch::domain::file::{FileKey, KeptFile};
+use forge_dispatch::domain::file::{Deployment, FileKey, KeptFile};
 use forge_dispatch::domain::hex::hex;
 use forge_dispatch::domain::ids::{OutputId, WorkspaceId};
 use forge_dispatch::domain::output::OutputFormat;
@@ -29,6 +29,14 @@ use crate::harness::eventually;
 
 /// More than a part, and no round number.
 const LARGE: usize = 20 * 1024 * 1024 + 7;
+
+fn ours() -> Deployment {
+    Deployment::parse("1111111111111111").unwrap()
+}
+
+fn theirs() -> Deployment {
+    Deployment::parse("2222222222222222").unwrap()
+}
 
 /// A store of files, and what is below it.
 pub(super) struct Place {
@@ -73,7 +81,12 @@ impl Place {
     }
 
     pub(super) fn key(&self, output: &str) -> FileKey {
+        self.key_of(&ours(), output)
+    }
+
+    fn key_of(&self, deployment: &Deployment, output: &str) -> FileKey {
         FileKey::new(
+            deployment,
             &WorkspaceId::new("../../w").unwrap(),
             &OutputId::new(output).unwrap(),
             self.entropy.id(self.clock.now()),
@@ -160,6 +173,7 @@ in_both_places!(
     what_is_not_there_is_missing_and_may_be_deleted,
     content_that_breaks_off_leaves_nothing,
     what_nobody_refers_to_is_swept_once_it_is_old,
+    deployments_that_share_a_place_leave_each_others_files,
 );
 
 async fn a_file_reads_back_whole_and_in_parts(place: &Place) {
@@ -213,14 +227,18 @@ async fn content_that_breaks_off_leaves_nothing(place: &Place) {
     assert_eq!(place.seen(), HashSet::new());
 }
 
-/// Refers to these and no others.
-struct Referred(Vec<FileKey>);
+/// Refers to these and no others, as this deployment.
+struct Referred(Deployment, Vec<FileKey>);
 
 #[async_trait]
 impl FileReferences for Referred {
+    async fn deployment(&self) -> store::Result<Deployment> {
+        Ok(self.0.clone())
+    }
+
     async fn unreferenced(&self, keys: &[FileKey]) -> store::Result<Vec<FileKey>> {
         let mut keys = keys.to_vec();
-        keys.retain(|key| !self.0.contains(key));
+        keys.retain(|key| !self.1.contains(key));
         Ok(keys)
     }
 }
@@ -231,7 +249,7 @@ async fn what_nobody_refers_to_is_swept_once_it_is_old(place: &Place) {
         place.keep(key, b"content").await.unwrap();
     }
     fs::write(place.root.join("notes.txt"), "not ours").unwrap();
-    let referred = Referred(vec![kept.clone()]);
+    let referred = Referred(ours(), vec![kept.clone()]);
     let swept = place.files.sweep(&referred).await.unwrap();
     assert_eq!(swept, Swept::default(), "it may be settled just now");
     place.clock.advance(Duration::from_hours(3));
@@ -243,6 +261,55 @@ async fn what_nobody_refers_to_is_swept_once_it_is_old(place: &Place) {
     assert_eq!(swept, expected);
     let expected = HashSet::from(["notes.txt".to_owned(), kept.to_string()]);
     assert_eq!(place.seen(), expected);
+}
+
+async fn deployments_that_share_a_place_leave_each_others_files(place: &Place) {
+    let (mine, other) = (place.key_of(&ours(), "o"), place.key_of(&theirs(), "o"));
+    // Kept before keys named a deployment.
+    let (_, old) = other.as_str().split_once('/').unwrap();
+    let old = FileKey::parse(old).unwrap();
+    for key in [&mine, &other, &old] {
+        place.keep(key, b"content").await.unwrap();
+    }
+    place.clock.advance(Duration::from_hours(3));
+    let swept = |files| Swept {
+        files,
+        beginnings: 0,
+    };
+    // Neither knows of the others' files, nor of the old one.
+    let first = Referred(ours(), vec![mine.clone()]);
+    assert_eq!(place.files.sweep(&first).await.unwrap(), swept(0));
+    let second = Referred(theirs(), vec![other.clone()]);
+    assert_eq!(place.files.sweep(&second).await.unwrap(), swept(0));
+    for key in [&mine, &other, &old] {
+        assert_eq!(place.read(key, 0, 7).await.unwrap(), b"content");
+    }
+    let nothing = Referred(theirs(), Vec::new());
+    assert_eq!(place.files.sweep(&nothing).await.unwrap(), swept(1));
+    assert_eq!(
+        place.seen(),
+        HashSet::from([mine.to_string(), old.to_string()])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_lie_below_the_prefix_that_is_named() {
+    let server = Server::start().await;
+    let mut settings = server.settings();
+    settings.s3.prefix = Some("reports/forge".to_owned());
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place::open(&settings, server.bucket(), directory, Some(server));
+    let key = place.key("o");
+    place.keep(&key, b"content").await.unwrap();
+    assert_eq!(
+        place.seen(),
+        HashSet::from([format!("reports/forge/{key}")])
+    );
+    assert_eq!(place.read(&key, 0, 7).await.unwrap(), b"content");
+    place.clock.advance(Duration::from_hours(3));
+    let nothing = Referred(ours(), Vec::new());
+    assert_eq!(place.files.sweep(&nothing).await.unwrap().files, 1);
+    assert!(place.seen().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -282,7 +349,7 @@ async fn what_a_crash_left_is_no_file_and_is_swept() {
     let error = place.read(&key, 0, 1).await.unwrap_err();
     assert!(matches!(error, FileError::Missing), "{error}");
     fs::write(place.root.join("notes#1"), "not ours").unwrap();
-    let nothing = Referred(Vec::new());
+    let nothing = Referred(ours(), Vec::new());
     assert_eq!(place.files.sweep(&nothing).await.unwrap(), Swept::default());
     place.clock.advance(Duration::from_hours(3));
     let swept = place.files.sweep(&nothing).await.unwrap();

@@ -10,6 +10,7 @@ mod audit;
 mod bulk_replay;
 mod claim;
 mod convergence;
+mod core_outputs;
 mod deliveries_in_reach;
 mod editions;
 mod event;

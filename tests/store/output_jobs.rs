@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use forge_dispatch::clock::{Clock, SystemClock};
-use forge_dispatch::domain::file::{FileKey, KeptFile};
+use forge_dispatch::domain::file::{Deployment, FileKey, KeptFile};
 use forge_dispatch::domain::ids::{ApiKeyId, OwnerId, WorkspaceId};
 use forge_dispatch::domain::output::{OutputFormat, OutputStatus};
 use forge_dispatch::domain::reach::Reach;
@@ -30,8 +30,6 @@ on_both_databases!(
     what_is_out_of_reach_is_not_asked_for,
     asking_again_changes_nothing_until_it_is_done,
     a_repeated_request_is_given_the_first_answer,
-    what_the_core_makes_is_asked_of_it_and_given_up_in_the_end,
-    where_the_core_is_not_asked_its_formats_are_refused,
     a_file_that_was_made_is_shown_and_told_of,
     a_file_takes_the_place_of_the_one_before,
     what_failed_says_why_and_keeps_its_file,
@@ -39,19 +37,16 @@ on_both_databases!(
     a_lease_that_is_over_is_taken_over_and_the_first_changes_nothing,
     a_settle_whose_answer_was_lost_is_settled,
     a_job_of_a_deleted_output_ends,
-    a_file_of_the_cores_is_to_be_taken_once,
-    a_later_file_takes_the_place_of_one_that_is_under_way,
-    what_was_asked_for_again_is_taken_again,
-    files_are_left_alone_where_none_may_be_taken,
-    a_file_that_is_told_of_before_its_output_waits_for_it,
     files_that_no_output_has_are_unreferenced,
+    what_comes_back_without_its_file_can_be_made_again,
+    a_deployment_is_known_by_its_database,
     two_processes_take_each_job_once,
 );
 
-const DAY: Duration = Duration::from_hours(24);
+pub(super) const DAY: Duration = Duration::from_hours(24);
 
 /// `ed_1`, approved, with a CSV (`out_csv`) and a PDF (`out_pdf`); `ed_2`, a draft, with `out_draft`.
-async fn told(db: &TestDatabase) {
+pub(super) async fn told(db: &TestDatabase) {
     for store in [&db.store, &db.replica] {
         store.open_outbox(Arc::new(Wake::default()));
         store.open_output_jobs(Arc::new(Wake::default()), CoreFiles::Fetched);
@@ -76,11 +71,11 @@ async fn told(db: &TestDatabase) {
     .await;
 }
 
-fn everything() -> Reach {
+pub(super) fn everything() -> Reach {
     Reach::all(&WorkspaceId::default())
 }
 
-fn answer(record: &OutputRecord) -> String {
+pub(super) fn answer(record: &OutputRecord) -> String {
     let output = &record.output;
     format!(
         "{} {} r{}",
@@ -90,11 +85,11 @@ fn answer(record: &OutputRecord) -> String {
     )
 }
 
-async fn ask(store: &Arc<dyn Store>, id: &str) -> OutputAsked {
+pub(super) async fn ask(store: &Arc<dyn Store>, id: &str) -> OutputAsked {
     ask_as(store, id, &everything(), Some(DAY), None).await
 }
 
-async fn ask_as(
+pub(super) async fn ask_as(
     store: &Arc<dyn Store>,
     id: &str,
     reach: &Reach,
@@ -111,41 +106,47 @@ async fn ask_as(
     store.ask_output(&output_id(id), &ask).await.unwrap()
 }
 
-fn done(text: &str) -> OutputAsked {
+pub(super) fn done(text: &str) -> OutputAsked {
     OutputAsked::Done(text.to_owned())
 }
 
-async fn shown(store: &Arc<dyn Store>, id: &str) -> OutputRecord {
+pub(super) async fn shown(store: &Arc<dyn Store>, id: &str) -> OutputRecord {
     let found = store.output(&everything(), &output_id(id)).await;
     found.unwrap().expect("the output is seen")
 }
 
-async fn status(store: &Arc<dyn Store>, id: &str) -> &'static str {
+pub(super) async fn status(store: &Arc<dyn Store>, id: &str) -> &'static str {
     shown(store, id).await.output.status.as_str()
 }
 
-async fn take(store: &Arc<dyn Store>, owner: OwnerId) -> Vec<OutputJob> {
+pub(super) async fn take(store: &Arc<dyn Store>, owner: OwnerId) -> Vec<OutputJob> {
     store.take_output_jobs(for_long(owner), 10).await.unwrap()
 }
 
 /// The one job that is due.
-async fn take_one(store: &Arc<dyn Store>) -> OutputJob {
+pub(super) async fn take_one(store: &Arc<dyn Store>) -> OutputJob {
     let mut jobs = take(store, owner()).await;
     assert_eq!(jobs.len(), 1, "{jobs:?}");
     jobs.remove(0)
 }
 
 /// A file that is kept for a job, of so many bytes.
-fn file(job: &OutputJob, size: u64) -> KeptFile {
+pub(super) fn file(job: &OutputJob, size: u64) -> KeptFile {
     let id = Entropy::system().id(SystemClock.now());
     KeptFile {
-        key: FileKey::new(&job.workspace, &job.output.id, id, &job.output.format),
+        key: FileKey::new(
+            &Deployment::parse("0123456789abcdef").unwrap(),
+            &job.workspace,
+            &job.output.id,
+            id,
+            &job.output.format,
+        ),
         size,
         sha256: format!("{size:064x}"),
     }
 }
 
-fn rendered(file: &KeptFile) -> JobOutcome<'_> {
+pub(super) fn rendered(file: &KeptFile) -> JobOutcome<'_> {
     JobOutcome::Rendered {
         file,
         version: 1,
@@ -158,11 +159,15 @@ fn rendered(file: &KeptFile) -> JobOutcome<'_> {
     }
 }
 
-async fn settle(store: &Arc<dyn Store>, job: &OutputJob, outcome: JobOutcome<'_>) -> JobSettled {
+pub(super) async fn settle(
+    store: &Arc<dyn Store>,
+    job: &OutputJob,
+    outcome: JobOutcome<'_>,
+) -> JobSettled {
     store.settle_output_job(job, outcome).await.unwrap()
 }
 
-const SETTLED: JobSettled = JobSettled::Settled { replaced: None };
+pub(super) const SETTLED: JobSettled = JobSettled::Settled { replaced: None };
 
 async fn what_is_asked_for_is_queued_and_leased_once(db: &TestDatabase) {
     told(db).await;
@@ -252,7 +257,7 @@ async fn asking_again_changes_nothing_until_it_is_done(db: &TestDatabase) {
     .await;
     assert_eq!(
         ask(&db.store, "out_csv").await,
-        done("out_csv not_generated r4")
+        done("out_csv generating r4")
     );
     let kept = file(&job, 3);
     assert_eq!(settle(&db.store, &job, rendered(&kept)).await, SETTLED);
@@ -282,48 +287,6 @@ async fn a_repeated_request_is_given_the_first_answer(db: &TestDatabase) {
     assert_eq!(ask(2).await, OutputAsked::Conflicting);
     assert_eq!(db.count("output_job").await, 0);
     assert_eq!(status(&db.store, "out_csv").await, "generated");
-}
-
-async fn what_the_core_makes_is_asked_of_it_and_given_up_in_the_end(db: &TestDatabase) {
-    told(db).await;
-    assert_eq!(ask(&db.store, "out_pdf").await, done("out_pdf queued r2"));
-    assert_eq!(db.count("outbox where type = 'output.requested'").await, 1);
-    assert!(
-        take(&db.store, owner()).await.is_empty(),
-        "the core has a day"
-    );
-    assert_eq!(ask(&db.replica, "out_pdf").await, done("out_pdf queued r2"));
-    assert_eq!(db.count("outbox").await, 1, "it is asked once");
-    assert_eq!(db.count("event_feed").await, 0, "subscribers are not");
-
-    db.tamper("update output_job set visible_at = (select min(last) from edition_clock)")
-        .await;
-    let job = take_one(&db.replica).await;
-    assert_eq!(job.task, OutputTask::GiveUp);
-    assert_eq!(
-        status(&db.store, "out_pdf").await,
-        "queued",
-        "nobody makes it"
-    );
-    settle(&db.replica, &job, JobOutcome::Failed("no answer")).await;
-    let failed = shown(&db.store, "out_pdf").await.output;
-    assert_eq!(
-        (failed.status, failed.failure.as_deref()),
-        (OutputStatus::Failed, Some("no answer"))
-    );
-}
-
-async fn where_the_core_is_not_asked_its_formats_are_refused(db: &TestDatabase) {
-    told(db).await;
-    let refused = ask_as(&db.store, "out_pdf", &everything(), None, None).await;
-    let OutputAsked::NotMadeHere(format) = refused else {
-        panic!("{refused:?}")
-    };
-    assert_eq!(format.as_str(), "pdf");
-    assert_eq!(
-        (db.count("output_job").await, db.count("outbox").await),
-        (0, 0)
-    );
 }
 
 async fn a_file_that_was_made_is_shown_and_told_of(db: &TestDatabase) {
@@ -506,132 +469,6 @@ async fn a_job_of_a_deleted_output_ends(db: &TestDatabase) {
     assert_eq!(db.count("event_feed").await, 0);
 }
 
-async fn a_file_of_the_cores_is_to_be_taken_once(db: &TestDatabase) {
-    told(db).await;
-    ask(&db.store, "out_pdf").await;
-    // By a clock that is behind ours.
-    let event = generated("out_pdf", "ed_1", at(5)).build();
-    accept(&db.store, &[Arc::clone(&event)]).await;
-    let job = take_one(&db.replica).await;
-    let url = "https://core.example/file".to_owned();
-    assert_eq!(job.task, OutputTask::Fetch { url });
-    assert_eq!(status(&db.store, "out_pdf").await, "generating");
-    let kept = file(&job, 7);
-    let settled = settle(&db.replica, &job, JobOutcome::Fetched(&kept)).await;
-    assert_eq!(settled, SETTLED);
-    let made = shown(&db.store, "out_pdf").await;
-    assert_eq!(made.output.status, OutputStatus::Generated);
-    assert_eq!(made.kept, Some(kept.key));
-    assert_eq!(
-        db.feed(&WorkspaceId::default()).await.len(),
-        1,
-        "the core's own"
-    );
-
-    // The same event, and another that leads to the same file.
-    accept(&db.replica, &[event]).await;
-    let later = SystemClock.now() + TimeDelta::hours(1);
-    accept(&db.replica, &[generated("out_pdf", "ed_1", later).build()]).await;
-    assert!(take(&db.store, owner()).await.is_empty());
-    let still = shown(&db.store, "out_pdf").await;
-    assert_eq!(
-        (still.output.status, still.kept),
-        (OutputStatus::Generated, made.kept)
-    );
-}
-
-async fn a_later_file_takes_the_place_of_one_that_is_under_way(db: &TestDatabase) {
-    told(db).await;
-    let named = |url: &str, seconds| {
-        generated("out_pdf", "ed_1", at(seconds)).data(&format!(
-            r#"{{"edition_id":"ed_1","output_id":"out_pdf","format":"pdf","download_url":"{url}"}}"#
-        ))
-    };
-    // Of one batch, the latest.
-    let batch = [
-        named("https://c/2", 2).build(),
-        named("https://c/1", 1).build(),
-    ];
-    accept(&db.store, &batch).await;
-    let first = take_one(&db.store).await;
-    let url = |url: &str| OutputTask::Fetch {
-        url: url.to_owned(),
-    };
-    assert_eq!(first.task, url("https://c/2"));
-    // One that is older than what is known is not wanted.
-    accept(&db.store, &[named("https://c/0", 0).build()]).await;
-    assert!(take(&db.store, owner()).await.is_empty());
-    accept(&db.replica, &[named("https://c/3", 3).build()]).await;
-    assert_eq!(status(&db.store, "out_pdf").await, "queued");
-    let kept = file(&first, 1);
-    let lost = settle(&db.store, &first, JobOutcome::Fetched(&kept)).await;
-    assert_eq!(lost, JobSettled::LeaseLost);
-    let second = take_one(&db.store).await;
-    assert_eq!((second.task.clone(), second.tries), (url("https://c/3"), 1));
-    let kept = file(&second, 1);
-    assert_eq!(
-        settle(&db.store, &second, JobOutcome::Fetched(&kept)).await,
-        SETTLED
-    );
-}
-
-async fn what_was_asked_for_again_is_taken_again(db: &TestDatabase) {
-    told(db).await;
-    accept(&db.store, &[generated("out_pdf", "ed_1", at(5)).build()]).await;
-    let first = take_one(&db.store).await;
-    let old = file(&first, 1);
-    settle(&db.store, &first, JobOutcome::Fetched(&old)).await;
-    ask(&db.store, "out_pdf").await;
-    accept(&db.store, &[generated("out_pdf", "ed_1", at(6)).build()]).await;
-    let second = take_one(&db.store).await;
-    let new = file(&second, 2);
-    let settled = settle(&db.store, &second, JobOutcome::Fetched(&new)).await;
-    assert_eq!(
-        settled,
-        JobSettled::Settled {
-            replaced: Some(old.key)
-        }
-    );
-}
-
-async fn files_are_left_alone_where_none_may_be_taken(db: &TestDatabase) {
-    told(db).await;
-    let alone = db.open().await;
-    let closed = db.open().await;
-    alone.open_output_jobs(Arc::new(Wake::default()), CoreFiles::LeftAlone);
-    for (store, seconds) in [(&alone, 1), (&closed, 2)] {
-        accept(store, &[generated("out_pdf", "ed_1", at(seconds)).build()]).await;
-    }
-    assert_eq!(db.count("output_job").await, 0);
-    let told = shown(&db.store, "out_pdf").await;
-    assert_eq!(told.output.status, OutputStatus::Generated);
-    assert_eq!((told.output.file, told.kept), (None, None));
-    alone.close().await;
-    closed.close().await;
-}
-
-async fn a_file_that_is_told_of_before_its_output_waits_for_it(db: &TestDatabase) {
-    told(db).await;
-    accept(&db.store, &[generated("out_new", "ed_1", at(5)).build()]).await;
-    assert!(take(&db.store, owner()).await.is_empty());
-    assert_eq!(db.count("output_job").await, 1);
-    tell(&db.store, &[output("out_new", "ed_1", 1)]).await;
-    db.tamper("update output_job set visible_at = (select min(last) from edition_clock)")
-        .await;
-    let job = take_one(&db.store).await;
-    assert_eq!(job.output.id, output_id("out_new"));
-
-    accept(&db.store, &[generated("out_never", "ed_1", at(5)).build()]).await;
-    db.tamper(
-        "update output_job
-        set visible_at = (select min(last) from edition_clock), tries = 50
-        where output = 'out_never'",
-    )
-    .await;
-    assert!(take(&db.store, owner()).await.is_empty());
-    assert_eq!(db.count("output_job where output = 'out_never'").await, 0);
-}
-
 async fn files_that_no_output_has_are_unreferenced(db: &TestDatabase) {
     told(db).await;
     ask(&db.store, "out_csv").await;
@@ -645,6 +482,44 @@ async fn files_that_no_output_has_are_unreferenced(db: &TestDatabase) {
     tell(&db.store, &[deletion(&output("out_csv", "ed_1", 1), 2)]).await;
     let found = db.replica.unreferenced(&keys[..1]).await.unwrap();
     assert_eq!(found, [mine.key], "of what was deleted");
+}
+
+async fn what_comes_back_without_its_file_can_be_made_again(db: &TestDatabase) {
+    told(db).await;
+    let edition = |version| edition_as("ed_1", version, stated("approved", at(0)));
+    let csv = |version| {
+        output_as("out_csv", "ed_1", version, |output| {
+            output.format = OutputFormat::Csv;
+        })
+    };
+    let mut keys = Vec::new();
+    for (deleted, back) in [(edition(1), edition(3)), (csv(1), csv(3))] {
+        ask(&db.store, "out_csv").await;
+        let job = take_one(&db.store).await;
+        let kept = file(&job, 1);
+        settle(&db.store, &job, rendered(&kept)).await;
+        keys.push(kept.key.clone());
+        tell(&db.store, &[deletion(&deleted, 2)]).await;
+        let found = db.replica.unreferenced(&keys).await.unwrap();
+        assert_eq!(found, keys, "of what was deleted");
+        tell(&db.store, &[back]).await;
+        let seen = shown(&db.replica, "out_csv").await;
+        assert_eq!(seen.output.status, OutputStatus::NotGenerated);
+        assert_eq!((seen.output.file, seen.kept), (None, None));
+    }
+    ask(&db.store, "out_csv").await;
+    let job = take_one(&db.store).await;
+    let kept = file(&job, 2);
+    assert_eq!(settle(&db.store, &job, rendered(&kept)).await, SETTLED);
+    assert_eq!(shown(&db.store, "out_csv").await.kept, Some(kept.key));
+}
+
+async fn a_deployment_is_known_by_its_database(db: &TestDatabase) {
+    let deployment = db.store.deployment().await.unwrap();
+    db.replica.migrate().await.unwrap();
+    assert_eq!(db.replica.deployment().await.unwrap(), deployment);
+    let other = TestDatabase::new(db.kind).await;
+    assert_ne!(other.store.deployment().await.unwrap(), deployment);
 }
 
 async fn two_processes_take_each_job_once(db: &TestDatabase) {

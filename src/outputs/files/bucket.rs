@@ -1,10 +1,12 @@
 //! An S3-compatible store.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::AmazonS3Builder;
 use object_store::client::{ClientOptions, HttpClient, HttpConnector};
-use object_store::{BackoffConfig, RetryConfig};
+use object_store::prefix::PrefixStore;
+use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use secrecy::ExposeSecret;
 
 use super::FilesError;
@@ -20,7 +22,11 @@ const TRIES: usize = 4;
 
 /// The client for the bucket. Its address comes from the configuration and from nowhere else, so it
 /// may lie inside; certificate authorities are those of webhooks.
-pub(super) fn open(settings: &S3, bucket: &str, egress: &Egress) -> Result<AmazonS3, FilesError> {
+pub(super) fn open(
+    settings: &S3,
+    bucket: &str,
+    egress: &Egress,
+) -> Result<Arc<dyn ObjectStore>, FilesError> {
     let client = for_configured_host(egress)?;
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
@@ -42,7 +48,11 @@ pub(super) fn open(settings: &S3, bucket: &str, egress: &Egress) -> Result<Amazo
     if let Some(secret) = &settings.secret_access_key {
         builder = builder.with_secret_access_key(secret.expose_secret());
     }
-    builder.build().map_err(FilesError::Bucket)
+    let bucket = builder.build().map_err(FilesError::Bucket)?;
+    Ok(match &settings.prefix {
+        Some(prefix) => Arc::new(PrefixStore::new(bucket, prefix.as_str())),
+        None => Arc::new(bucket),
+    })
 }
 
 /// Gives the library our own client, with our own trust in certificates.

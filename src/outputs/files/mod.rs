@@ -92,7 +92,7 @@ impl FileStore {
         let max_bytes = settings.max_file_bytes;
         Ok(match &settings.s3.bucket {
             Some(bucket) => Self {
-                objects: Arc::new(bucket::open(&settings.s3, bucket, egress)?),
+                objects: bucket::open(&settings.s3, bucket, egress)?,
                 place: format!("s3://{bucket}"),
                 directory: None,
                 max_bytes,

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use futures::{TryStreamExt, future};
+use object_store::path::Path as ObjectPath;
 
 use super::{FileStore, from_objects};
 use crate::domain::file::FileKey;
@@ -29,17 +30,19 @@ pub struct Swept {
 }
 
 impl FileStore {
-    /// Sweeps. Only what has the form of a key of ours is touched: a directory or a bucket may hold
-    /// other things. What changed within the last two hours stays, since it may be under way, in
-    /// this process or in another.
+    /// Sweeps this deployment's part of the place. Only what has the form of a key of ours is touched:
+    /// a directory or a bucket may hold other things, other deployments' files among them. What changed
+    /// within the last two hours stays, since it may be under way, in this process or in another.
     ///
     /// Unfinished uploads to an S3-compatible store are not seen here; a rule of the bucket ends
     /// them.
     pub async fn sweep(&self, references: &dyn FileReferences) -> Result<Swept, FileError> {
         let before = self.clock.now() - LEFT_ALONE;
+        let deployment = references.deployment().await;
+        let deployment = deployment.map_err(FileError::unavailable)?;
         let mut keys = self
             .objects
-            .list(None)
+            .list(Some(&ObjectPath::from(deployment.as_str())))
             .map_err(from_objects)
             .try_filter_map(|object| {
                 let is_old = object.last_modified < before;
@@ -56,10 +59,11 @@ impl FileStore {
             }
         }
         if let Some(directory) = self.directory.clone() {
-            let taken =
-                tokio::task::spawn_blocking(move || sweep_beginnings(&directory, before.into()))
-                    .await
-                    .map_err(FileError::unavailable)?;
+            let taken = tokio::task::spawn_blocking(move || {
+                sweep_beginnings(&directory, deployment.as_str(), before.into())
+            })
+            .await
+            .map_err(FileError::unavailable)?;
             swept.beginnings = taken.map_err(FileError::unavailable)?;
         }
         Ok(swept)
@@ -67,9 +71,9 @@ impl FileStore {
 }
 
 /// Deletes the files that were written under another name and never got their own.
-fn sweep_beginnings(directory: &Path, before: SystemTime) -> io::Result<usize> {
+fn sweep_beginnings(directory: &Path, deployment: &str, before: SystemTime) -> io::Result<usize> {
     let mut taken = 0;
-    for workspace in directories(directory)? {
+    for workspace in directories(&directory.join(deployment))? {
         for output in directories(&workspace)? {
             for entry in entries(&output)? {
                 let path = entry.path();

@@ -137,6 +137,7 @@ impl PostgresStore {
         let jobs = if self.output_jobs.fetches() {
             projection::fetch(tx, &moves).await?
         } else {
+            projection::leave(tx, &moves).await?;
             0
         };
 

@@ -26,7 +26,7 @@
 //! - `snapshots`, `states`, `contents` and `returns`: what the core says of its entities, written;
 //!   `projection`: what webhook events change in that. `editions`: reading it, by `structure`, `heads`, `sections`
 //!   and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
-//!   `output_jobs` and `output_files`: outputs that are asked for, and their files.
+//!   `output_jobs`, `answers` and `output_files`: outputs that are asked for, and their files.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
 //! - `notices`: telling other processes that there is work, or that a feed moved.
 //! - `errors` and `rows`: from the database's words to ours.
@@ -55,6 +55,7 @@ use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::wake::Wake;
 
+mod answers;
 mod api_keys;
 mod arrivals;
 mod audit;

@@ -18,9 +18,8 @@ use crate::domain::ids::{OutputId, WorkspaceId};
 use crate::domain::output::Output;
 use crate::domain::payload::Payload;
 use crate::domain::reach::Reach;
-use crate::store::output_jobs::{
-    JobThere, LOOKS, Step, begun, failed, finished, generated, pause_after, requested, word,
-};
+use crate::store::output_jobs::{LOOKS, pause_after, word};
+use crate::store::output_steps::{JobThere, Step, begun, failed, finished, generated, requested};
 use crate::store::{
     CoreFiles, JobOutcome, JobSettled, Leasing, Maintenance, OutputAsk, OutputAsked, OutputJob,
     OutputJobs, OutputRecord, OutputTask, Standing,
@@ -151,6 +150,7 @@ impl PostgresStore {
                 remove(&mut tx, &job.workspace, job.output.id.as_str()).await?;
                 let Some(found) = found else {
                     // It was deleted meanwhile: there is nothing to make any more.
+                    withdraw(&mut tx, &job.workspace, job.output.id.as_str()).await?;
                     commit(tx).await?;
                     return Ok(JobSettled::LeaseLost);
                 };
@@ -266,25 +266,34 @@ async fn due(tx: &mut PgTransaction<'_>, limit: usize) -> Result<Vec<(String, St
     .map_err(from_sqlx)
 }
 
-/// Leases a job, if it is due still; `None` where its output is not seen (yet, or any more).
+/// Leases a job, if it is due still; `None` where its output is not seen (yet, or any more). It is read
+/// before it is leased, so that it shows a beginning that was not stated yet.
 async fn take(
     tx: &mut PgTransaction<'_>,
     workspace: &str,
     id: &str,
     leasing: Leasing,
 ) -> Result<Option<OutputJob>> {
+    let workspace: WorkspaceId = parse("output_job.workspace", workspace)?;
+    let id: OutputId = parse("output_job.output", id)?;
+    let found = outputs::one(&mut **tx, &Reach::all(&workspace), &id).await?;
+    let Some(found) = found else {
+        look_again(tx, &workspace, id.as_str()).await?;
+        return Ok(None);
+    };
     let leased: Option<(String, Option<String>, i64, i32)> = sqlx::query_as(
         "-- postgres::output_jobs::take
         update output_job
         set owner = $3,
             epoch = epoch + 1,
             tries = tries + 1,
+            looks = 0,
             visible_at = clock_timestamp() + $4::interval
         where workspace = $1 and output = $2 and visible_at <= clock_timestamp()
         returning task, url, epoch, tries",
     )
-    .bind(workspace)
-    .bind(id)
+    .bind(workspace.as_str())
+    .bind(id.as_str())
     .bind(leasing.owner.uuid())
     .bind(interval(leasing.lease))
     .fetch_optional(&mut **tx)
@@ -295,13 +304,6 @@ async fn take(
     };
     let tries = rows::count("output_job.tries", tries)?;
     let task = OutputTask::read(&task, url)?;
-    let workspace: WorkspaceId = parse("output_job.workspace", workspace)?;
-    let id: OutputId = parse("output_job.output", id)?;
-    let found = outputs::one(&mut **tx, &Reach::all(&workspace), &id).await?;
-    let Some(found) = found else {
-        look_again(tx, &workspace, id.as_str(), tries).await?;
-        return Ok(None);
-    };
     let now = drafts::now(tx).await?;
     let begun = begun(found.output.clone(), now).filter(|_| task != OutputTask::GiveUp);
     let output = match begun {
@@ -319,24 +321,36 @@ async fn take(
 }
 
 /// Leaves a job for later whose output may be told of yet, but not for ever.
-async fn look_again(
-    tx: &mut PgTransaction<'_>,
-    workspace: &WorkspaceId,
-    id: &str,
-    tries: u32,
-) -> Result<()> {
-    if tries >= LOOKS {
-        return remove(tx, workspace, id).await;
+async fn look_again(tx: &mut PgTransaction<'_>, workspace: &WorkspaceId, id: &str) -> Result<()> {
+    let looks: Option<i32> = sqlx::query_scalar(
+        "-- postgres::output_jobs::look_again (count)
+        update output_job
+        set owner = null, looks = looks + 1
+        where workspace = $1 and output = $2 and visible_at <= clock_timestamp()
+        returning looks",
+    )
+    .bind(workspace.as_str())
+    .bind(id)
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    let Some(looks) = looks else {
+        return Ok(());
+    };
+    let looks = rows::count("output_job.looks", looks)?;
+    if looks >= LOOKS {
+        remove(tx, workspace, id).await?;
+        return withdraw(tx, workspace, id).await;
     }
     sqlx::query(
-        "-- postgres::output_jobs::look_again
+        "-- postgres::output_jobs::look_again (wait)
         update output_job
-        set owner = null, visible_at = clock_timestamp() + $3::interval
+        set visible_at = clock_timestamp() + $3::interval
         where workspace = $1 and output = $2",
     )
     .bind(workspace.as_str())
     .bind(id)
-    .bind(interval(pause_after(tries)))
+    .bind(interval(pause_after(looks)))
     .execute(&mut **tx)
     .await
     .map_err(from_sqlx)?;
@@ -414,6 +428,35 @@ async fn remove(tx: &mut PgTransaction<'_>, workspace: &WorkspaceId, id: &str) -
     .await
     .map_err(from_sqlx)?;
     expect_rows("output_job", 1, removed.rows_affected())
+}
+
+/// The output, which is held and has no job any more, is as if nobody had asked for it: should it be
+/// seen again, it can be asked for. What told of a file that is not here counts no more.
+pub(super) async fn withdraw(
+    tx: &mut PgTransaction<'_>,
+    workspace: &WorkspaceId,
+    id: &str,
+) -> Result<()> {
+    sqlx::query(
+        "-- postgres::output_jobs::withdraw
+        update output
+        set stated_status = 'not_generated',
+            stated_at = greatest(stated_at, told_at, clock_timestamp()),
+            size = null,
+            sha256 = null,
+            generated_at = null,
+            failure = null,
+            told_at = null,
+            told_by = null,
+            revision = revision + 1
+        where workspace = $1 and id = $2 and version is not null",
+    )
+    .bind(workspace.as_str())
+    .bind(id)
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(())
 }
 
 /// States how the output, which is held, is from now on.

@@ -11,7 +11,7 @@ use crate::domain::file::FileKey;
 use crate::domain::ids::OutputId;
 use crate::domain::output::{Output, OutputFile, OutputFormat, OutputStatus};
 use crate::domain::reach::Reach;
-use crate::store::output_jobs::shown;
+use crate::store::output_shown::{Known, Shown};
 use crate::store::{EditionRecord, OutputRecord, Page, PageRequest, StoreError};
 
 /// The columns of [`OutputRow`].
@@ -21,7 +21,11 @@ macro_rules! output_columns {
             output.sha256, output.generated_at, output.failure, output.version, output.revision,
             output.stated_at, file.key, file.size as kept_size, file.sha256 as kept_sha256,
             file.generated_at as kept_at,
-            case when output.told_at > output.stated_at then output.told_at end as made_at"
+            case when output.told_at > output.stated_at then output.told_at end as made_at,
+            case
+                when job.task <> 'ask' and job.epoch > 0 then 'generating'
+                when job.task is not null then 'queued'
+            end as job"
     };
 }
 
@@ -40,6 +44,8 @@ pub(super) async fn list(
         from output
         left join output_file as file
                on file.workspace = output.workspace and file.output = output.id
+        left join output_job as job
+               on job.workspace = output.workspace and job.output = output.id
         where output.workspace = $1
           and output.edition = $2
           and output.version is not null
@@ -90,6 +96,8 @@ pub(super) async fn one(
         ) as edition
         left join output_file as file
                on file.workspace = output.workspace and file.output = output.id
+        left join output_job as job
+               on job.workspace = output.workspace and job.output = output.id
         where output.workspace = $1
           and output.id = $2
           and output.version is not null
@@ -149,17 +157,30 @@ struct OutputRow {
     kept_at: Option<DateTime<Utc>>,
     /// When an event that is later than the snapshot says that it was made.
     made_at: Option<DateTime<Utc>>,
+    /// How far its job is: leased once, what is made here or taken is being made.
+    job: Option<String>,
 }
 
 impl OutputRow {
-    /// What was stated, unless an event told of a later file: of that one nothing is known yet.
     fn into_record(self) -> Result<OutputRecord> {
         let format = OutputFormat::parse(&self.format)
             .ok_or_else(|| StoreError::Corrupt(format!("output.format: {}", self.format)))?;
         let key = self.key.as_deref().map(file_key).transpose()?;
-        let kept = key.zip(file(self.kept_size, self.kept_sha256, self.kept_at)?);
-        let stated = file(self.size, self.sha256, self.generated_at)?;
-        let (kept, file) = shown(&format, kept, stated, self.made_at);
+        let known = Known {
+            format: format.clone(),
+            status: status(&self.status)?,
+            stated: file(self.size, self.sha256, self.generated_at)?,
+            failure: self.failure,
+            made_at: self.made_at,
+            kept: key.zip(file(self.kept_size, self.kept_sha256, self.kept_at)?),
+            job: self.job.as_deref().map(status).transpose()?,
+        };
+        let Shown {
+            status,
+            file,
+            key,
+            failure,
+        } = known.shown();
         Ok(OutputRecord {
             output: Output {
                 id: parse("output.id", &self.id)?,
@@ -167,18 +188,20 @@ impl OutputRow {
                 project: parse("edition.project", &self.project)?,
                 name: self.name,
                 format,
-                status: OutputStatus::parse(&self.status).ok_or_else(|| {
-                    StoreError::Corrupt(format!("output.status: {}", self.status))
-                })?,
+                status,
                 file,
-                failure: self.failure.filter(|_| self.made_at.is_none()),
+                failure,
                 version: self.version,
                 updated_at: self.made_at.unwrap_or(self.stated_at),
             },
-            kept,
+            kept: key,
             revision: self.revision,
         })
     }
+}
+
+fn status(word: &str) -> Result<OutputStatus> {
+    OutputStatus::parse(word).ok_or_else(|| StoreError::Corrupt(format!("output.status: {word}")))
 }
 
 fn file(

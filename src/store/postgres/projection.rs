@@ -10,6 +10,7 @@ use sqlx::PgTransaction;
 use sqlx::postgres::PgBindIterExt;
 
 use super::Result;
+use super::answers::answered;
 use super::errors::from_sqlx;
 use super::rows::parse;
 use crate::domain::edition::EditionStatus;
@@ -278,7 +279,8 @@ pub(super) async fn fetch(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Resu
             visible_at = excluded.visible_at,
             owner = null,
             epoch = output_job.epoch + 1,
-            tries = 0
+            tries = 0,
+            looks = 0
         where output_job.url is distinct from excluded.url",
     )
     .bind(made.iter().map(|made| made.workspace.as_str()).bind_iter())
@@ -292,6 +294,16 @@ pub(super) async fn fetch(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Resu
     confirm_files(tx, &made).await?;
     queue_outputs(tx, &made).await?;
     Ok(jobs.rows_affected())
+}
+
+/// Leaves these files with the core: that it made them is all that there is to know.
+pub(super) async fn leave(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result<()> {
+    let made = moves.files();
+    answered(
+        tx,
+        made.map(|made| (made.workspace.as_str(), made.id.as_str())),
+    )
+    .await
 }
 
 /// A file that was taken already is the one that is told of now.

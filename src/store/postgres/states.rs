@@ -4,6 +4,7 @@ use sqlx::PgTransaction;
 use sqlx::postgres::PgBindIterExt;
 
 use super::Result;
+use super::answers::answered;
 use super::errors::{expect_rows, from_sqlx};
 use super::snapshots::{News, places};
 use crate::domain::edition::Edition;
@@ -218,7 +219,12 @@ pub(super) async fn write_outputs(
     .fetch_all(&mut **tx)
     .await
     .map_err(from_sqlx)?;
-    Ok(places(news, &changed))
+    let changed = places(news, &changed);
+    let ended = news.iter().filter(|news| {
+        changed.contains(&news.number) && output(news).is_some_and(|state| state.status.is_an_end())
+    });
+    answered(tx, ended.map(|news| (news.workspace(), news.id()))).await?;
+    Ok(changed)
 }
 
 fn output<'n>(news: &'n News<'_>) -> Option<&'n Output> {

@@ -153,6 +153,7 @@ impl SqliteStore {
         let jobs = if self.output_jobs.fetches() {
             projection::fetch(transaction, &moves, lease.now).await?
         } else {
+            projection::leave(transaction, &moves).await?;
             0
         };
 

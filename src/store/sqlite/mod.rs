@@ -11,7 +11,7 @@
 //!   `heads`, `sections` and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
 //! - `replays`, `bulk_replay`, `bulk_steps`, `candidates`, `backfill`, `requeue` and `withdraw`: what is sent again because
 //!   somebody says so.
-//!   `output_jobs` and `output_files`: outputs that are asked for, and their files.
+//!   `output_jobs`, `answers` and `output_files`: outputs that are asked for, and their files.
 //! - `feed`: what came, in the order of the commits.
 //! - `idempotency`: creating calls and writes that may be repeated.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
@@ -40,6 +40,7 @@ use super::targets::Targets;
 use super::vault::Vault;
 use crate::clock::Clock;
 
+mod answers;
 mod api_keys;
 mod audit;
 mod backfill;

@@ -19,9 +19,8 @@ use crate::domain::ids::{OutputId, WorkspaceId};
 use crate::domain::output::Output;
 use crate::domain::payload::Payload;
 use crate::domain::reach::Reach;
-use crate::store::output_jobs::{
-    JobThere, LOOKS, Step, begun, failed, finished, generated, pause_after, requested, word,
-};
+use crate::store::output_jobs::{LOOKS, pause_after, word};
+use crate::store::output_steps::{JobThere, Step, begun, failed, finished, generated, requested};
 use crate::store::{
     CoreFiles, JobOutcome, JobSettled, Leasing, OutputAsk, OutputAsked, OutputJob, OutputJobs,
     OutputRecord, OutputTask, Result, Standing, StoreError,
@@ -146,6 +145,7 @@ impl OutputJobs for SqliteStore {
                 let found = outputs::one(&mut transaction, &reach, &job.output.id).await?;
                 let Some(found) = found else {
                     // It was deleted meanwhile: there is nothing to make any more.
+                    withdraw(&mut transaction, &job.workspace, &job.output.id, now).await?;
                     self.commit(transaction).await?;
                     return Ok(JobSettled::LeaseLost);
                 };
@@ -264,7 +264,8 @@ async fn due(
     .map_err(store_error)
 }
 
-/// Leases a job; `None` where its output is not seen (yet, or any more).
+/// Leases a job; `None` where its output is not seen (yet, or any more). It is read before it is leased,
+/// so that it shows a beginning that was not stated yet.
 async fn take(
     transaction: &mut SqliteConnection,
     row: &SqliteRow,
@@ -273,10 +274,15 @@ async fn take(
 ) -> Result<Option<OutputJob>> {
     let workspace: WorkspaceId = parsed(row, "workspace")?;
     let id: OutputId = parsed(row, "output")?;
+    let found = outputs::one(transaction, &Reach::all(&workspace), &id).await?;
+    let Some(found) = found else {
+        look_again(transaction, &workspace, &id, now).await?;
+        return Ok(None);
+    };
     let leased = sqlx::query(
         "-- sqlite::output_jobs::take
         update output_job
-        set owner = ?3, epoch = epoch + 1, tries = tries + 1, visible_at = ?4
+        set owner = ?3, epoch = epoch + 1, tries = tries + 1, looks = 0, visible_at = ?4
         where workspace = ?1 and output = ?2
         returning task, url, epoch, tries",
     )
@@ -287,13 +293,7 @@ async fn take(
     .fetch_one(&mut *transaction)
     .await
     .map_err(store_error)?;
-    let tries = unsigned(&leased, "tries")?;
     let task = OutputTask::read(get(&leased, "task")?, get(&leased, "url")?)?;
-    let found = outputs::one(transaction, &Reach::all(&workspace), &id).await?;
-    let Some(found) = found else {
-        look_again(transaction, &workspace, &id, tries, now).await?;
-        return Ok(None);
-    };
     let begun = begun(found.output.clone(), now).filter(|_| task != OutputTask::GiveUp);
     let output = match begun {
         Some(output) => state(transaction, &workspace, found, output).await?.output,
@@ -305,7 +305,7 @@ async fn take(
         task,
         owner: leasing.owner,
         epoch: get(&leased, "epoch")?,
-        tries,
+        tries: unsigned(&leased, "tries")?,
     }))
 }
 
@@ -314,21 +314,34 @@ async fn look_again(
     transaction: &mut SqliteConnection,
     workspace: &WorkspaceId,
     id: &OutputId,
-    tries: u32,
     now: DateTime<Utc>,
 ) -> Result<()> {
-    if tries >= LOOKS {
-        return remove(transaction, workspace, id).await;
+    let row = sqlx::query(
+        "-- sqlite::output_jobs::look_again (count)
+        update output_job
+        set owner = null, looks = looks + 1
+        where workspace = ?1 and output = ?2
+        returning looks",
+    )
+    .bind(workspace.as_str())
+    .bind(id.as_str())
+    .fetch_one(&mut *transaction)
+    .await
+    .map_err(store_error)?;
+    let looks: u32 = unsigned(&row, "looks")?;
+    if looks >= LOOKS {
+        remove(transaction, workspace, id).await?;
+        return withdraw(transaction, workspace, id, now).await;
     }
     sqlx::query(
-        "-- sqlite::output_jobs::look_again
+        "-- sqlite::output_jobs::look_again (wait)
         update output_job
-        set owner = null, visible_at = ?3
+        set visible_at = ?3
         where workspace = ?1 and output = ?2",
     )
     .bind(workspace.as_str())
     .bind(id.as_str())
-    .bind(millis(now).saturating_add(duration_millis(pause_after(tries))))
+    .bind(millis(now).saturating_add(duration_millis(pause_after(looks))))
     .execute(transaction)
     .await
     .map_err(store_error)?;
@@ -403,6 +416,32 @@ async fn remove(
     )
     .bind(workspace.as_str())
     .bind(id.as_str())
+    .execute(transaction)
+    .await
+    .map_err(store_error)?;
+    Ok(())
+}
+
+/// The output, which has no job any more, is as if nobody had asked for it: should it be seen again, it
+/// can be asked for. What told of a file that is not here counts no more.
+pub(super) async fn withdraw(
+    transaction: &mut SqliteConnection,
+    workspace: &WorkspaceId,
+    id: &OutputId,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    sqlx::query(
+        "-- sqlite::output_jobs::withdraw
+        update output
+        set stated_status = 'not_generated',
+            stated_at = max(stated_at, coalesce(told_at, 0), ?3),
+            size = null, sha256 = null, generated_at = null, failure = null,
+            told_at = null, told_by = null, revision = revision + 1
+        where workspace = ?1 and id = ?2 and version is not null",
+    )
+    .bind(workspace.as_str())
+    .bind(id.as_str())
+    .bind(millis(now))
     .execute(transaction)
     .await
     .map_err(store_error)?;

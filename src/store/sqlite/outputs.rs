@@ -10,7 +10,7 @@ use crate::domain::file::FileKey;
 use crate::domain::ids::{EditionId, OutputId, WorkspaceId};
 use crate::domain::output::{Output, OutputFile, OutputFormat, OutputStatus};
 use crate::domain::reach::Reach;
-use crate::store::output_jobs::shown;
+use crate::store::output_shown::{Known, Shown};
 use crate::store::{OutputRecord, Page, PageRequest, Result, StoreError};
 
 /// The columns of a [`record`].
@@ -20,7 +20,11 @@ macro_rules! output_columns {
             output.size, output.sha256, output.generated_at, output.failure, output.version,
             output.revision, output.stated_at, file.key, file.size as kept_size,
             file.sha256 as kept_sha256, file.generated_at as kept_at,
-            iif(output.told_at > output.stated_at, output.told_at, null) as made_at"
+            iif(output.told_at > output.stated_at, output.told_at, null) as made_at,
+            case
+                when job.task <> 'ask' and job.epoch > 0 then 'generating'
+                when job.task is not null then 'queued'
+            end as job"
     };
 }
 
@@ -40,6 +44,8 @@ pub(super) async fn list(
         join edition on edition.workspace = output.workspace and edition.id = output.edition
         left join output_file as file
             on file.workspace = output.workspace and file.output = output.id
+        left join output_job as job
+            on job.workspace = output.workspace and job.output = output.id
         where output.workspace = ?1 and output.edition = ?2 and output.id > ?3
             and output.version is not null and output.deleted_at is null
         order by output.id
@@ -74,6 +80,8 @@ pub(super) async fn one(
         join edition on edition.workspace = output.workspace and edition.id = output.edition
         left join output_file as file
             on file.workspace = output.workspace and file.output = output.id
+        left join output_job as job
+            on job.workspace = output.workspace and job.output = output.id
         where output.workspace = ?1 and output.id = ?2
             and output.version is not null and output.deleted_at is null
             and (?3 is null or edition.project in (select value from json_each(?3)))
@@ -89,14 +97,27 @@ pub(super) async fn one(
     row.as_ref().map(record).transpose()
 }
 
-/// What was stated, unless an event told of a later file: of that one nothing is known yet.
 fn record(row: &SqliteRow) -> Result<OutputRecord> {
-    let (format, status): (&str, &str) = (get(row, "format")?, get(row, "status")?);
+    let format: &str = get(row, "format")?;
     let format = OutputFormat::parse(format)
         .ok_or_else(|| StoreError::corrupt(format!("output.format: {format}")))?;
     let made_at = optional_time(row, "made_at")?;
-    let stated = file(row, ["size", "sha256", "generated_at"])?;
-    let (kept, file) = shown(&format, kept(row)?, stated, made_at);
+    let known = Known {
+        format: format.clone(),
+        status: status(get(row, "status")?)?,
+        stated: file(row, ["size", "sha256", "generated_at"])?,
+        failure: get(row, "failure")?,
+        made_at,
+        kept: kept(row)?,
+        // Leased once, what is made here or taken is being made.
+        job: get::<Option<&str>>(row, "job")?.map(status).transpose()?,
+    };
+    let Shown {
+        status,
+        file,
+        key,
+        failure,
+    } = known.shown();
     Ok(OutputRecord {
         output: Output {
             id: parsed(row, "id")?,
@@ -104,22 +125,22 @@ fn record(row: &SqliteRow) -> Result<OutputRecord> {
             project: parsed(row, "project")?,
             name: get(row, "name")?,
             format,
-            status: OutputStatus::parse(status)
-                .ok_or_else(|| StoreError::corrupt(format!("output.status: {status}")))?,
+            status,
             file,
-            failure: match made_at {
-                Some(_) => None,
-                None => get(row, "failure")?,
-            },
+            failure,
             version: get(row, "version")?,
             updated_at: match made_at {
                 Some(made_at) => made_at,
                 None => time(row, "stated_at")?,
             },
         },
-        kept,
+        kept: key,
         revision: get(row, "revision")?,
     })
+}
+
+fn status(word: &str) -> Result<OutputStatus> {
+    OutputStatus::parse(word).ok_or_else(|| StoreError::corrupt(format!("output.status: {word}")))
 }
 
 /// The file that is kept here.

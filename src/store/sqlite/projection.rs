@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sqlx::SqliteConnection;
 
+use super::answers::answered;
 use super::bulk::{self, Bulk};
 use super::rows::{millis, parsed};
 use super::snapshots::tick;
@@ -177,7 +178,7 @@ pub(super) async fn fetch(
             )
         on conflict (workspace, output) do update
         set task = excluded.task, url = excluded.url, visible_at = excluded.visible_at,
-            owner = null, epoch = epoch + 1, tries = 0
+            owner = null, epoch = epoch + 1, tries = 0, looks = 0
         where url is not excluded.url",
     );
     // Until the file is here, it is under way.
@@ -250,4 +251,12 @@ pub(super) async fn fetch(
     );
     bulk::execute(transaction, statements).await?;
     Ok(jobs)
+}
+
+/// Leaves these files with the core: that it made them is all that there is to know.
+pub(super) async fn leave(transaction: &mut SqliteConnection, moves: &Moves<'_>) -> Result<()> {
+    for made in moves.files() {
+        answered(transaction, made.workspace, made.id).await?;
+    }
+    Ok(())
 }

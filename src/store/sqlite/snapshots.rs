@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 
+use super::answers::answered;
 use super::bulk::{self, Bulk, Statement};
 use super::contents;
 use super::error::store_error;
@@ -279,6 +280,10 @@ impl Writing<'_> {
         .bind(file.map(|file| file.sha256.as_str()))
         .bind(file.map(|file| millis(file.generated_at)))
         .bind(state.failure.as_deref());
-        self.execute(statement).await
+        let applied = self.execute(statement).await?;
+        if applied == Applied::Changed && state.status.is_an_end() {
+            answered(self.transaction, &self.snapshot.workspace, &state.id).await?;
+        }
+        Ok(applied)
     }
 }

@@ -90,7 +90,9 @@ pub(crate) async fn make(
     let jobs = rig.store.take_output_jobs(leasing, 10).await.unwrap();
     let [job] = &jobs[..] else { panic!("{jobs:?}") };
     let id = entropy.id(now);
-    let key = FileKey::new(&job.workspace, &job.output.id, id, &job.output.format);
+    let deployment = rig.store.deployment().await.unwrap();
+    let (workspace, output) = (&job.workspace, &job.output);
+    let key = FileKey::new(&deployment, workspace, &output.id, id, &output.format);
     let pieces: Vec<Result<Bytes, FileError>> = content
         .chunks(1_000_000)
         .map(|piece| Ok(Bytes::copy_from_slice(piece)))
