@@ -16,7 +16,8 @@
 //! - [`subscriptions`]: registering and changing subscriptions.
 //! - [`idempotency`]: creating calls and writes that may be repeated.
 //! - [`outbox`]: events of our own on their way to the broker. [`lease`]: what one process at a time
-//!   may do.
+//!   may do; [`leadership`]: such a lease, kept for as long as it goes well.
+//! - [`retention`]: removing what has been kept for long enough.
 //! - `headers`: custom headers, sealed.
 //! - [`test_send`]: a `ping` out of turn.
 //! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
@@ -48,6 +49,7 @@ mod headers;
 pub mod idempotency;
 mod identity;
 pub mod intake;
+pub mod leadership;
 pub mod lease;
 pub mod log;
 pub mod open;
@@ -55,6 +57,7 @@ pub mod outbox;
 pub mod postgres;
 mod projection;
 pub mod projects;
+pub mod retention;
 mod search;
 pub mod snapshots;
 pub mod sqlite;
@@ -85,6 +88,7 @@ pub use log::{
 pub use open::open;
 pub use outbox::{Outbox, OutboxDepth, Outgoing, OutgoingRequest};
 pub use projects::{ProjectRecord, Projects};
+pub use retention::{Kept, Removed, Rest, Retention, Swept};
 pub use snapshots::{Applied, Snapshots};
 pub use stats::{RECENTLY, Stats, SubscriptionStats, Tally};
 pub use subscriptions::{NewSubscription, Rotation, Subscriptions};
@@ -111,6 +115,7 @@ pub trait Store:
     + TestLog
     + Outbox
     + Leases
+    + Retention
     + Projects
     + Snapshots
     + Editions
@@ -133,6 +138,7 @@ impl<T> Store for T where
         + TestLog
         + Outbox
         + Leases
+        + Retention
         + Projects
         + Snapshots
         + Editions

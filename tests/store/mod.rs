@@ -30,6 +30,7 @@ mod projects;
 mod races;
 mod rates;
 mod reach;
+mod retention;
 mod schema;
 mod search;
 mod settle;

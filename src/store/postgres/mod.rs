@@ -22,6 +22,7 @@
 //!   and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
 //! - `notices`: telling other processes that there is work, or that a feed moved.
+//! - `retention`: removing what is old.
 //! - `errors` and `rows`: from the database's words to ours.
 
 use std::fmt;
@@ -70,6 +71,7 @@ mod outputs;
 mod projection;
 mod projects;
 mod queue;
+mod retention;
 mod rows;
 mod sections;
 mod settle;
