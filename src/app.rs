@@ -20,6 +20,7 @@ use crate::egress::{Lookup, SystemLookup, WebhookClient};
 use crate::entropy::Entropy;
 use crate::health::{Health, Part};
 use crate::ingest::{Acceptor, Applier, Decoder};
+use crate::maintenance;
 use crate::ops::{self, Ops};
 use crate::outbox::{self, Pace};
 use crate::reconnect::Reconnect;
@@ -282,10 +283,22 @@ impl App {
                     },
                     self.dispatch_shutdown.clone(),
                 );
+                let housekeeping = maintenance::run(
+                    maintenance::Parts {
+                        store: Arc::clone(&self.store),
+                        clock: Arc::clone(&self.surroundings.clock),
+                        entropy: self.surroundings.entropy.clone(),
+                        owner: self.leasing.owner,
+                        settings: self.config.retention.clone(),
+                        pace: maintenance::Pace::default(),
+                    },
+                    self.dispatch_shutdown.clone(),
+                );
                 let dispatch = self.dispatcher.run(self.settlements);
                 // What goes out: both end when the ways in have, so that what those left is sent.
                 let dispatch = tokio::spawn(async move {
-                    tokio::try_join!(dispatch, relay.map(Ok)).map(|((), ())| ())
+                    tokio::try_join!(dispatch, relay.map(Ok), housekeeping.map(Ok))
+                        .map(|((), (), ())| ())
                 });
                 let intake = intake::consume(
                     &self.config.amqp,

@@ -23,7 +23,7 @@ const LEAVES: [&str; 8] = [
 ];
 
 /// Each room, and the rooms it may import; leaves are listed only where they import a room.
-const RULES: [(&str, &[&str]); 14] = [
+const RULES: [(&str, &[&str]); 15] = [
     ("domain", &[]),
     ("store", &["domain"]),
     ("egress", &["domain"]),
@@ -32,13 +32,23 @@ const RULES: [(&str, &[&str]); 14] = [
     ("dispatch", &["store", "egress", "domain"]),
     ("outputs", &["store", "egress", "domain"]),
     ("outbox", &["broker", "store", "egress", "domain"]),
+    ("maintenance", &["store", "egress", "domain"]),
     ("ops", &["store", "egress", "domain"]),
     ("api", &["store", "egress", "domain"]),
     (
         "app",
         &[
-            "broker", "store", "egress", "domain", "ingest", "dispatch", "outputs", "outbox",
-            "ops", "api",
+            "broker",
+            "store",
+            "egress",
+            "domain",
+            "ingest",
+            "dispatch",
+            "outputs",
+            "outbox",
+            "maintenance",
+            "ops",
+            "api",
         ],
     ),
     // `broker` for `events publish`, which speaks to it as the core does.

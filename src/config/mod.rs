@@ -23,12 +23,14 @@ pub mod duration;
 pub mod load;
 pub mod outputs;
 pub mod redact;
+pub mod retention;
 pub mod shape;
 
 pub use allow::AllowRule;
 pub use api::Api;
 pub use load::{ConfigError, KeyError, Origin};
 pub use outputs::Outputs;
+pub use retention::Retention;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -51,6 +53,8 @@ pub struct Config {
     pub dispatch: Dispatch,
     /// Trying again.
     pub retry: Retry,
+    /// How long things are kept.
+    pub retention: Retention,
     /// Files of outputs.
     pub outputs: Outputs,
     /// The master key's file.
