@@ -59,30 +59,28 @@ impl Default for Pace {
     }
 }
 
-/// Keeps house until the shutdown, whatever happens. A step that is under way then is undone.
+/// Keeps house until the shutdown, whatever happens. A step that is under way then is undone, and another
+/// process can lead at once.
 pub async fn run(parts: Parts, shutdown: Shutdown) {
-    tokio::select! {
-        () = keep_house(&parts) => {}
-        () = shutdown.soft.cancelled() => {}
-    }
-}
-
-async fn keep_house(parts: &Parts) {
     let mut patience = Reconnect::default();
-    loop {
-        match lead(parts, &mut patience).await {
+    while !shutdown.soft.is_cancelled() {
+        let again = match lead(&parts, &shutdown, &mut patience).await {
             // Others lead.
-            Ok(()) => pause(jittered(parts)).await,
+            Ok(()) => jittered(&parts),
             Err(error) => {
                 tracing::warn!(%error, "retention: the store does not work; trying again");
-                patience.pause().await;
+                patience.next_delay()
             }
+        };
+        tokio::select! {
+            () = pause(again) => {}
+            () = shutdown.soft.cancelled() => {}
         }
     }
 }
 
 /// Runs again and again for as long as this process leads, which it may not do at all.
-async fn lead(parts: &Parts, patience: &mut Reconnect) -> Result<()> {
+async fn lead(parts: &Parts, shutdown: &Shutdown, patience: &mut Reconnect) -> Result<()> {
     let leasing = Leasing {
         owner: parts.owner,
         lease: parts.pace.lease,
@@ -103,6 +101,7 @@ async fn lead(parts: &Parts, patience: &mut Reconnect) -> Result<()> {
     let ended = tokio::select! {
         biased;
         () = leadership.keep() => Ok(()),
+        () = shutdown.soft.cancelled() => Ok(()),
         ended = runs => ended,
     };
     leadership.give_up().await;

@@ -54,16 +54,24 @@ async fn in_order(
     limit: usize,
 ) -> Result<Vec<Attempt>> {
     let behind = before.saturating_sub(duration_millis(FIRST_ATTEMPT_WITHIN));
+    let mark = sqlx::query(
+        "-- sqlite::retention::in_order (mark)
+        select delivery_id, epoch from attempt_mark",
+    )
+    .fetch_one(&mut *reader)
+    .await
+    .map_err(store_error)?;
+    let (delivery, epoch) = attempt(&mark)?;
     let rows = sqlx::query(
         "-- sqlite::retention::in_order
-        select attempt.delivery_id, attempt.epoch
-        from attempt_mark
-        cross join attempt
-        where (attempt.delivery_id, attempt.epoch) > (attempt_mark.delivery_id, attempt_mark.epoch)
-            and attempt.delivery_id < ?1
-        order by attempt.delivery_id, attempt.epoch
-        limit ?2",
+        select delivery_id, epoch
+        from attempt
+        where (delivery_id, epoch) > (?1, ?2) and delivery_id < ?3
+        order by delivery_id, epoch
+        limit ?4",
     )
+    .bind(delivery)
+    .bind(epoch)
     .bind(first_at(to_time(behind)?))
     .bind(count(limit))
     .fetch_all(reader)
