@@ -11,11 +11,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Belong to no room, and may be imported by any but `domain`.
-const LEAVES: [&str; 8] = [
+const LEAVES: [&str; 9] = [
     "clock",
     "config",
     "entropy",
     "health",
+    "heavy",
     "reconnect",
     "shutdown",
     "telemetry",
@@ -23,7 +24,7 @@ const LEAVES: [&str; 8] = [
 ];
 
 /// Each room, and the rooms it may import; leaves are listed only where they import a room.
-const RULES: [(&str, &[&str]); 15] = [
+const RULES: [(&str, &[&str]); 16] = [
     ("domain", &[]),
     ("store", &["domain"]),
     ("egress", &["domain"]),
@@ -33,6 +34,7 @@ const RULES: [(&str, &[&str]); 15] = [
     ("outputs", &["store", "egress", "domain"]),
     ("outbox", &["broker", "store", "egress", "domain"]),
     ("maintenance", &["store", "egress", "domain"]),
+    ("replay", &["store", "domain"]),
     ("ops", &["store", "egress", "domain"]),
     ("api", &["store", "egress", "domain"]),
     (
@@ -46,6 +48,7 @@ const RULES: [(&str, &[&str]); 15] = [
             "dispatch",
             "outputs",
             "outbox",
+            "replay",
             "maintenance",
             "ops",
             "api",

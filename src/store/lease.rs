@@ -19,6 +19,9 @@ impl LeaseName {
     /// Removing what has been kept for long enough.
     pub const RETENTION: Self = Self("retention");
 
+    /// Taking replays of many forward.
+    pub const REPLAY: Self = Self("replay");
+
     /// Another name.
     pub const fn new(name: &'static str) -> Self {
         Self(name)

@@ -11,7 +11,8 @@
 //! - [`projects`]: which projects are known.
 //! - [`snapshots`] and `projection`: what the core's state and its events change in the read model;
 //!   [`editions`]: reading it. `definition`: blueprints as they are kept.
-//! - [`writing`] and `edits`: edition data that clients push.
+//! - [`writing`] and `edits`: edition data that clients push. `content`: what sections are to hold.
+//! - [`output_jobs`] and [`files`]: outputs that are asked for, and the files that come of it.
 //! - [`access`]: API keys and the audit log.
 //! - [`subscriptions`]: registering and changing subscriptions.
 //! - [`idempotency`]: creating calls and writes that may be repeated.
@@ -20,6 +21,7 @@
 //! - [`retention`]: removing what has been kept for long enough.
 //! - `headers`: custom headers, sealed.
 //! - [`test_send`]: a `ping` out of turn.
+//! - [`replays`]: deliveries that are sent again because somebody says so.
 //! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
 //! - [`vault`]: the master key, and the sealing of secrets under it.
 //! - [`open`](mod@open): the store that the configuration names, under its key.
@@ -36,9 +38,11 @@ use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{Lane, Verdict};
 use crate::domain::ids::{DeliveryId, EventId, OwnerId, SubscriptionId, WorkspaceId};
 use crate::domain::payload::Payload;
+use crate::domain::replay::{Replaying, Was};
 use crate::wake::Wake;
 
 pub mod access;
+mod content;
 mod definition;
 pub mod editions;
 mod edits;
@@ -54,10 +58,14 @@ pub mod lease;
 pub mod log;
 pub mod open;
 pub mod outbox;
+pub mod output_jobs;
 pub mod postgres;
 mod projection;
 pub mod projects;
+pub mod replays;
 pub mod retention;
+mod room;
+mod rows_change;
 mod search;
 pub mod snapshots;
 pub mod sqlite;
@@ -66,6 +74,7 @@ pub mod subscriptions;
 pub mod targets;
 pub mod test_send;
 pub mod vault;
+mod walk;
 pub mod writing;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
@@ -87,7 +96,14 @@ pub use log::{
 };
 pub use open::open;
 pub use outbox::{Outbox, OutboxDepth, Outgoing, OutgoingRequest};
+pub use output_jobs::{
+    CoreFiles, JobOutcome, JobSettled, OutputAsk, OutputAsked, OutputJob, OutputJobs, OutputTask,
+    Telling,
+};
 pub use projects::{ProjectRecord, Projects};
+pub use replays::{
+    Cancelled, Candidate, Cursor, NewReplay, ReplayRecord, Replays, Requeued, Running,
+};
 pub use retention::{Kept, Removed, Rest, Retention, Swept};
 pub use snapshots::{Applied, Snapshots};
 pub use stats::{RECENTLY, Stats, SubscriptionStats, Tally};
@@ -113,6 +129,7 @@ pub trait Store:
     + DeliveryLog
     + Stats
     + TestLog
+    + Replays
     + Outbox
     + Leases
     + Retention
@@ -120,6 +137,8 @@ pub trait Store:
     + Snapshots
     + Editions
     + EditionWrites
+    + OutputJobs
+    + FileReferences
     + ApiKeys
     + Audit
     + Maintenance
@@ -136,6 +155,7 @@ impl<T> Store for T where
         + DeliveryLog
         + Stats
         + TestLog
+        + Replays
         + Outbox
         + Leases
         + Retention
@@ -143,6 +163,8 @@ impl<T> Store for T where
         + Snapshots
         + Editions
         + EditionWrites
+        + OutputJobs
+        + FileReferences
         + ApiKeys
         + Audit
         + Maintenance
@@ -169,6 +191,11 @@ pub struct LeasedDelivery {
     pub epoch: i32,
     /// Attempts made before this one.
     pub attempts: u32,
+    /// Those of them that were made before its schedule began: how far the schedule is follows from
+    /// the others.
+    pub base: u32,
+    /// Whether this attempt is a replay's, and of what.
+    pub replaying: Option<Replaying>,
     /// Leases in a row that ended without an outcome. A delivery that kills its process shows here.
     pub lost_leases: u32,
     /// Which share of the slots it is sent under.
@@ -266,6 +293,8 @@ pub struct Settlement {
     pub epoch: i32,
     /// Attempts made before this one.
     pub attempts_before: u32,
+    /// Whether the attempt was a replay's, and of what.
+    pub replaying: Option<Replaying>,
     /// What becomes of it.
     pub verdict: Verdict,
     /// What the attempt met; `None` only for [`Verdict::Released`].
@@ -273,6 +302,13 @@ pub struct Settlement {
 }
 
 impl Settlement {
+    /// Whether it ends a queue row whose delivery stays in history as it was, but for the number of
+    /// its attempts: a replay of what had succeeded.
+    pub(crate) fn repeats(&self) -> bool {
+        let was = self.replaying.map(|replaying| replaying.was);
+        was == Some(Was::Succeeded) && self.verdict.state().is_final()
+    }
+
     /// What is to be written for this delivery.
     pub fn of(delivery: &LeasedDelivery, verdict: Verdict, attempt: Option<Attempt>) -> Self {
         let event = delivery.payload.event();
@@ -283,6 +319,7 @@ impl Settlement {
             workspace: event.workspace.clone(),
             epoch: delivery.epoch,
             attempts_before: delivery.attempts,
+            replaying: delivery.replaying,
             verdict,
             attempt,
         }
@@ -324,7 +361,8 @@ pub trait DeliveryQueue: Send + Sync {
     /// the order given. Coming again with the same settlements after an ambiguous failure is safe:
     /// what was committed answers `Settled` again and changes nothing.
     ///
-    /// [`Verdict::Gone`] also disables the subscription.
+    /// [`Verdict::Gone`] also disables the subscription. What replays of many put into the queue is
+    /// counted for them as [`ReplayRecord::done`](replays::ReplayRecord::done) or `failed` here.
     async fn settle(
         &self,
         owner: OwnerId,
@@ -332,7 +370,8 @@ pub trait DeliveryQueue: Send + Sync {
     ) -> Result<Vec<SettleOutcome>>;
 
     /// Moves up to `limit` deliveries of deleted subscriptions that nobody is sending to history as
-    /// `cancelled`. Answers how many; 0 when nothing is left to do.
+    /// `cancelled`; those that were to be sent once more after they succeeded stay as they were. Answers
+    /// how many; 0 when nothing is left to do.
     async fn cancel_orphans(&self, grace: Duration, limit: usize) -> Result<usize>;
 
     /// Counts the queue. Postgres estimates one of more than ten thousand deliveries; up to there,

@@ -3,6 +3,7 @@
 mod headers;
 mod isolation;
 mod lifecycle;
+mod replay;
 mod retries;
 mod road;
 mod stopping;

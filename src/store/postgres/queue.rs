@@ -10,11 +10,12 @@ use sqlx::{FromRow, PgTransaction};
 use uuid::Uuid;
 
 use super::errors::{from_sqlx, reading, retrying};
-use super::rows::{EventRow, count, interval, lane_number, lane_of, limit};
+use super::rows::{EventRow, count, interval, lane_number, lane_of, limit, optional};
 use super::{PostgresStore, Result, StoreError, commit};
 use crate::domain::delivery::Lane;
-use crate::domain::ids::{DeliveryId, EventId, OwnerId, SubscriptionId};
+use crate::domain::ids::{DeliveryId, EventId, OwnerId, ReplayId, SubscriptionId};
 use crate::domain::payload::Payload;
+use crate::domain::replay::{Replaying, Was};
 use crate::store::targets::Targets;
 use crate::store::{
     Claim, DeliveryQueue, Due, LeasedDelivery, QueueDepth, SettleOutcome, Settlement,
@@ -150,7 +151,7 @@ impl PostgresStore {
 
     async fn cancel_once(&self, grace: Duration, most: usize) -> Result<usize> {
         let mut tx = self.begin().await?;
-        let cancelled = sqlx::query(
+        let cancelled: i64 = sqlx::query_scalar(
             "-- postgres::queue::cancel_once (move)
             with orphan as materialized (
                 select waiting.delivery_id
@@ -169,22 +170,26 @@ impl PostgresStore {
             ), cancelled as (
                 delete from delivery_queue
                 where delivery_id = any(array(select delivery_id from orphan))
-                returning delivery_id, event_id, workspace, subscription_id, epoch, attempts
+                returning
+                    delivery_id, event_id, workspace, subscription_id, epoch, attempts, replayed
+            ), moved as (
+                insert into delivery (
+                    id, event_id, workspace, subscription_id, epoch, attempts, state, settled_at
+                )
+                select
+                    delivery_id, event_id, workspace, subscription_id, epoch, attempts, 'cancelled',
+                    clock_timestamp()
+                from cancelled
+                -- What was to be sent once more is in history already, and stays there as it is.
+                where replayed is distinct from 'succeeded'
             )
-            insert into delivery (
-                id, event_id, workspace, subscription_id, epoch, attempts, state, settled_at
-            )
-            select
-                delivery_id, event_id, workspace, subscription_id, epoch, attempts, 'cancelled',
-                clock_timestamp()
-            from cancelled",
+            select count(*) from cancelled",
         )
         .bind(interval(grace))
         .bind(limit(most))
-        .execute(&mut *tx)
+        .fetch_one(&mut *tx)
         .await
-        .map_err(from_sqlx)?
-        .rows_affected();
+        .map_err(from_sqlx)?;
         if cancelled == 0 {
             mark_swept(&mut tx).await?;
         }
@@ -232,6 +237,9 @@ struct LeasedRow {
     subscription_id: Uuid,
     epoch: i32,
     attempts: i32,
+    base: i32,
+    replayed: Option<String>,
+    replay_id: Option<Uuid>,
     lost_leases: i32,
     turn: i64,
 }
@@ -258,10 +266,15 @@ impl LeasedRow {
             tracing::error!(delivery_id = %id, %event_id, "a delivery without a readable event");
             return Ok(None);
         };
+        let was = optional::<Was>("delivery_queue.replayed", self.replayed)?;
+        let bulk = self.replay_id.map(ReplayId::from_uuid);
+        let replaying = was.map(|was| Replaying { was, bulk });
         Ok(Some(LeasedDelivery {
             id,
             epoch: self.epoch,
             attempts: count("delivery_queue.attempts", self.attempts)?,
+            base: count("delivery_queue.base", self.base)?,
+            replaying,
             lost_leases: count("delivery_queue.lost_leases", self.lost_leases)?,
             lane,
             payload: Arc::clone(payload),
@@ -326,11 +339,14 @@ async fn lease(
                 lost_leases = lost_leases + case when owner is null then 0 else 1 end,
                 visible_at = clock_timestamp() + $8::interval
             where ctid = any(array(select found_at from chosen))
-            returning delivery_id, event_id, subscription_id, epoch, attempts, lost_leases
+            returning
+                delivery_id, event_id, subscription_id, epoch, attempts, base, replayed, replay_id,
+                lost_leases
         )
         select
             leased.delivery_id, leased.event_id, leased.subscription_id, leased.epoch,
-            leased.attempts, leased.lost_leases, chosen.turn
+            leased.attempts, leased.base, leased.replayed, leased.replay_id, leased.lost_leases,
+            chosen.turn
         from leased
         join chosen using (delivery_id)",
     )

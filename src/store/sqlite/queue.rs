@@ -12,10 +12,13 @@ use uuid::Uuid;
 use super::SqliteStore;
 use super::bulk::{self, Bulk, Statement};
 use super::error::store_error;
-use super::rows::{count, duration_millis, event, get, id, lane_number, millis, unsigned};
+use super::rows::{
+    count, duration_millis, event, get, id, lane_number, lane_of, millis, optional_parsed, unsigned,
+};
 use crate::domain::delivery::Lane;
-use crate::domain::ids::{DeliveryId, EventId, OwnerId};
+use crate::domain::ids::{DeliveryId, EventId, OwnerId, ReplayId};
 use crate::domain::payload::Payload;
+use crate::domain::replay::Replaying;
 use crate::store::targets::Target;
 use crate::store::{
     Claim, DeliveryQueue, Due, LeasedDelivery, QueueDepth, Result, SettleOutcome, Settlement,
@@ -45,10 +48,7 @@ impl DeliveryQueue for SqliteStore {
             let Some(target) = targets.get(id(row, "subscription_id")?) else {
                 continue;
             };
-            let lane = match get(row, "lane")? {
-                0 => Lane::Fresh,
-                _ => Lane::Retry,
-            };
+            let lane = lane_of(get(row, "lane")?)?;
             if get::<Option<i64>>(row, "due_at")?.is_some() {
                 due.work.push((Arc::clone(target), lane));
             }
@@ -133,7 +133,7 @@ impl DeliveryQueue for SqliteStore {
                         limit 1
                     ))
                     from subscription
-                    cross join json_each('[0, 1]') as lane
+                    cross join json_each('[0, 1, 2]') as lane
                     where subscription.status = 'active'
                 ) as oldest
             from delivery_queue",
@@ -174,7 +174,7 @@ async fn lanes(
             from present
             where present.subscription_id is not null
         ),
-        lane (number) as (values (0), (1))
+        lane (number) as (values (0), (1), (2))
         select present.subscription_id, lane.number as lane,
             (
                 select visible_at
@@ -213,7 +213,7 @@ async fn candidates(
 ) -> Result<VecDeque<Candidate>> {
     let rows = sqlx::query(
         "-- sqlite::queue::candidates
-        select delivery_id, event_id, epoch, attempts, lost_leases, bytes,
+        select delivery_id, event_id, epoch, attempts, base, replayed, replay_id, lost_leases, bytes,
             owner is not null as was_lost
         from delivery_queue
         where subscription_id = ?1 and workspace = ?2 and lane = ?3 and visible_at <= ?4
@@ -241,6 +241,8 @@ struct Candidate {
     bytes: usize,
     epoch: i32,
     attempts: u32,
+    base: u32,
+    replaying: Option<Replaying>,
     lost_leases: u32,
 }
 
@@ -254,6 +256,8 @@ impl Candidate {
             bytes: unsigned(row, "bytes")?,
             epoch: get::<i32>(row, "epoch")? + 1,
             attempts: unsigned(row, "attempts")?,
+            base: unsigned(row, "base")?,
+            replaying: replaying(row)?,
             lost_leases: lost + u32::from(get::<bool>(row, "was_lost")?),
         })
     }
@@ -275,6 +279,8 @@ impl Candidate {
             id: self.id,
             epoch: self.epoch,
             attempts: self.attempts,
+            base: self.base,
+            replaying: self.replaying,
             lost_leases: self.lost_leases,
             lane,
             payload: Arc::clone(payload),
@@ -282,6 +288,12 @@ impl Candidate {
             leased_until,
         })
     }
+}
+
+fn replaying(row: &SqliteRow) -> Result<Option<Replaying>> {
+    let bulk = get::<Option<Uuid>>(row, "replay_id")?.map(ReplayId::from_uuid);
+    let was = optional_parsed(row, "replayed")?;
+    Ok(was.map(|was| Replaying { was, bulk }))
 }
 
 /// The oldest of each subscription, then the second of each, until the bytes are spent: large
@@ -396,7 +408,8 @@ async fn orphans(
     .map_err(store_error)
 }
 
-/// Moves deliveries to history as cancelled.
+/// Moves deliveries to history as cancelled. What is there already, and was to be sent once more, stays
+/// there as it is.
 async fn cancel(
     transaction: &mut SqliteConnection,
     orphans: &[(Uuid, Arc<str>)],
@@ -411,7 +424,7 @@ async fn cancel(
             settled_at)
         select workspace, delivery_id, event_id, subscription_id, 'cancelled', attempts, epoch, ?
         from delivery_queue
-        where (delivery_id, workspace) in orphan",
+        where (delivery_id, workspace) in orphan and replayed is not 'succeeded'",
     );
     static REMOVE: Bulk = Bulk::new(
         "-- sqlite::queue::cancel
