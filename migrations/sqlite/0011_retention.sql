@@ -25,7 +25,8 @@ create table attempt_mark (
 
 insert into attempt_mark (delivery_id, epoch) values (x'', 0);
 
--- Later attempts at one delivery may come behind the mark, days after the first: they are found by
--- their time. First attempts, which nearly all are, are not in here.
+-- Later attempts at one delivery, and a replay's, may come behind the mark, long after the event: they
+-- are found by their time. First attempts, which nearly all are, are not in here.
 create index attempt_again on attempt (at)
-    where epoch > 1 and (response_headers <> '[]' or response_excerpt <> '');
+    where (epoch > 1 or trigger = 'replay')
+        and (response_headers <> '[]' or response_excerpt <> '');

@@ -76,7 +76,7 @@ async fn in_order(
     .map_err(from_sqlx)
 }
 
-/// Later attempts that are old enough, and have an answer yet. In the words of the index.
+/// Later attempts and a replay's that are old enough, and have an answer yet. In the words of the index.
 async fn made_again(
     tx: &mut PgTransaction<'_>,
     before: DateTime<Utc>,
@@ -86,7 +86,9 @@ async fn made_again(
         "-- postgres::retention::made_again
         select delivery_id, epoch
         from attempt
-        where epoch > 1 and (response_headers <> '[]' or response_excerpt <> '') and at < $1
+        where (epoch > 1 or trigger = 'replay')
+          and (response_headers <> '[]' or response_excerpt <> '')
+          and at < $1
         order by at
         limit $2",
     )

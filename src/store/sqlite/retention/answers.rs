@@ -80,7 +80,7 @@ async fn in_order(
     rows.iter().map(attempt).collect()
 }
 
-/// Later attempts that are old enough, and have an answer yet. In the words of the index.
+/// Later attempts and a replay's that are old enough, and have an answer yet. In the words of the index.
 async fn made_again(
     reader: &mut SqliteConnection,
     before: i64,
@@ -90,7 +90,9 @@ async fn made_again(
         "-- sqlite::retention::made_again
         select delivery_id, epoch
         from attempt
-        where epoch > 1 and (response_headers <> '[]' or response_excerpt <> '') and at < ?1
+        where (epoch > 1 or trigger = 'replay')
+          and (response_headers <> '[]' or response_excerpt <> '')
+          and at < ?1
         order by at
         limit ?2",
     )
