@@ -325,6 +325,7 @@ fn retention(retention: &Retention, found: &mut Problems) {
         ("retention.answers", retention.answers),
         ("retention.audit", retention.audit),
         ("retention.event_keys", retention.event_keys),
+        ("retention.replays", retention.replays),
     ] {
         found.require(
             age.is_zero() || (SHORTEST_KEPT..=LONGEST_KEPT).contains(&age),

@@ -25,6 +25,9 @@ pub struct Retention {
     /// What an event is recognised by when it comes again.
     #[serde(with = "days")]
     pub event_keys: Duration,
+    /// Replays of many, from their end on: what they were and came to. What they sent is with the events.
+    #[serde(with = "days")]
+    pub replays: Duration,
 }
 
 impl Default for Retention {
@@ -34,6 +37,7 @@ impl Default for Retention {
             answers: 7 * DAY,
             audit: 400 * DAY,
             event_keys: 90 * DAY,
+            replays: 30 * DAY,
         }
     }
 }

@@ -26,16 +26,18 @@ enum Chore {
     AuditLog,
     EventKeys,
     IdempotencyKeys,
+    Replays,
 }
 
 impl Chore {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Events,
         Self::LooseEvents,
         Self::Answers,
         Self::AuditLog,
         Self::EventKeys,
         Self::IdempotencyKeys,
+        Self::Replays,
     ];
 }
 
@@ -125,6 +127,7 @@ impl<'a> Sweeper<'a> {
             Chore::Answers => limited(settings.answers),
             Chore::AuditLog => limited(settings.audit),
             Chore::EventKeys => limited(settings.event_keys),
+            Chore::Replays => limited(settings.replays),
             // Theirs is the API's promise, and the store's to know.
             Chore::IdempotencyKeys => Some(Duration::ZERO),
         }
@@ -144,6 +147,7 @@ impl<'a> Sweeper<'a> {
             Chore::AuditLog => store.remove_audit_entries(held, age, limit).await,
             Chore::EventKeys => store.remove_event_keys(held, age, limit).await,
             Chore::IdempotencyKeys => store.remove_idempotency_keys(held, limit).await,
+            Chore::Replays => store.remove_replays(held, age, limit).await,
         }
     }
 

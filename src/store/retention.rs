@@ -50,11 +50,13 @@ pub enum Kept {
     EventKey,
     /// The key of a call that may be repeated.
     IdempotencyKey,
+    /// A replay of many that ended.
+    Replay,
 }
 
 impl Kept {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Event,
         Self::FeedPlace,
         Self::Delivery,
@@ -63,6 +65,7 @@ impl Kept {
         Self::AuditEntry,
         Self::EventKey,
         Self::IdempotencyKey,
+        Self::Replay,
     ];
 
     /// Its name in metrics and logs.
@@ -76,6 +79,7 @@ impl Kept {
             Self::AuditEntry => "audit_log",
             Self::EventKey => "event_key",
             Self::IdempotencyKey => "idempotency_key",
+            Self::Replay => "replay",
         }
     }
 }
@@ -222,6 +226,14 @@ pub trait Retention: Send + Sync {
 
     /// Removes the keys of calls that are remembered no longer (see [`super::idempotency`]).
     async fn remove_idempotency_keys(&self, held: &Lease, limit: usize) -> Result<Option<Swept>>;
+
+    /// Removes replays of many that ended more than `age` ago.
+    async fn remove_replays(
+        &self,
+        held: &Lease,
+        age: Duration,
+        limit: usize,
+    ) -> Result<Option<Swept>>;
 
     /// How long ago the oldest event that is kept came; `None` if there is none.
     async fn oldest_event(&self) -> Result<Option<Duration>>;

@@ -113,6 +113,7 @@ async fn what_is_kept_for_ever_stays(db: &TestDatabase) {
         answers: Duration::ZERO,
         audit: Duration::ZERO,
         event_keys: Duration::from_hours(90 * 24),
+        replays: Duration::ZERO,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let keeper = Keeper::start(&db.store, clock, settings, BUSY);

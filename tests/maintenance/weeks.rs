@@ -27,6 +27,7 @@ fn settings() -> Retention {
         answers: 3 * DAY,
         audit: 12 * DAY,
         event_keys: 15 * DAY,
+        replays: 10 * DAY,
     }
 }
 

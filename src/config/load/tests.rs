@@ -204,6 +204,7 @@ fn values_that_do_not_fit_together_are_named() {
         ("retention.answers", "36501d"),
         ("retention.audit", "1ms"),
         ("retention.event_keys", "29d"),
+        ("retention.replays", "1m"),
         ("outputs.max_file_bytes", "0"),
         ("outputs.concurrency", "0"),
         ("outputs.fetch_timeout", "31m"),

@@ -12,16 +12,16 @@ use super::fixture::{for_long, owner};
 use crate::harness::databases::{Kind, TestDatabase};
 
 const DAY: Duration = Duration::from_hours(24);
-const MONTH: Duration = Duration::from_hours(30 * 24);
+pub(super) const MONTH: Duration = Duration::from_hours(30 * 24);
 
 /// Becomes the leader.
-async fn lead(db: &TestDatabase) -> Lease {
+pub(super) async fn lead(db: &TestDatabase) -> Lease {
     let taken = db.store.take_lease(LeaseName::RETENTION, for_long(owner()));
     taken.await.unwrap().expect("nobody else leads")
 }
 
 /// Makes what is there so many days older, by the columns that the database goes by.
-async fn grow_older(db: &TestDatabase, columns: &[(&str, &str)], days: u32) {
+pub(super) async fn grow_older(db: &TestDatabase, columns: &[(&str, &str)], days: u32) {
     for (table, column) in columns {
         let older = match db.kind {
             Kind::Sqlite => format!("{column} - {days} * 86400000"),
@@ -33,10 +33,10 @@ async fn grow_older(db: &TestDatabase, columns: &[(&str, &str)], days: u32) {
 }
 
 /// When an event was accepted, and when its deliveries were settled.
-const EVENTS: [(&str, &str); 2] = [("event", "accepted_at"), ("delivery", "settled_at")];
+pub(super) const EVENTS: [(&str, &str); 2] = [("event", "accepted_at"), ("delivery", "settled_at")];
 
 /// Makes a step again and again until nothing is left; answers what each removed.
-async fn sweep(step: impl AsyncFn() -> Option<Swept>) -> Vec<Removed> {
+pub(super) async fn sweep(step: impl AsyncFn() -> Option<Swept>) -> Vec<Removed> {
     let mut steps = Vec::new();
     loop {
         let swept = step().await.expect("leads");
@@ -53,12 +53,12 @@ async fn sweep(step: impl AsyncFn() -> Option<Swept>) -> Vec<Removed> {
 }
 
 /// Removes events of feeds that are older than a month, so many at a time.
-async fn sweep_events(db: &TestDatabase, held: &Lease, limit: usize) -> Vec<Removed> {
+pub(super) async fn sweep_events(db: &TestDatabase, held: &Lease, limit: usize) -> Vec<Removed> {
     sweep(async || db.store.remove_events(held, MONTH, limit).await.unwrap()).await
 }
 
 /// Removes loose events that are older than a month, so many at a time; answers all that was removed.
-async fn sweep_loose(db: &TestDatabase, held: &Lease, limit: usize) -> Removed {
+pub(super) async fn sweep_loose(db: &TestDatabase, held: &Lease, limit: usize) -> Removed {
     let (mut removed, mut after) = (Removed::default(), None);
     loop {
         let step = db.store.remove_loose_events(held, MONTH, after, limit);

@@ -265,6 +265,7 @@ async fn who_was_deposed_removes_nothing(db: &TestDatabase) {
         store.remove_audit_entries(&held, none, 9).await,
         store.remove_event_keys(&held, none, 9).await,
         store.remove_idempotency_keys(&held, 9).await,
+        store.remove_replays(&held, none, 9).await,
     ] {
         assert_eq!(step.unwrap(), None);
     }

@@ -3,8 +3,9 @@
 //!
 //! - `feed`: the oldest events of a feed, and events that are in none.
 //! - `past`: what goes with an event. It is locked first: who makes a delivery of one that was there
-//!   before locks it too (`for share`), so that neither misses the other.
+//!   before locks it too (`for key share`), so that neither misses the other.
 //! - `answers`: what receivers answered.
+//! - `replays`: replays of many that ended.
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::store::retention::{Kept, Removed, Retention, Swept};
 mod answers;
 mod feed;
 mod past;
+mod replays;
 
 /// A transaction of the leader's.
 struct Turn {
@@ -90,6 +92,15 @@ impl Retention for PostgresStore {
             Ok(Some(Swept::of(Kept::IdempotencyKey, removed, limit)))
         })
         .await
+    }
+
+    async fn remove_replays(
+        &self,
+        held: &Lease,
+        age: Duration,
+        limit: usize,
+    ) -> Result<Option<Swept>> {
+        retrying(|| self.sweep_replays(held, age, limit)).await
     }
 
     async fn oldest_event(&self) -> Result<Option<Duration>> {

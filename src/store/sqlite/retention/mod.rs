@@ -4,6 +4,7 @@
 //! - `feed`: the oldest events of a feed, and events that are in none.
 //! - `past`: what goes with an event.
 //! - `answers`: what receivers answered.
+//! - `replays`: replays of many that ended.
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::store::retention::{Kept, Removed, Retention, Swept};
 mod answers;
 mod feed;
 mod past;
+mod replays;
 
 #[async_trait]
 impl Retention for SqliteStore {
@@ -138,6 +140,15 @@ impl Retention for SqliteStore {
         let removed = forget(&mut transaction, self.before(REMEMBERED), limit).await?;
         self.commit(transaction).await?;
         Ok(Some(Swept::of(Kept::IdempotencyKey, removed, limit)))
+    }
+
+    async fn remove_replays(
+        &self,
+        held: &Lease,
+        age: Duration,
+        limit: usize,
+    ) -> Result<Option<Swept>> {
+        self.sweep_replays(held, self.before(age), limit).await
     }
 
     async fn oldest_event(&self) -> Result<Option<Duration>> {
