@@ -119,8 +119,9 @@ impl Runner {
     /// the next turn; the others go on.
     pub async fn turn(&mut self) -> Result<Turn> {
         let unfinished = self.next().await?;
+        let now = self.parts.clock.monotonic();
         self.allowances
-            .retain(|id, _| unfinished.iter().any(|running| running.record.id == *id));
+            .retain(|_, allowance| !allowance.is_idle(now));
         if unfinished.is_empty() {
             self.give_up().await;
             return Ok(Turn::Idle);
