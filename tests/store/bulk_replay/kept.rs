@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use forge_dispatch::clock::{Clock, SystemClock};
-use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
-use forge_dispatch::domain::ids::{DeliveryId, EventId, ReplayId};
+use forge_dispatch::domain::delivery::Verdict;
+use forge_dispatch::domain::ids::{DeliveryId, ReplayId};
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::replay::{Refusal, Was};
 use forge_dispatch::domain::selection::{ReplayState, Selection};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{Cursor, Kept, NewReplay, ReplayRecord, Standing};
 
-use super::super::fixture::{accept, owner, settle, settlement, subscribe};
+use super::super::fixture::{accept, owner, settle, subscribe};
 use super::super::retention::{EVENTS, MONTH, grow_older, lead, sweep, sweep_events, sweep_loose};
 use super::{
     begin, begin_in, claim, finish, here, new, now, put_into_queue, runner, running, settled,
@@ -31,13 +31,13 @@ on_both_databases!(
 const DAYS: u32 = 60;
 
 /// Deliveries of events that came two months ago, settled so at that time.
-async fn old(db: &TestDatabase, count: usize, verdict: &Verdict) -> Vec<(DeliveryId, EventId)> {
+async fn old(db: &TestDatabase, count: usize, verdict: &Verdict) -> Vec<DeliveryId> {
     let then = SystemClock.now() - Duration::from_hours(24) * DAYS;
     let batch: Vec<_> = (0..count).map(|_| event().build_at(then)).collect();
     let mut found: Vec<_> = settled(db, &batch, verdict)
         .await
         .into_iter()
-        .map(|delivery| (delivery.id, delivery.event_id))
+        .map(|delivery| delivery.id)
         .collect();
     grow_older(db, &EVENTS, DAYS).await;
     found.sort_unstable();
@@ -53,7 +53,7 @@ async fn what_a_replay_has_in_hand_stays_however_old_it_is(db: &TestDatabase) {
     let subscription = subscribe(&db.store, &["*"]).await.id;
     let failed = old(db, 2, &Verdict::Failed).await;
     let succeeded = old(db, 2, &Verdict::Succeeded).await;
-    for id in [failed[0].0, succeeded[0].0] {
+    for id in [failed[0], succeeded[0]] {
         assert!(matches!(replay(db, id).await, Some(Ok(_))));
     }
     let held = lead(db).await;
@@ -157,11 +157,10 @@ async fn what_is_removed_between_a_look_and_its_step_counts_as_skipped(db: &Test
     let held = lead(db).await;
     sweep_events(db, &held, 100).await;
     assert_eq!(db.count("event").await, 0);
-    let ids: Vec<_> = seen.iter().map(|(id, _)| *id).collect();
     let events = [missed.event().id];
     let step = db
         .store
-        .advance_replay(&sending, &ids, &events, Cursor::End);
+        .advance_replay(&sending, &seen, &events, Cursor::End);
     assert_eq!(step.await.unwrap(), Standing::Leads);
     let done = finish(db, &made).await;
     assert_eq!((done.state, done.queued), (ReplayState::Done, 0));
@@ -180,7 +179,7 @@ async fn replays_and_removals_meet_and_no_delivery_is_left_without_its_event(db:
     let held = lead(db).await;
     let replaying = async {
         let mut replayed = 0;
-        for (id, _) in failed.iter().rev() {
+        for id in failed.iter().rev() {
             match replay(db, *id).await {
                 Some(Ok(was)) => {
                     assert_eq!(was, Was::Failed);
@@ -215,7 +214,8 @@ async fn replays_that_ended_go_in_their_time(db: &TestDatabase) {
         made.unwrap().unwrap().created().unwrap()
     };
     let end = async |replay: &ReplayRecord| {
-        let ended = db.store.cancel_replay(&replay.reach, replay.id, &act());
+        let act = act();
+        let ended = db.store.cancel_replay(&replay.reach, replay.id, &act);
         ended.await.unwrap().unwrap();
         assert!(finish(db, replay).await.finished_at.is_some());
     };
