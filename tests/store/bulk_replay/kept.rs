@@ -149,10 +149,8 @@ async fn what_is_removed_between_a_look_and_its_step_counts_as_skipped(db: &Test
     };
     let made = begin(db, selection).await;
     let counting = running(db, &made).await.unwrap();
-    db.store
-        .count_replay(&counting, 3, Cursor::End)
-        .await
-        .unwrap();
+    let counted = db.store.count_replay(&counting, 3, Cursor::End);
+    assert_eq!(counted.await.unwrap(), Standing::Leads);
     let sending = running(db, &made).await.unwrap();
     let held = lead(db).await;
     sweep_events(db, &held, 100).await;
