@@ -13,6 +13,7 @@
 //! - [`egress`]: which addresses may be dialled, and the client that dials them.
 //! - [`outputs`]: editions rendered as files, and where files are kept.
 //! - [`outbox`]: what this program originates, out to the broker.
+//! - [`maintenance`]: removing what has been kept for long enough.
 //! - [`replay`]: replays of many deliveries, taken forward in the background.
 //! - [`api`]: the Report Forge API, over TLS.
 //! - [`ops`]: health and metrics for operators.
@@ -34,6 +35,7 @@ pub mod entropy;
 pub mod health;
 pub mod heavy;
 pub mod ingest;
+pub mod maintenance;
 pub mod ops;
 pub mod outbox;
 pub mod outputs;

@@ -44,6 +44,12 @@ pub mod metric {
     pub const OUTBOX_WAITING: &str = "forge_outbox_waiting";
     /// How long the first of them has been waiting.
     pub const OUTBOX_OLDEST: &str = "forge_outbox_oldest_age_seconds";
+    /// Rows that were old and are removed, by `table`.
+    pub const RETENTION_REMOVED: &str = "forge_retention_removed_total";
+    /// When all that was old was last found removed, in seconds since 1970.
+    pub const RETENTION_LAST_RUN: &str = "forge_retention_last_run_timestamp_seconds";
+    /// How long ago the oldest event came that was kept then.
+    pub const OLDEST_EVENT: &str = "forge_oldest_event_age_seconds";
     /// Jobs of outputs, by `outcome`: `generated`, `failed`, `postponed`, `released` (at a stop),
     /// `lease_lost`, `unsettled` (the database was away).
     pub const OUTPUTS: &str = "forge_outputs_total";
@@ -221,6 +227,20 @@ fn describe() {
         metric::OUTBOX_OLDEST,
         Unit::Seconds,
         "How long the first event that waits to be published has been waiting"
+    );
+    describe_counter!(
+        metric::RETENTION_REMOVED,
+        "Rows that had been kept for long enough and were removed, by table"
+    );
+    describe_gauge!(
+        metric::RETENTION_LAST_RUN,
+        Unit::Seconds,
+        "When this process last removed all that was old, since 1970"
+    );
+    describe_gauge!(
+        metric::OLDEST_EVENT,
+        Unit::Seconds,
+        "How long ago the oldest event that is kept came, when retention last ran here"
     );
     describe_counter!(metric::OUTPUTS, "Jobs of outputs, by outcome");
     describe_histogram!(

@@ -24,7 +24,7 @@ const LEAVES: [&str; 9] = [
 ];
 
 /// Each room, and the rooms it may import; leaves are listed only where they import a room.
-const RULES: [(&str, &[&str]); 15] = [
+const RULES: [(&str, &[&str]); 16] = [
     ("domain", &[]),
     ("store", &["domain"]),
     ("egress", &["domain"]),
@@ -33,14 +33,25 @@ const RULES: [(&str, &[&str]); 15] = [
     ("dispatch", &["store", "egress", "domain"]),
     ("outputs", &["store", "egress", "domain"]),
     ("outbox", &["broker", "store", "egress", "domain"]),
+    ("maintenance", &["store", "egress", "domain"]),
     ("replay", &["store", "domain"]),
     ("ops", &["store", "egress", "domain"]),
     ("api", &["store", "egress", "domain"]),
     (
         "app",
         &[
-            "broker", "store", "egress", "domain", "ingest", "dispatch", "outputs", "outbox",
-            "replay", "ops", "api",
+            "broker",
+            "store",
+            "egress",
+            "domain",
+            "ingest",
+            "dispatch",
+            "outputs",
+            "outbox",
+            "replay",
+            "maintenance",
+            "ops",
+            "api",
         ],
     ),
     // `broker` for `events publish`, which speaks to it as the core does.

@@ -16,6 +16,7 @@ mod egress;
 mod faults;
 mod imports;
 mod ingest;
+mod maintenance;
 mod ops;
 mod outbox;
 mod outputs;

@@ -102,7 +102,7 @@ pub struct ProblemDocument<'a> {
 
 /// Why a delivery is not replayed.
 fn reasons_schema() -> Schema {
-    fields::names(Refusal::ALL.map(Refusal::as_str))
+    fields::names(Refusal::OF_ONE.map(Refusal::as_str))
 }
 
 impl Problem {

@@ -1,19 +1,22 @@
-//! What goes out: webhooks to subscribers, and what we originate to the broker.
+//! What goes out: webhooks to subscribers, and what we originate to the broker; and what is removed
+//! behind it.
 
 use std::sync::Arc;
 
 use futures::FutureExt;
 
 use crate::dispatch::{self, Broken, Dispatcher, Settlements};
+use crate::maintenance;
 use crate::outbox;
 use crate::shutdown::Shutdown;
 use crate::store::intake::Intake;
 
-/// Both, built and not yet running.
+/// All of it, built and not yet running.
 pub(super) struct Sending {
     dispatcher: Dispatcher,
     settlements: Settlements,
     relay: outbox::Parts,
+    upkeep: maintenance::Parts,
     /// Begun after that of the ways in, so that what those hand over last is still sent.
     shutdown: Shutdown,
 }
@@ -25,6 +28,7 @@ impl Sending {
             dispatcher,
             settlements,
             relay,
+            upkeep,
             shutdown,
         }
     }
@@ -36,8 +40,9 @@ impl Sending {
 
     /// Sends until the shutdown; an error means that dispatch broke.
     pub(super) async fn run(self) -> Result<(), Broken> {
-        let relay = outbox::run(self.relay, self.shutdown);
+        let relay = outbox::run(self.relay, self.shutdown.clone());
+        let upkeep = maintenance::run(self.upkeep, self.shutdown);
         let dispatch = self.dispatcher.run(self.settlements);
-        tokio::try_join!(dispatch, relay.map(Ok)).map(|((), ())| ())
+        tokio::try_join!(dispatch, relay.map(Ok), upkeep.map(Ok)).map(|_| ())
     }
 }

@@ -22,6 +22,7 @@ use crate::domain::retry::RetrySchedule;
 use crate::egress::WebhookClient;
 use crate::health::Health;
 use crate::ingest::{Acceptor, Applier, Decoder};
+use crate::maintenance;
 use crate::outbox;
 use crate::replay;
 use crate::shutdown::Shutdown;
@@ -214,15 +215,23 @@ impl Work {
         };
         let relay = outbox::Parts {
             store: Arc::clone(&self.store),
-            clock,
-            entropy,
+            clock: Arc::clone(&clock),
+            entropy: entropy.clone(),
             health: Arc::clone(&self.health),
             owner: self.leasing.owner,
             settings: self.config.amqp.clone(),
             bell,
             pace: outbox::Pace::default(),
         };
-        Sending::new(dispatch, relay, self.sending_shutdown.clone())
+        let upkeep = maintenance::Parts {
+            store: Arc::clone(&self.store),
+            clock,
+            entropy,
+            owner: self.leasing.owner,
+            settings: self.config.retention.clone(),
+            pace: maintenance::Pace::default(),
+        };
+        Sending::new(dispatch, relay, upkeep, self.sending_shutdown.clone())
     }
 
     fn api_parts(&self, client: Arc<WebhookClient>) -> api::Parts {

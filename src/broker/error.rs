@@ -56,6 +56,10 @@ pub enum AmqpError {
     #[error("there is no exchange `{0}`")]
     NoExchange(String),
 
+    /// There is no queue of that name.
+    #[error("there is no queue `{0}`")]
+    NoQueue(String),
+
     /// The broker took a message and could not keep it.
     #[error("the broker could not keep the message (is a queue full?)")]
     NotKept,

@@ -37,6 +37,15 @@ pub enum CliError {
         workspace: String,
     },
 
+    /// No such dead letter; they have no workspace.
+    #[error("no dead letter {which} in queue {queue}")]
+    NoDeadLetter {
+        /// Its id or number, as it was asked for.
+        which: String,
+        /// Where it was looked for.
+        queue: String,
+    },
+
     /// The store.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -64,7 +73,7 @@ impl CliError {
     pub fn code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Field(_) => USAGE,
-            Self::NotFound { .. } => NOT_FOUND,
+            Self::NotFound { .. } | Self::NoDeadLetter { .. } => NOT_FOUND,
             Self::Store(error) | Self::App(AppError::Store(error)) => store_code(error),
             Self::App(_) | Self::Failure(_) => FAILURE,
         }

@@ -1,5 +1,5 @@
 //! `forge-dispatch events publish`: an event or a snapshot from the command line, through the broker
-//! where there is one, straight into the store otherwise.
+//! where there is one, straight into the store otherwise. And `events dead-letters`.
 
 use std::sync::Arc;
 
@@ -18,6 +18,9 @@ use crate::store::intake::NoDispatch;
 use crate::store::{AcceptOutcome, Applied, Leasing};
 
 mod compose;
+pub mod dead_letters;
+
+use dead_letters::DeadLettersCommand;
 
 use compose::{Content, Message, compose};
 
@@ -26,6 +29,9 @@ use compose::{Content, Message, compose};
 pub enum EventsCommand {
     /// Publish one event, or how an entity stands (`edition.snapshot`, `edition.deleted`).
     Publish(PublishArgs),
+    /// See to messages that could not be used.
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
 }
 
 /// The event.
@@ -77,7 +83,13 @@ struct Published {
 
 /// Runs it.
 pub async fn run(command: EventsCommand, context: &Context) -> Result<(), CliError> {
-    let EventsCommand::Publish(args) = command;
+    match command {
+        EventsCommand::Publish(args) => publish(args, context).await,
+        EventsCommand::DeadLetters(command) => dead_letters::run(command, context).await,
+    }
+}
+
+async fn publish(args: PublishArgs, context: &Context) -> Result<(), CliError> {
     let message = compose(&args, context)?;
     let published = match &context.config.amqp.url {
         Some(url) => to_broker(url, &message, context).await?,

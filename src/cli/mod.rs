@@ -36,7 +36,7 @@ Exit codes:
   0  done
   1  failed
   2  wrong usage, wrong configuration, or a value that breaks a rule (which is named)
-  3  no such subscription, delivery or key";
+  3  no such subscription, delivery, key or dead letter";
 
 /// Webhook dispatcher for Report Forge: events in from RabbitMQ, signed webhooks out.
 #[derive(Debug, Parser)]
@@ -86,7 +86,7 @@ pub enum Command {
     /// See what was and is delivered.
     #[command(subcommand)]
     Deliveries(deliveries::DeliveriesCommand),
-    /// Publish events.
+    /// Publish events; see to those that could not be used.
     #[command(subcommand)]
     Events(events::EventsCommand),
     /// Print the OpenAPI description of the API, as JSON.

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::outputs::S3;
-use super::{Amqp, Api, Config, Dispatch, Egress, Outputs, Role};
+use super::{Amqp, Api, Config, Dispatch, Egress, Outputs, Retention, Role};
 use crate::domain::event::MAX_EVENT_BYTES;
 use crate::domain::retry::RetrySchedule;
 
@@ -24,6 +24,11 @@ const LONGEST: Duration = Duration::from_hours(24);
 const MOST_AT_ONCE: usize = 10_000;
 /// The most snapshots that are held at once.
 const MOST_SNAPSHOTS: u16 = 64;
+
+/// The shortest time that anything is kept for: there is always one to look at what went wrong.
+const SHORTEST_KEPT: Duration = Duration::from_hours(1);
+/// The longest; beyond it, for ever is meant.
+const LONGEST_KEPT: Duration = Duration::from_hours(36_500 * 24);
 
 const BETWEEN: &str = "must be 1 to 10000";
 
@@ -48,6 +53,7 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     api(&config.api, &mut found);
     egress(&config.egress, &mut found);
     dispatch(&config.dispatch, &config.egress, &mut found);
+    retention(&config.retention, &mut found);
     outputs(&config.outputs, &mut found);
     if let Err(error) = RetrySchedule::new(config.retry.schedule.clone()) {
         found.add("retry.schedule", error.to_string());
@@ -325,6 +331,28 @@ fn dispatch(dispatch: &Dispatch, egress: &Egress, found: &mut Problems) {
             ),
         );
     }
+}
+
+fn retention(retention: &Retention, found: &mut Problems) {
+    for (key, age) in [
+        ("retention.events", retention.events),
+        ("retention.answers", retention.answers),
+        ("retention.audit", retention.audit),
+        ("retention.event_keys", retention.event_keys),
+        ("retention.replays", retention.replays),
+    ] {
+        found.require(
+            age.is_zero() || (SHORTEST_KEPT..=LONGEST_KEPT).contains(&age),
+            key,
+            "must be 1h to 36500d, or 0s to keep for ever",
+        );
+    }
+    let outlived = retention.events.is_zero() || retention.event_keys >= retention.events;
+    found.require(
+        outlived || retention.event_keys.is_zero(),
+        "retention.event_keys",
+        "must not be shorter than `retention.events`: an event that comes again would count as new",
+    );
 }
 
 fn outputs(outputs: &Outputs, found: &mut Problems) {

@@ -46,3 +46,21 @@ pub mod list {
         )
     }
 }
+
+/// Durations of many days, which are written as such: `30d`.
+pub mod days {
+    use super::{Duration, Serializer};
+
+    pub use super::deserialize;
+
+    const DAY_SECS: u64 = 24 * 60 * 60;
+
+    /// Writes one as it would be read.
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        let seconds = duration.as_secs();
+        if duration.subsec_nanos() == 0 && seconds >= DAY_SECS && seconds.is_multiple_of(DAY_SECS) {
+            return serializer.collect_str(&format_args!("{}d", seconds / DAY_SECS));
+        }
+        super::serialize(duration, serializer)
+    }
+}

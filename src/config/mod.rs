@@ -23,6 +23,7 @@ pub mod duration;
 pub mod load;
 pub mod outputs;
 pub mod redact;
+pub mod retention;
 pub mod role;
 pub mod shape;
 
@@ -30,6 +31,7 @@ pub use allow::AllowRule;
 pub use api::Api;
 pub use load::{ConfigError, KeyError, Origin};
 pub use outputs::Outputs;
+pub use retention::Retention;
 pub use role::Role;
 
 /// Everything that can be set.
@@ -55,6 +57,8 @@ pub struct Config {
     pub dispatch: Dispatch,
     /// Trying again.
     pub retry: Retry,
+    /// How long things are kept.
+    pub retention: Retention,
     /// Files of outputs.
     pub outputs: Outputs,
     /// The master key's file.

@@ -91,11 +91,14 @@ pub enum Refusal {
     AlreadyReplaying,
     /// Its event is no longer kept.
     EventRemoved,
+    /// It was selected when it was counted, and not when its turn came: it was settled meanwhile, or is
+    /// no longer kept. Only in a replay of many.
+    NoLongerSelected,
 }
 
 impl Refusal {
-    /// All of them, for documents and tests.
-    pub const ALL: [Self; 6] = [
+    /// What a delivery that is replayed alone can meet, for documents.
+    pub const OF_ONE: [Self; 6] = [
         Self::InFlight,
         Self::Cancelled,
         Self::SubscriptionDisabled,
@@ -113,6 +116,7 @@ impl Refusal {
             Self::SubscriptionDeleted => "subscription_deleted",
             Self::AlreadyReplaying => "already_replaying",
             Self::EventRemoved => "event_removed",
+            Self::NoLongerSelected => "no_longer_selected",
         }
     }
 
@@ -125,6 +129,7 @@ impl Refusal {
             Self::SubscriptionDeleted => "The subscription was deleted.",
             Self::AlreadyReplaying => "The delivery is being replayed already.",
             Self::EventRemoved => "The event is no longer kept.",
+            Self::NoLongerSelected => "The delivery was settled or removed before its turn came.",
         }
     }
 }
@@ -181,7 +186,10 @@ mod tests {
         for was in Was::ALL {
             assert_eq!(was.as_str().parse(), Ok(was));
         }
-        for refusal in Refusal::ALL {
+        for refusal in Refusal::OF_ONE
+            .into_iter()
+            .chain([Refusal::NoLongerSelected])
+        {
             let json = Value::from(refusal.as_str());
             assert_eq!(serde_json::from_value::<Refusal>(json).unwrap(), refusal);
         }

@@ -5,7 +5,6 @@
 //! confirmed it, and deletes them then. At least once, in order within a key (an edition): an event
 //! waits for the confirm of the one before it, and behind one that cannot be published.
 //!
-//! - [`leadership`]: the lease, kept by renewing it.
 //! - [`post`]: the connection, and a batch published over it.
 //! - [`relay`]: from the outbox to the post, for as long as the leadership lasts.
 
@@ -25,7 +24,6 @@ use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
 use crate::wake::Wake;
 
-mod leadership;
 mod post;
 mod relay;
 

@@ -10,13 +10,13 @@ use metrics::counter;
 use secrecy::SecretString;
 
 use super::Fault;
-use super::leadership::Leadership;
 use crate::broker::confirm::{ConfirmChannel, Placed};
 use crate::broker::connection::{self, Line, short};
 use crate::broker::{AmqpError, CLOUDEVENTS_JSON, PERSISTENT, topology};
 use crate::config;
 use crate::domain::ids::{EditionId, WorkspaceId};
 use crate::store::Outgoing;
+use crate::store::leadership::Leadership;
 use crate::telemetry::metric;
 
 /// How long the broker may take to confirm what was sent at once. One that is out of memory or disk

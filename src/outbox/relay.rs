@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::leadership::Leadership;
 use super::post::Post;
 use super::{Fault, Parts};
 use crate::broker::AmqpError;
@@ -10,7 +9,10 @@ use crate::clock::pause;
 use crate::health::{Part, Reporter};
 use crate::reconnect::Reconnect;
 use crate::shutdown::Shutdown;
-use crate::store::{Outgoing, OutgoingRequest, Result as StoreResult, Standing};
+use crate::store::leadership::Leadership;
+use crate::store::{
+    LeaseName, Leasing, Outgoing, OutgoingRequest, Result as StoreResult, Standing,
+};
 
 /// The most events that are read and sent at once.
 const BATCH: usize = 256;
@@ -57,9 +59,21 @@ impl<'a> Relay<'a> {
 
     /// Waits until this process leads; `None` when it is to stop.
     pub(super) async fn lead(&self, post: &Post) -> Result<Option<Leadership>, Fault> {
+        let Parts {
+            store,
+            clock,
+            owner,
+            pace,
+            ..
+        } = self.parts;
+        let leasing = Leasing {
+            owner: *owner,
+            lease: pace.lease,
+        };
         while !self.shutdown.soft.is_cancelled() {
             still_open(post)?;
-            if let Some(leadership) = Leadership::take(self.parts).await? {
+            let taken = Leadership::take(store, clock, LeaseName::OUTBOX, leasing);
+            if let Some(leadership) = taken.await? {
                 return Ok(Some(leadership));
             }
             tokio::select! {

@@ -12,6 +12,9 @@ pub(super) struct Allowance {
     filled_at: Duration,
 }
 
+/// After so long an allowance is full, whatever its rate: nobody misses it.
+const IDLE: Duration = Duration::from_secs(10);
+
 impl Allowance {
     pub(super) fn new(rate: u32, turn: Duration, now: Duration) -> Self {
         let rate = f64::from(rate);
@@ -36,6 +39,11 @@ impl Allowance {
         )]
         let whole = self.tokens as usize;
         whole
+    }
+
+    /// Whether it was not asked for long; its replay may be over.
+    pub(super) fn is_idle(&self, now: Duration) -> bool {
+        now.saturating_sub(self.filled_at) >= IDLE
     }
 
     /// Takes so many out; [`at`](Self::at) was asked before.
@@ -74,6 +82,16 @@ mod tests {
             sent += now;
         }
         assert!((10..=11).contains(&sent), "{sent} in ten seconds");
+    }
+
+    #[test]
+    fn one_that_is_idle_has_no_more_than_a_new_one_would_have_by_then() {
+        let mut allowance = Allowance::new(1, TURN, Duration::ZERO);
+        let now = allowance.at(Duration::ZERO);
+        allowance.spend(now);
+        assert!(!allowance.is_idle(IDLE / 2));
+        assert!(allowance.is_idle(IDLE));
+        assert!(allowance.at(IDLE) >= Allowance::new(1, TURN, IDLE).at(IDLE));
     }
 
     #[test]

@@ -18,14 +18,14 @@ use crate::shutdown::Shutdown;
 use crate::store::intake::Intake;
 use crate::store::replays::{MAX_IN_QUEUE, STEP, look};
 use crate::store::{
-    Cursor, Lease, LeaseName, Leasing, Result, Running, Standing, Store, StoreError,
+    Cursor, Lease, LeaseName, Leasing, PageRequest, Result, Running, Standing, Store, StoreError,
 };
 
 mod allowance;
 
 use allowance::Allowance;
 
-/// How many replays are taken forward side by side; others wait for one of them to end.
+/// How many replays get a turn side by side; where there are more, the next ones get theirs after that.
 const AT_ONCE: usize = 16;
 
 /// How many times in a turn a replay looks on where nothing was selected, or only counted.
@@ -90,6 +90,9 @@ pub struct Runner {
     /// The lease, and when it is to be renewed, on the monotonic clock.
     held: Option<(Lease, Duration)>,
     allowances: HashMap<ReplayId, Allowance>,
+    /// Behind which one the next turn begins: none waits for another to end, which can take for ever
+    /// where a subscription is disabled.
+    behind: Option<ReplayId>,
 }
 
 /// What a turn found.
@@ -108,15 +111,17 @@ impl Runner {
             parts,
             held: None,
             allowances: HashMap::new(),
+            behind: None,
         }
     }
 
     /// One turn of every replay that is under way. What goes wrong with one is told and tried again at
     /// the next turn; the others go on.
     pub async fn turn(&mut self) -> Result<Turn> {
-        let unfinished = self.parts.store.unfinished_replays(AT_ONCE).await?;
+        let unfinished = self.next().await?;
+        let now = self.parts.clock.monotonic();
         self.allowances
-            .retain(|id, _| unfinished.iter().any(|running| running.record.id == *id));
+            .retain(|_, allowance| !allowance.is_idle(now));
         if unfinished.is_empty() {
             self.give_up().await;
             return Ok(Turn::Idle);
@@ -131,6 +136,22 @@ impl Runner {
             }
         }
         Ok(Turn::Busy)
+    }
+
+    /// Those whose turn it is.
+    async fn next(&mut self) -> Result<Vec<Running>> {
+        let page = |after| PageRequest {
+            limit: AT_ONCE,
+            after,
+        };
+        let store = &*self.parts.store;
+        let mut found = store.unfinished_replays(page(self.behind)).await?;
+        if found.is_empty() && self.behind.is_some() {
+            found = store.unfinished_replays(page(None)).await?;
+        }
+        let last = found.last().map(|running| running.record.id);
+        self.behind = last.filter(|_| found.len() == AT_ONCE);
+        Ok(found)
     }
 
     /// A turn, and how long to wait for the next.

@@ -16,13 +16,18 @@ pub(super) type EventKey = [u8; 16];
 
 /// What an event is recognised by when it comes again.
 pub(super) fn event_key(event: &Event) -> EventKey {
+    key_of(&event.source, &event.external_id)
+}
+
+/// The same of an event of which only this is at hand.
+pub(super) fn key_of(source: &str, external_id: &str) -> EventKey {
     let digest = Sha256::new()
-        .chain_update(&event.source)
+        .chain_update(source)
         .chain_update([0])
-        .chain_update(&event.external_id)
+        .chain_update(external_id)
         .finalize();
     let mut key: EventKey = std::array::from_fn(|index| digest[index]);
-    if let Some(order) = order(&event.external_id) {
+    if let Some(order) = order(external_id) {
         key[..4].copy_from_slice(&order.to_be_bytes());
     }
     key

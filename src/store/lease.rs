@@ -16,6 +16,9 @@ impl LeaseName {
     /// Publishing what is in the outbox.
     pub const OUTBOX: Self = Self("outbox");
 
+    /// Removing what has been kept for long enough.
+    pub const RETENTION: Self = Self("retention");
+
     /// Taking replays of many forward.
     pub const REPLAY: Self = Self("replay");
 

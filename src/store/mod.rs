@@ -18,7 +18,8 @@
 //! - [`subscriptions`]: registering and changing subscriptions.
 //! - [`idempotency`]: creating calls and writes that may be repeated.
 //! - [`outbox`]: events of our own on their way to the broker. [`lease`]: what one process at a time
-//!   may do.
+//!   may do; [`leadership`]: such a lease, kept for as long as it goes well.
+//! - [`retention`]: removing what has been kept for long enough.
 //! - `headers`: custom headers, sealed.
 //! - [`test_send`]: a `ping` out of turn.
 //! - [`replays`]: deliveries that are sent again because somebody says so.
@@ -53,6 +54,7 @@ mod headers;
 pub mod idempotency;
 mod identity;
 pub mod intake;
+pub mod leadership;
 pub mod lease;
 pub mod log;
 pub mod open;
@@ -64,6 +66,7 @@ pub mod postgres;
 mod projection;
 pub mod projects;
 pub mod replays;
+pub mod retention;
 mod room;
 mod rows_change;
 mod search;
@@ -104,6 +107,7 @@ pub use projects::{ProjectRecord, Projects};
 pub use replays::{
     Cancelled, Candidate, Cursor, NewReplay, ReplayRecord, Replays, Requeued, Running,
 };
+pub use retention::{Kept, Removed, Rest, Retention, Swept};
 pub use snapshots::{Applied, Snapshots};
 pub use stats::{RECENTLY, Stats, SubscriptionStats, Tally};
 pub use subscriptions::{NewSubscription, Rotation, Subscriptions};
@@ -131,6 +135,7 @@ pub trait Store:
     + Replays
     + Outbox
     + Leases
+    + Retention
     + Projects
     + Snapshots
     + Editions
@@ -156,6 +161,7 @@ impl<T> Store for T where
         + Replays
         + Outbox
         + Leases
+        + Retention
         + Projects
         + Snapshots
         + Editions

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 mod broker;
 mod config;
+mod dead_letters;
 mod deliveries;
 mod demo;
 mod events;

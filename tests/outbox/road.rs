@@ -54,7 +54,10 @@ async fn a_graceful_stop_publishes_what_is_there(db: &TestDatabase) {
     config.amqp = queues::unique().await;
     let core = Core::all(&config.amqp).await;
     let program = InProcess::start(config).await;
-    eventually(PATIENCE, "it leads", async || db.count("lease").await == 1).await;
+    eventually(PATIENCE, "it leads", async || {
+        db.count("lease where name = 'outbox'").await == 1
+    })
+    .await;
     let events: Vec<_> = (0..EVENTS)
         .map(|number| numbered(&format!("ed_{}", number % EDITIONS), number / EDITIONS))
         .collect();

@@ -34,6 +34,7 @@ mod races;
 mod rates;
 mod reach;
 mod replay;
+mod retention;
 mod schema;
 mod search;
 mod settle;

@@ -205,6 +205,11 @@ fn values_that_do_not_fit_together_are_named() {
         ("dispatch.lease", "15s"),
         ("dispatch.poll_interval", "0s"),
         ("dispatch.drain_timeout", "0s"),
+        ("retention.events", "59m"),
+        ("retention.answers", "36501d"),
+        ("retention.audit", "1ms"),
+        ("retention.event_keys", "29d"),
+        ("retention.replays", "1m"),
         ("outputs.max_file_bytes", "0"),
         ("outputs.concurrency", "0"),
         ("outputs.fetch_timeout", "31m"),
@@ -234,6 +239,22 @@ fn a_lease_is_measured_against_an_attempt_and_its_flush() {
     let lease = |text: &str| load("", &[], &[&format!("dispatch.lease={text}")]);
     assert!(lease("15s 20ms").is_err(), "10 s + 20 ms + 5 s is not more");
     assert!(lease("15s 21ms").is_ok());
+}
+
+#[test]
+fn what_is_kept_for_ever_needs_no_key_that_outlives_it() {
+    let load = |flags: &[&str]| load("", &[], flags);
+    for flags in [
+        &["retention.events=0s", "retention.event_keys=1h"] as &[&str],
+        &["retention.event_keys=0s"],
+        &["retention.events=1h", "retention.event_keys=1h"],
+    ] {
+        assert!(load(flags).is_ok(), "{flags:?}");
+    }
+    let kept = load(&["retention.events=45d", "retention.answers=36h"]).unwrap();
+    let shown = serde_json::to_value(&kept.retention).unwrap();
+    assert_eq!(shown["events"], "45d");
+    assert_eq!(shown["answers"], "1day 12h");
 }
 
 #[test]

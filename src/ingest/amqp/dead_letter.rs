@@ -11,10 +11,10 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection};
 use metrics::counter;
 
-use super::delivery_count;
 use super::source::Source;
 use crate::broker::confirm::{ConfirmChannel, Placed};
 use crate::broker::connection::short;
+use crate::broker::copy::{delivery_count, lasting};
 use crate::broker::topology::{self, Inbox};
 use crate::broker::{AmqpError, PERSISTENT};
 
@@ -153,34 +153,15 @@ fn report(letters: &[Letter], burials: &[Burial]) {
     }
 }
 
-/// The message's own properties, with our headers. Left out are `expiration`, since a dead letter
-/// waits for a person, and `user-id`, which the broker accepts from that user only.
+/// The message's own properties, with our headers.
 fn properties(delivery: &Delivery, reason: &str, at: &str, queue: &str) -> BasicProperties {
     let bare = delivery_count(delivery) >= BARE_FROM;
     let mut headers = FieldTable::default();
-    let mut properties = BasicProperties::default();
+    let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
     if !bare {
         let own = &delivery.properties;
         headers = own.headers().clone().unwrap_or_default();
-        macro_rules! keep {
-            ($($property:ident => $with:ident),*) => {$(
-                if let Some(value) = own.$property().clone() {
-                    properties = properties.$with(value);
-                }
-            )*};
-        }
-        keep!(
-            content_type => with_content_type,
-            content_encoding => with_content_encoding,
-            priority => with_priority,
-            correlation_id => with_correlation_id,
-            reply_to => with_reply_to,
-            message_id => with_message_id,
-            timestamp => with_timestamp,
-            kind => with_type,
-            app_id => with_app_id,
-            cluster_id => with_cluster_id
-        );
+        properties = lasting(own);
     }
     for (name, value) in [
         ("x-forge-reason", shortened(reason)),
@@ -189,9 +170,7 @@ fn properties(delivery: &Delivery, reason: &str, at: &str, queue: &str) -> Basic
     ] {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
     }
-    properties
-        .with_headers(headers)
-        .with_delivery_mode(PERSISTENT)
+    properties.with_headers(headers)
 }
 
 fn shortened(reason: &str) -> &str {

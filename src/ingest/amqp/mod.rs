@@ -8,8 +8,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::message::Delivery;
-use lapin::types::AMQPValue;
 use metrics::gauge;
 use secrecy::SecretString;
 
@@ -113,19 +111,4 @@ async fn open<'a, S: Sink>(
     Session::connect(url, source, sink, clock, health, shutdown)
         .await
         .map_err(Ended::Fault)
-}
-
-/// How often a message was delivered before, as quorum queues count it.
-fn delivery_count(delivery: &Delivery) -> u64 {
-    let count = delivery
-        .properties
-        .headers()
-        .as_ref()
-        .and_then(|headers| headers.inner().get("x-delivery-count"));
-    match count {
-        Some(AMQPValue::LongLongInt(count)) => u64::try_from(*count).unwrap_or(0),
-        Some(AMQPValue::LongUInt(count)) => u64::from(*count),
-        Some(AMQPValue::LongInt(count)) => u64::try_from(*count).unwrap_or(0),
-        _ => 0,
-    }
 }

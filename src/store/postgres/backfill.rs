@@ -47,7 +47,8 @@ impl PostgresStore {
     }
 }
 
-/// Makes the deliveries of these events that are not there yet; how many, or why none.
+/// Makes the deliveries of these events that are not there yet; how many, or why none. The events are
+/// held to the end, so that retention removes none that a delivery begins of.
 pub(super) async fn make(
     tx: &mut PgTransaction<'_>,
     requeue: &Requeue<'_>,
@@ -86,7 +87,8 @@ pub(super) async fn make(
         ) and not exists (
             select from delivery d where d.workspace = $1 and d.id = asked.delivery_id
         )
-        order by asked.delivery_id
+        order by event.id
+        for key share of event
         on conflict do nothing",
     )
     .bind(requeue.workspace.as_str())

@@ -12,11 +12,11 @@ use super::{PostgresStore, Result, StoreError, backfill, commit, withdraw};
 use crate::domain::ids::{DeliveryId, EventId, ReplayId};
 use crate::domain::replay::Refusal;
 use crate::domain::selection::ReplayState;
-use crate::store::Standing;
-use crate::store::replays::{Cursor, MAX_IN_QUEUE, Running};
+use crate::store::replays::{Cursor, MAX_IN_QUEUE, Running, account};
+use crate::store::{PageRequest, Standing};
 
 impl PostgresStore {
-    pub(super) async fn unfinished(&self, most: usize) -> Result<Vec<Running>> {
+    pub(super) async fn unfinished(&self, page: PageRequest<ReplayId>) -> Result<Vec<Running>> {
         #[derive(FromRow)]
         struct RunningRow {
             #[sqlx(flatten)]
@@ -35,12 +35,13 @@ impl PostgresStore {
                     ) as queued
                 ) as in_queue
             from replay
-            where finished_at is null
+            where finished_at is null and ($3::uuid is null or id > $3)
             order by id
             limit $1",
         ))
-        .bind(limit(most))
+        .bind(limit(page.limit))
         .bind(limit(MAX_IN_QUEUE))
+        .bind(page.after.map(|id| id.uuid()))
         .fetch_all(&self.pool)
         .await
         .map_err(from_sqlx)?;
@@ -109,7 +110,12 @@ impl PostgresStore {
         }
         if let Some(subscription) = record.selection.subscription_id {
             match backfill::make(&mut tx, &requeue, subscription, events).await? {
-                Ok(made) => queued += made,
+                Ok(made) => {
+                    queued += made;
+                    // Removed, or made by another replay, since they were looked for.
+                    let gone = (events.len() as u64).saturating_sub(made);
+                    skipped.add(Refusal::NoLongerSelected, gone);
+                }
                 Err(reason) => skipped.add(reason, events.len() as u64),
             }
         }
@@ -172,6 +178,7 @@ impl PostgresStore {
             let sent = now.done + now.failed;
             skipped.add(Refusal::SubscriptionDeleted, queued.saturating_sub(sent));
             queued = sent;
+            account(&mut skipped, now.state, now.total, sent);
         }
         let state = match now.state {
             ReplayState::Running if is_through => ReplayState::Done,

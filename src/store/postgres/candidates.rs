@@ -16,9 +16,23 @@ use crate::store::replays::{Bounds, Candidate};
 use crate::store::{Page, PageRequest};
 
 /// Both halves, each cut before they are put in order. Conditions on parameters alone are settled when
-/// the statement is planned, and events are looked up one by one.
+/// the statement is planned, and events are looked up one by one. The queue, which has no order within
+/// a workspace, is walked no further than history was, so that all steps together walk it once.
 const LOOK: &str = "-- postgres::candidates::look
-    with looked as materialized (
+    with settled as materialized (
+        select d.id, d.event_id, d.subscription_id, d.state
+        from delivery d
+        where d.workspace = $1
+          and ($2::uuid is null or d.subscription_id = $2)
+          and ($3::uuid[] is null or d.id = any($3))
+          and ($4::uuid is null or d.id > $4)
+          and d.id >= $5
+          and d.id < $6
+          and $8
+          and (not $9 or d.state <> 'succeeded')
+        order by d.id
+        limit $10
+    ), looked as materialized (
         select id, event_id, subscription_id, state
         from (
             (
@@ -32,26 +46,17 @@ const LOOK: &str = "-- postgres::candidates::look
                   and ($4::uuid is null or q.delivery_id > $4)
                   and q.delivery_id >= $5
                   and q.delivery_id < $6
+                  and q.delivery_id <= coalesce(
+                      (select id from settled order by id limit 1 offset $10 - 1),
+                      'ffffffff-ffff-ffff-ffff-ffffffffffff'
+                  )
                   and q.replayed is distinct from 'succeeded'
                   and $7
                 order by q.delivery_id
                 limit $10
             )
             union all
-            (
-                select d.id, d.event_id, d.subscription_id, d.state
-                from delivery d
-                where d.workspace = $1
-                  and ($2::uuid is null or d.subscription_id = $2)
-                  and ($3::uuid[] is null or d.id = any($3))
-                  and ($4::uuid is null or d.id > $4)
-                  and d.id >= $5
-                  and d.id < $6
-                  and $8
-                  and (not $9 or d.state <> 'succeeded')
-                order by d.id
-                limit $10
-            )
+            select id, event_id, subscription_id, state from settled
         ) as halves
         order by id
         limit $10

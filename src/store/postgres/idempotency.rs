@@ -138,7 +138,7 @@ async fn claim(
     .await
     .map_err(from_sqlx)?;
     if written.rows_affected() == 1 {
-        forget(tx).await?;
+        forget(tx, FORGOTTEN_AT_ONCE).await?;
         return Ok(None);
     }
     // The insert waited for whoever wrote it, and holds it: it is there, and stays.
@@ -158,9 +158,10 @@ async fn claim(
     Ok(Some(Known::from(known)))
 }
 
-/// Removes some of the keys of all workspaces that are too old; those that another call is at stay.
-async fn forget(tx: &mut PgTransaction<'_>) -> Result<()> {
-    sqlx::query(
+/// Removes some of the keys of all workspaces that are too old, and answers how many; those that another
+/// call is at stay.
+pub(super) async fn forget(tx: &mut PgTransaction<'_>, most: usize) -> Result<u64> {
+    let done = sqlx::query(
         "-- postgres::idempotency::forget
         delete from idempotency_key
         using (
@@ -176,9 +177,9 @@ async fn forget(tx: &mut PgTransaction<'_>) -> Result<()> {
           and idempotency_key.key = old.key",
     )
     .bind(interval(REMEMBERED))
-    .bind(limit(FORGOTTEN_AT_ONCE))
+    .bind(limit(most))
     .execute(&mut **tx)
     .await
     .map_err(from_sqlx)?;
-    Ok(())
+    Ok(done.rows_affected())
 }

@@ -29,6 +29,7 @@
 //!   `output_jobs`, `answers` and `output_files`: outputs that are asked for, and their files.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
 //! - `notices`: telling other processes that there is work, or that a feed moved.
+//! - `retention`: removing what is old.
 //! - `errors` and `rows`: from the database's words to ours.
 
 use std::fmt;
@@ -87,6 +88,7 @@ mod projects;
 mod queue;
 mod replays;
 mod requeue;
+mod retention;
 mod returns;
 mod rows;
 mod sections;

@@ -211,7 +211,8 @@ fn key_of(event: &Event) -> Option<&str> {
     event.edition.as_ref().map(EditionId::as_str)
 }
 
-/// Sorted, like those of an accept. One that an accept of this transaction wrote stays.
+/// Sorted, like those of an accept. One that an accept of this transaction wrote stays. The event may be
+/// kept nowhere else: then nobody else would remember when its key is to be forgotten.
 async fn write_keys(tx: &mut PgTransaction<'_>, events: &[&Event]) -> Result<()> {
     let mut keys: Vec<(Uuid, Uuid)> = events
         .iter()
@@ -220,6 +221,11 @@ async fn write_keys(tx: &mut PgTransaction<'_>, events: &[&Event]) -> Result<()>
     keys.sort_unstable();
     sqlx::query(
         "-- postgres::outbox::write_keys
+        with ages as (
+            insert into event_key_age (at, key)
+            select now(), unnest($1::uuid[])
+            on conflict on constraint event_key_age_pk do nothing
+        )
         insert into event_key (key, event_id)
         select unnest($1::uuid[]), unnest($2::uuid[])
         on conflict on constraint event_key_pk do nothing",

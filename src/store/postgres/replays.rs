@@ -72,8 +72,8 @@ impl Replays for PostgresStore {
         retrying(|| self.end_replay(reach, id, act)).await
     }
 
-    async fn unfinished_replays(&self, limit: usize) -> Result<Vec<Running>> {
-        reading(self.unfinished(limit)).await
+    async fn unfinished_replays(&self, page: PageRequest<ReplayId>) -> Result<Vec<Running>> {
+        reading(self.unfinished(page)).await
     }
 
     async fn replay_candidates(

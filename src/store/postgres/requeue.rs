@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use sqlx::PgTransaction;
 use uuid::Uuid;
 
+use super::Result;
 use super::errors::{expect_rows, from_sqlx};
 use super::rows::{lane_number, parse};
-use super::{Result, StoreError};
 use crate::domain::delivery::{DeliveryState, Lane};
 use crate::domain::ids::{DeliveryId, ReplayId, WorkspaceId};
 use crate::domain::replay::{Refusal, Was};
@@ -22,8 +22,9 @@ pub(super) struct Requeue<'a> {
 impl Requeue<'_> {
     /// Replays each of these that can be; answers in their order.
     ///
-    /// It waits for nobody: a row that another transaction holds is being sent, settled or replayed at
-    /// this moment, and counts as in flight. So whatever else is locked, there is no circle.
+    /// It waits for nobody but retention, which waits for no replay: a row that another transaction
+    /// holds is being sent, settled or replayed at this moment, and counts as in flight. So whatever
+    /// else is locked, there is no circle.
     pub(super) async fn run(
         &self,
         tx: &mut PgTransaction<'_>,
@@ -37,7 +38,11 @@ impl Requeue<'_> {
             .filter(|id| !found.contains_key(id))
             .collect();
         if !elsewhere.is_empty() {
+            self.hold_events(tx, &elsewhere).await?;
             found.extend(self.hold_settled(tx, &elsewhere).await?);
+            for id in self.removed(tx, &elsewhere).await? {
+                found.insert(id, Err(Refusal::EventRemoved));
+            }
         }
         let answers: Vec<Requeued> = asked
             .iter()
@@ -78,6 +83,46 @@ impl Requeue<'_> {
             (id, judge(place, Taker::of(status.as_deref())))
         });
         Ok(found.collect())
+    }
+
+    /// Keeps the events of what was settled where they are, to the end: retention removes none that a
+    /// delivery begins of here. Before the deliveries, as retention does it, and in the order of ids.
+    async fn hold_events(&self, tx: &mut PgTransaction<'_>, ids: &[Uuid]) -> Result<()> {
+        sqlx::query(
+            "-- postgres::requeue::hold_events
+            select
+            from event
+            where id = any(array(
+                select d.event_id from delivery d where d.workspace = $1 and d.id = any($2)
+            )) and workspace = $1
+            order by id
+            for key share",
+        )
+        .bind(self.workspace.as_str())
+        .bind(ids)
+        .execute(&mut **tx)
+        .await
+        .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// Those that are nowhere any more: they went with their events.
+    async fn removed(&self, tx: &mut PgTransaction<'_>, ids: &[Uuid]) -> Result<Vec<Uuid>> {
+        sqlx::query_scalar(
+            "-- postgres::requeue::removed
+            select asked.id
+            from unnest($2::uuid[]) as asked (id)
+            where not exists (
+                select from delivery_queue q where q.delivery_id = asked.id and q.workspace = $1
+            ) and not exists (
+                select from delivery d where d.workspace = $1 and d.id = asked.id
+            )",
+        )
+        .bind(self.workspace.as_str())
+        .bind(ids)
+        .fetch_all(&mut **tx)
+        .await
+        .map_err(from_sqlx)
     }
 
     async fn hold_settled(
@@ -169,7 +214,7 @@ impl Requeue<'_> {
         .execute(&mut **tx)
         .await
         .map_err(from_sqlx)?;
-        moved_all(&ids, moved.rows_affected())
+        expect_rows("delivery_queue", ids.len(), moved.rows_affected())
     }
 
     /// One attempt more of what stays in history.
@@ -198,16 +243,6 @@ impl Requeue<'_> {
         .execute(&mut **tx)
         .await
         .map_err(from_sqlx)?;
-        moved_all(&ids, copied.rows_affected())
+        expect_rows("delivery_queue", ids.len(), copied.rows_affected())
     }
-}
-
-/// An event that was removed since it was looked for takes the whole step back: it is done again, and
-/// finds that.
-fn moved_all(ids: &[Uuid], moved: u64) -> Result<()> {
-    if usize::try_from(moved).ok() == Some(ids.len()) {
-        return Ok(());
-    }
-    let gone = std::io::Error::other("an event was removed while it was being replayed");
-    Err(StoreError::Unavailable(sqlx::Error::Io(gone)))
 }

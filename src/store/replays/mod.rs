@@ -22,11 +22,13 @@ use crate::domain::reach::Reach;
 use crate::domain::replay::{Refusal, Was};
 use crate::domain::selection::{About, ReplayState, Selection, Skipped};
 
+mod account;
 mod bounds;
 mod judge;
 mod look;
 mod tally;
 
+pub(super) use account::account;
 pub(super) use bounds::Bounds;
 pub(super) use judge::{Place, Taker, judge};
 pub use look::{Count, Look, count, look};
@@ -225,8 +227,8 @@ pub trait Replays: Send + Sync {
         act: &Act,
     ) -> Result<Option<Cancelled>>;
 
-    /// Replays that are not finished, of all workspaces, oldest first.
-    async fn unfinished_replays(&self, limit: usize) -> Result<Vec<Running>>;
+    /// Replays that are not finished, of all workspaces, oldest first; those behind one go on from it.
+    async fn unfinished_replays(&self, page: PageRequest<ReplayId>) -> Result<Vec<Running>>;
 
     /// Deliveries that may be selected, oldest first, made before `until`: what an index tells (event,
     /// subscription, time, and whether only what did not succeed is asked for) and the reach hold for

@@ -5,14 +5,14 @@ use super::error::store_error;
 use super::requeue::Requeue;
 use super::rows::{count, get, list, millis, read_list, unsigned};
 use super::{SqliteStore, backfill, withdraw};
-use crate::domain::ids::{DeliveryId, EventId};
+use crate::domain::ids::{DeliveryId, EventId, ReplayId};
 use crate::domain::replay::Refusal;
 use crate::domain::selection::ReplayState;
-use crate::store::replays::{Cursor, MAX_IN_QUEUE, Running};
-use crate::store::{Result, Standing, StoreError};
+use crate::store::replays::{Cursor, MAX_IN_QUEUE, Running, account};
+use crate::store::{PageRequest, Result, Standing, StoreError};
 
 impl SqliteStore {
-    pub(super) async fn unfinished(&self, limit: usize) -> Result<Vec<Running>> {
+    pub(super) async fn unfinished(&self, page: PageRequest<ReplayId>) -> Result<Vec<Running>> {
         let rows = sqlx::query(
             "-- sqlite::bulk_steps::unfinished
             select id, workspace, selection, projects, rate, state, total, queued, done, failed,
@@ -26,12 +26,13 @@ impl SqliteStore {
                     )
                 ) as in_queue
             from replay
-            where finished_at is null
+            where finished_at is null and (?3 is null or id > ?3)
             order by id
             limit ?1",
         )
-        .bind(count(limit))
+        .bind(count(page.limit))
         .bind(count(MAX_IN_QUEUE))
+        .bind(page.after.map(|id| id.uuid()))
         .fetch_all(&self.readers)
         .await
         .map_err(store_error)?;
@@ -101,7 +102,13 @@ impl SqliteStore {
         }
         if let Some(subscription) = record.selection.subscription_id {
             match backfill::make(&mut transaction, &requeue, subscription, events).await? {
-                Ok(made) => queued += made,
+                Ok(made) => {
+                    queued += made;
+                    // Removed, or made by another replay, since they were looked for.
+                    let gone =
+                        (events.len() as u64).saturating_sub(u64::try_from(made).unwrap_or(0));
+                    skipped.add(Refusal::NoLongerSelected, gone);
+                }
                 Err(reason) => skipped.add(reason, events.len() as u64),
             }
         }
@@ -154,6 +161,7 @@ impl SqliteStore {
             let taken = queued.saturating_sub(sent);
             skipped.add(Refusal::SubscriptionDeleted, taken);
             queued = sent;
+            account(&mut skipped, record.state, record.total, sent);
         }
         sqlx::query(
             "-- sqlite::bulk_steps::finish_replay

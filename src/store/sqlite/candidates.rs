@@ -49,7 +49,8 @@ impl SqliteStore {
 }
 
 /// Both halves, each cut before they are put in order. A condition that is not asked for is left out,
-/// so that those that are find their index.
+/// so that those that are find their index. The queue, which has no order within a workspace, is walked
+/// no further than history was, so that all steps together walk it once.
 fn statement(reach: &Reach, bounds: &Bounds) -> Result<QueryBuilder<Sqlite>> {
     let mut select = QueryBuilder::<Sqlite>::new(
         "-- sqlite::candidates::statement
@@ -59,28 +60,11 @@ fn statement(reach: &Reach, bounds: &Bounds) -> Result<QueryBuilder<Sqlite>> {
         .push_bind(reach.workspace.as_str().to_owned())
         .push(", ")
         .push_bind(projects(reach)?)
-        .push(
-            "),
-            looked as materialized (
-                select id, event_id, subscription_id, state from (",
-        );
-    if bounds.in_queue {
-        select.push(
-            "select * from (
-                select delivery_id as id, event_id, subscription_id,
-                    iif(owner is null, 'pending', 'in_flight') as state
-                from delivery_queue
-                where replayed is not 'succeeded' and ",
-        );
-        push_bounds(&mut select, reach, bounds, "delivery_id")?;
-        select.push(")");
-    }
-    if bounds.in_queue && bounds.in_history {
-        select.push(" union all ");
-    }
+        .push("),");
     if bounds.in_history {
         select.push(
-            "select * from (
+            "
+            settled as materialized (
                 select id, event_id, subscription_id, state
                 from delivery
                 where ",
@@ -90,7 +74,37 @@ fn statement(reach: &Reach, bounds: &Bounds) -> Result<QueryBuilder<Sqlite>> {
             select.push("state <> 'succeeded' and ");
         }
         push_bounds(&mut select, reach, bounds, "id")?;
+        select.push("),");
+    }
+    select.push(
+        "
+            looked as materialized (
+                select id, event_id, subscription_id, state from (",
+    );
+    if bounds.in_queue {
+        select.push(
+            "select * from (
+                select delivery_id as id, event_id, subscription_id,
+                    iif(owner is null, 'pending', 'in_flight') as state
+                from delivery_queue
+                where replayed is not 'succeeded' and ",
+        );
+        if bounds.in_history {
+            select
+                .push("delivery_id <= coalesce((select id from settled order by id limit 1 offset ")
+                .push_bind(count(bounds.look - 1))
+                .push("), ")
+                .push_bind(Uuid::max())
+                .push(") and ");
+        }
+        push_bounds(&mut select, reach, bounds, "delivery_id")?;
         select.push(")");
+    }
+    if bounds.in_queue && bounds.in_history {
+        select.push(" union all ");
+    }
+    if bounds.in_history {
+        select.push("select id, event_id, subscription_id, state from settled");
     }
     select
         .push(

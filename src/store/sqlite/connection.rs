@@ -13,6 +13,7 @@ use sqlx::{Row, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use super::SqliteStore;
 use super::error::store_error;
+use crate::clock::pause;
 use crate::store::{Result, StoreError};
 
 /// How long a statement waits for another process (the command line beside the service).
@@ -33,6 +34,9 @@ const AUTOCHECKPOINT_PAGES: u32 = 4_000;
 const PAGE_BYTES: u32 = 8 * 1024;
 /// Memory for pages of the file, in KiB: the upper levels of all indexes of a large database.
 const CACHE_KIB: u32 = 32 * 1024;
+/// How often, and for how long, work that nobody waits for looks for a gap between that of others.
+const GAPS: usize = 200;
+const GAP_EVERY: Duration = Duration::from_millis(5);
 /// Rows handed over from the connection's thread before it waits for us to take some.
 const ROW_BUFFER: usize = 512;
 /// Prepared statements kept per connection: each kind in each of the sizes that batches come in.
@@ -175,6 +179,19 @@ impl SqliteStore {
             .begin_with("begin immediate")
             .await
             .map_err(store_error)
+    }
+
+    /// The same for work that nobody waits for: those who write or wait to come first. Where they leave
+    /// no gap it takes its turn in line after a while, so that it gets on however busy they are.
+    pub(super) async fn write_in_a_gap(&self) -> Result<Transaction<'static, Sqlite>> {
+        for _ in 0..GAPS {
+            let begun = self.writer.try_begin_with("begin immediate").await;
+            if let Some(transaction) = begun.map_err(store_error)? {
+                return Ok(transaction);
+            }
+            pause(GAP_EVERY).await;
+        }
+        self.write().await
     }
 
     /// Begins a transaction that sees one state of the database and changes nothing.

@@ -127,7 +127,7 @@ async fn claim(
     .await
     .map_err(store_error)?;
     if written.rows_affected() == 1 {
-        forget(transaction, old).await?;
+        forget(transaction, old, FORGOTTEN_AT_ONCE).await?;
         return Ok(None);
     }
     let row = sqlx::query(
@@ -155,9 +155,13 @@ fn known(row: &SqliteRow) -> Result<Known> {
     })
 }
 
-/// Removes some of the keys of all workspaces that are too old.
-async fn forget(transaction: &mut SqliteConnection, old: i64) -> Result<()> {
-    sqlx::query(
+/// Removes some of the keys of all workspaces that are too old, and answers how many.
+pub(super) async fn forget(
+    transaction: &mut SqliteConnection,
+    old: i64,
+    limit: usize,
+) -> Result<u64> {
+    let done = sqlx::query(
         "-- sqlite::idempotency::forget
         delete from idempotency_key
         where (caller, route, key) in (
@@ -169,9 +173,9 @@ async fn forget(transaction: &mut SqliteConnection, old: i64) -> Result<()> {
         )",
     )
     .bind(old)
-    .bind(count(FORGOTTEN_AT_ONCE))
+    .bind(count(limit))
     .execute(transaction)
     .await
     .map_err(store_error)?;
-    Ok(())
+    Ok(done.rows_affected())
 }

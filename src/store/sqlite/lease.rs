@@ -1,6 +1,7 @@
 //! Leaders' leases. One process serves a file, but a second may be started by mistake.
 
 use async_trait::async_trait;
+use sqlx::SqliteConnection;
 
 use super::SqliteStore;
 use super::error::store_error;
@@ -70,4 +71,29 @@ impl SqliteStore {
             _ => Standing::Leads,
         })
     }
+}
+
+/// Whether the lease is still the leader's, and where an instant is given not over by then.
+pub(super) async fn stand(
+    transaction: &mut SqliteConnection,
+    held: &Lease,
+    now: Option<i64>,
+) -> Result<Standing> {
+    let found = sqlx::query(
+        "-- sqlite::lease::stand
+        select 1 as leads
+        from lease
+        where name = ?1 and owner = ?2 and fence = ?3 and (?4 is null or until > ?4)",
+    )
+    .bind(held.name.as_str())
+    .bind(held.owner.uuid())
+    .bind(held.fence)
+    .bind(now)
+    .fetch_optional(transaction)
+    .await
+    .map_err(store_error)?;
+    Ok(match found {
+        Some(_) => Standing::Leads,
+        None => Standing::Deposed,
+    })
 }

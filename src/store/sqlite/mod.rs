@@ -15,7 +15,7 @@
 //! - `feed`: what came, in the order of the commits.
 //! - `idempotency`: creating calls and writes that may be repeated.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
-//! - `maintenance`: schema, key, readiness.
+//! - `maintenance`: schema, key, readiness. `retention`: removing what is old.
 //!
 //! Statements run on a thread of their own per connection, so each costs a hand-over there and
 //! back: rows are sent in batches, and a transaction is a handful of statements however many rows
@@ -73,6 +73,7 @@ mod projects;
 mod queue;
 mod replays;
 mod requeue;
+mod retention;
 mod rows;
 mod sections;
 mod settle;

@@ -10,6 +10,7 @@ use sqlx::sqlite::SqliteRow;
 use super::SqliteStore;
 use super::bulk::{self, Bulk};
 use super::error::store_error;
+use super::lease::stand;
 use super::rows::{count, get, list, millis};
 use crate::domain::event::Event;
 use crate::domain::ids::EditionId;
@@ -136,6 +137,15 @@ pub(super) async fn append(
         insert or ignore into event_key (key, event_id, at)
         select key, event_id, ? from appended where key is not null",
     );
+    // The event may be kept nowhere else: then nobody else would remember when its key is to be forgotten.
+    static AGES: Bulk = Bulk::new(
+        "-- sqlite::outbox::append (ages)
+        with appended (key) as (values ",
+        "(?)",
+        ")
+        insert or ignore into event_key_age (at, key)
+        select ?, key from appended where key is not null",
+    );
     static INSERT: Bulk = Bulk::new(
         "-- sqlite::outbox::append (events)
         with appended (place, workspace, key, message_id, type, body, bytes) as (values ",
@@ -160,6 +170,12 @@ pub(super) async fn append(
         |statement| statement.bind(now),
     );
     bulk::execute(transaction, keys).await?;
+    let ages = AGES.statements(
+        events,
+        |statement, event| statement.bind(event_key(event).to_vec()),
+        |statement| statement.bind(now),
+    );
+    bulk::execute(transaction, ages).await?;
     let mut place = 0;
     let rows = INSERT.statements(
         events,
@@ -178,31 +194,6 @@ pub(super) async fn append(
     );
     bulk::execute(transaction, rows).await?;
     Ok(door.appended(events.len()))
-}
-
-/// Whether the lease is still the leader's, and where an instant is given not over by then.
-async fn stand(
-    transaction: &mut SqliteConnection,
-    held: &Lease,
-    now: Option<i64>,
-) -> Result<Standing> {
-    let found = sqlx::query(
-        "-- sqlite::outbox::stand
-        select 1 as leads
-        from lease
-        where name = ?1 and owner = ?2 and fence = ?3 and (?4 is null or until > ?4)",
-    )
-    .bind(held.name.as_str())
-    .bind(held.owner.uuid())
-    .bind(held.fence)
-    .bind(now)
-    .fetch_optional(transaction)
-    .await
-    .map_err(store_error)?;
-    Ok(match found {
-        Some(_) => Standing::Leads,
-        None => Standing::Deposed,
-    })
 }
 
 fn outgoing(row: &SqliteRow) -> Result<Outgoing> {

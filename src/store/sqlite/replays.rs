@@ -83,8 +83,8 @@ impl Replays for SqliteStore {
         self.end_replay(reach, id, act).await
     }
 
-    async fn unfinished_replays(&self, limit: usize) -> Result<Vec<Running>> {
-        self.unfinished(limit).await
+    async fn unfinished_replays(&self, page: PageRequest<ReplayId>) -> Result<Vec<Running>> {
+        self.unfinished(page).await
     }
 
     async fn replay_candidates(

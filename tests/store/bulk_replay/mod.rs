@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::delivery::{DeliveryState, Lane, Verdict};
-use forge_dispatch::domain::ids::{DeliveryId, SubscriptionId, WorkspaceId};
+use forge_dispatch::domain::ids::{DeliveryId, ReplayId, SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::replay::{Refusal, Was};
@@ -16,10 +16,10 @@ use forge_dispatch::domain::selection::{ReplayState, Selection, Skipped};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::replay::{Pace, Parts, Runner, Turn};
 use forge_dispatch::store::intake::NoDispatch;
-use forge_dispatch::store::replays::{MAX_IN_QUEUE, STEP, look};
+use forge_dispatch::store::replays::{MAX_IN_QUEUE, MAX_UNFINISHED, STEP, look};
 use forge_dispatch::store::{
-    Cancelled, Claim, Cursor, DeliveryRecord, LeasedDelivery, NewReplay, ReplayRecord, Running,
-    SettleOutcome, Standing, Store,
+    Cancelled, Claim, Cursor, DeliveryRecord, LeasedDelivery, NewReplay, PageRequest, ReplayRecord,
+    Running, SettleOutcome, Standing, Store,
 };
 
 use super::fixture::{
@@ -28,10 +28,11 @@ use super::fixture::{
 };
 
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::{act, events};
+use crate::harness::events::{act, events, workspace};
 
 mod asking;
 mod cancelling;
+mod kept;
 mod selecting;
 
 on_both_databases!(
@@ -40,6 +41,7 @@ on_both_databases!(
     of_two_runners_each_step_is_done_by_one,
     after_a_crash_another_goes_on_where_the_first_one_stood,
     only_one_process_leads,
+    many_that_wait_are_in_nobodys_way,
     no_more_than_a_bounded_number_is_in_the_queue,
 );
 
@@ -109,8 +111,15 @@ async fn put_into_queue(db: &TestDatabase, replay: &ReplayRecord) {
 }
 
 async fn running(db: &TestDatabase, replay: &ReplayRecord) -> Option<Running> {
-    let all = db.store.unfinished_replays(100).await.unwrap();
+    let all = db.store.unfinished_replays(all()).await.unwrap();
     all.into_iter().find(|it| it.record.id == replay.id)
+}
+
+fn all() -> PageRequest<ReplayId> {
+    PageRequest {
+        limit: 100,
+        after: None,
+    }
 }
 
 async fn finish(db: &TestDatabase, replay: &ReplayRecord) -> ReplayRecord {
@@ -357,6 +366,26 @@ async fn only_one_process_leads(db: &TestDatabase) {
     // Where there is nothing to do nobody leads.
     begin(db, Selection::default()).await;
     assert_eq!(second.turn().await.unwrap(), Turn::Busy);
+}
+
+/// What waits for a disabled subscription waits on; others get their turns.
+async fn many_that_wait_are_in_nobodys_way(db: &TestDatabase) {
+    let waiting = subscribe(&db.store, &["*"]).await;
+    for _ in 0..MAX_UNFINISHED {
+        settled(db, &events(1), &Verdict::Failed).await;
+        let replay = begin(db, Selection::default()).await;
+        put_into_queue(db, &replay).await;
+    }
+    disable(&db.store, &waiting).await;
+    let there = Reach::all(&workspace("ws_2"));
+    let late = begin_in(db, &there, Selection::default()).await;
+    let mut runner = runner(&db.store);
+    for _ in 0..6 {
+        assert_eq!(runner.turn().await.unwrap(), Turn::Busy);
+    }
+    assert_eq!(now(db, &late).await.state, ReplayState::Done);
+    let unfinished = db.store.unfinished_replays(all()).await.unwrap();
+    assert_eq!(unfinished.len(), MAX_UNFINISHED);
 }
 
 async fn no_more_than_a_bounded_number_is_in_the_queue(db: &TestDatabase) {

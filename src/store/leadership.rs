@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::Parts;
+use super::{Lease, LeaseName, Leasing, Result, Standing, Store};
 use crate::clock::{Clock, pause};
-use crate::store::{Lease, LeaseName, Leasing, Result, Standing, Store};
 
 /// How many times a lease is renewed before it would end.
 const RENEWALS: u32 = 3;
@@ -16,7 +15,7 @@ const RENEWALS: u32 = 3;
 const MARGIN: u32 = 5;
 
 /// A lease that this process holds.
-pub(super) struct Leadership {
+pub struct Leadership {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     leasing: Leasing,
@@ -26,18 +25,19 @@ pub(super) struct Leadership {
 }
 
 impl Leadership {
-    /// Takes the lease, if nobody else has it.
-    pub(super) async fn take(parts: &Parts) -> Result<Option<Self>> {
-        let leasing = Leasing {
-            owner: parts.owner,
-            lease: parts.pace.lease,
-        };
+    /// Takes the lease of this name, if nobody else has it.
+    pub async fn take(
+        store: &Arc<dyn Store>,
+        clock: &Arc<dyn Clock>,
+        name: LeaseName,
+        leasing: Leasing,
+    ) -> Result<Option<Self>> {
         // Read before the database reads its own clock: our end is never the later one.
-        let asked_at = parts.clock.monotonic();
-        let lease = parts.store.take_lease(LeaseName::OUTBOX, leasing).await?;
+        let asked_at = clock.monotonic();
+        let lease = store.take_lease(name, leasing).await?;
         Ok(lease.map(|lease| Self {
-            store: Arc::clone(&parts.store),
-            clock: Arc::clone(&parts.clock),
+            store: Arc::clone(store),
+            clock: Arc::clone(clock),
             leasing,
             lease,
             until: AtomicU64::new(end(asked_at, leasing.lease)),
@@ -45,18 +45,19 @@ impl Leadership {
     }
 
     /// What is shown to the store.
-    pub(super) fn lease(&self) -> &Lease {
+    pub fn lease(&self) -> &Lease {
         &self.lease
     }
 
     /// Whether something may still be begun: looked at before each sending, since a process that was
     /// stopped and continued finds its lease with another.
-    pub(super) fn holds(&self) -> bool {
+    pub fn holds(&self) -> bool {
         !self.left().is_zero()
     }
 
     /// Renews the lease for as long as that goes well. What is done under it is dropped when this ends.
-    pub(super) async fn keep(&self) {
+    pub async fn keep(&self) {
+        let lease = self.lease.name.as_str();
         let often = self.leasing.lease / RENEWALS;
         let mut next = often;
         loop {
@@ -71,7 +72,7 @@ impl Leadership {
                 }
                 Ok(Ok(Standing::Deposed)) => return,
                 Ok(Err(error)) => {
-                    tracing::debug!(%error, "outbox: the lease could not be renewed");
+                    tracing::debug!(lease, %error, "a lease could not be renewed");
                     often / RENEWALS
                 }
                 Err(_) => Duration::ZERO,
@@ -83,12 +84,13 @@ impl Leadership {
     }
 
     /// Lets others lead. Where the database is away, they wait for the lease's end.
-    pub(super) async fn give_up(self) {
+    pub async fn give_up(self) {
         let release = self.store.release_lease(&self.lease);
+        let lease = self.lease.name.as_str();
         match tokio::time::timeout(self.leasing.lease, release).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "outbox: the lease was not released"),
-            Err(_) => tracing::debug!("outbox: the lease was not released in time"),
+            Ok(Err(error)) => tracing::debug!(lease, %error, "a lease was not released"),
+            Err(_) => tracing::debug!(lease, "a lease was not released in time"),
         }
     }
 

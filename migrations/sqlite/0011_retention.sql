@@ -1,0 +1,32 @@
+-- What removing the old needs to know that the tables do not say in an order of time.
+
+-- When each key of an event was made known, in that order. Written when the event is removed, or with
+-- the outbox for events that are kept nowhere else: accept, which is in a hurry, keeps no such list.
+create table event_key_age (
+    at  integer not null,
+    key blob    not null,
+    constraint event_key_age_pk primary key (at, key),
+    constraint event_key_age_length check (length(key) = 16)
+) strict, without rowid;
+
+insert into event_key_age (at, key)
+select at, key
+from event_key
+where not exists (select 1 from event where event.id = event_key.event_id);
+
+-- Up to which attempt (in the order of the table) the answers of receivers were removed.
+create table attempt_mark (
+    only_row    integer not null default 1,
+    delivery_id blob    not null,
+    epoch       integer not null,
+    constraint attempt_mark_pk primary key (only_row),
+    constraint attempt_mark_one_row check (only_row = 1)
+) strict;
+
+insert into attempt_mark (delivery_id, epoch) values (x'', 0);
+
+-- Later attempts at one delivery, and a replay's, may come behind the mark, long after the event: they
+-- are found by their time. First attempts, which nearly all are, are not in here.
+create index attempt_again on attempt (at)
+    where (epoch > 1 or trigger = 'replay')
+        and (response_headers <> '[]' or response_excerpt <> '');

@@ -1,0 +1,5 @@
+//! Maintenance as a whole: over weeks, by one leader of several, and over crashes.
+
+mod leaders;
+mod rig;
+mod weeks;
