@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use forge_dispatch::clock::{Clock, SystemClock};
+use forge_dispatch::domain::attempt::{Attempt, Trigger};
 use forge_dispatch::domain::delivery::Verdict;
 use forge_dispatch::domain::ids::{DeliveryId, ReplayId};
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::replay::{Refusal, Was};
 use forge_dispatch::domain::selection::{ReplayState, Selection};
 use forge_dispatch::entropy::Entropy;
-use forge_dispatch::store::{Cursor, Kept, NewReplay, ReplayRecord, Standing};
+use forge_dispatch::store::{Cursor, Kept, NewReplay, ReplayRecord, Settlement, Standing};
 
-use super::super::fixture::{accept, owner, settle, subscribe};
+use super::super::fixture::{accept, owner, settle, subscribe, taken};
 use super::super::retention::{EVENTS, MONTH, grow_older, lead, sweep, sweep_events, sweep_loose};
 use super::{
     begin, begin_in, claim, finish, here, new, now, put_into_queue, runner, running, settled,
@@ -108,8 +109,13 @@ async fn what_is_made_afterwards_holds_its_event_and_its_answer_goes_in_its_time
     assert_eq!(db.count("event").await, 1, "the one that is to be sent");
     let me = owner();
     let leased = claim(db, subscription, me).await;
-    settle(&db.store, me, &leased[0], Verdict::Succeeded).await;
-    assert_eq!(db.count("attempt").await, 1);
+    let sent = Attempt {
+        trigger: Trigger::Replay,
+        ..taken()
+    };
+    let outcome = Settlement::of(&leased[0], Verdict::Succeeded, Some(sent));
+    db.store.settle(me, &[outcome]).await.unwrap();
+    assert_eq!(db.count("attempt where trigger = 'replay'").await, 1);
     assert_eq!(answers().await, 0);
     assert_eq!(finish(db, &made).await.state, ReplayState::Done);
 }
