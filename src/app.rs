@@ -108,36 +108,6 @@ impl App {
         self.work.entrance()
     }
 
-    /// What has been kept for long enough is removed, until dispatch ends.
-    fn housekeeping(&self) -> impl Future<Output = ()> + use<> {
-        maintenance::run(
-            maintenance::Parts {
-                store: Arc::clone(&self.store),
-                clock: Arc::clone(&self.surroundings.clock),
-                entropy: self.surroundings.entropy.clone(),
-                owner: self.leasing.owner,
-                settings: self.config.retention.clone(),
-                pace: maintenance::Pace::default(),
-            },
-            self.dispatch_shutdown.clone(),
-        )
-    }
-
-    /// Replays of many are taken forward. A way in: it ends before dispatch does.
-    fn replays(&self) -> impl Future<Output = ()> + use<> {
-        replay::run(
-            replay::Parts {
-                store: Arc::clone(&self.store),
-                intake: Arc::new(self.dispatcher.clone()),
-                clock: Arc::clone(&self.surroundings.clock),
-                entropy: self.surroundings.entropy.clone(),
-                owner: self.leasing.owner,
-                pace: replay::Pace::default(),
-            },
-            self.shutdown.clone(),
-        )
-    }
-
     /// Runs until the shutdown's soft token, then drains: the ways in first (ingest and the API), so
     /// that what was taken in is committed, then dispatch, so that what was sent is written, then the store.
     pub async fn run(self) -> Result<(), AppError> {

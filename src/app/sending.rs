@@ -22,7 +22,12 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    pub(super) fn new(parts: dispatch::Parts, relay: outbox::Parts, shutdown: Shutdown) -> Self {
+    pub(super) fn new(
+        parts: dispatch::Parts,
+        relay: outbox::Parts,
+        upkeep: maintenance::Parts,
+        shutdown: Shutdown,
+    ) -> Self {
         let (dispatcher, settlements) = Dispatcher::new(parts, shutdown.clone());
         Self {
             dispatcher,
