@@ -56,15 +56,21 @@ impl FrontDoor {
         self.front.fingerprint()
     }
 
-    /// Serves until the soft token, lets requests under way end, and writes the uses of keys.
+    /// Serves until the soft token, lets requests under way end, and writes whose clients hung up, and
+    /// writes the uses of keys.
     pub(super) async fn serve(self, shutdown: Shutdown) -> Result<(), AppError> {
         invite(&*self.store).await?;
         let (recorder, recording) = Recorder::new();
-        let router = router(self.api, recorder);
-        let (served, ()) = tokio::join!(
-            listener::serve(self.listener, self.front, router, shutdown.clone()),
-            recording.run(self.store, shutdown),
-        );
+        let router = router(self.api.clone(), recorder);
+        let serving = async {
+            let served = listener::serve(self.listener, self.front, router, shutdown.clone()).await;
+            tokio::select! {
+                () = self.api.written() => {}
+                () = shutdown.hard.cancelled() => {}
+            }
+            served
+        };
+        let (served, ()) = tokio::join!(serving, recording.run(self.store, shutdown.clone()),);
         Ok(served?)
     }
 }
