@@ -69,13 +69,11 @@ impl Worker {
             lease: self.parts.pace.lease,
             ..self.parts.leasing
         };
-        match limit {
-            0 => Ok(Vec::new()),
-            _ => {
-                let store = &self.parts.store;
-                store.take_output_jobs(share, leasing, limit).await
-            }
+        if limit == 0 {
+            return Ok(Vec::new());
         }
+        let store = &self.parts.store;
+        store.take_output_jobs(share, leasing, limit).await
     }
 
     /// Does a job, and settles it.

@@ -1,8 +1,8 @@
 //! Runs the jobs of outputs: takes what is due, makes or takes its file, and settles.
 //!
-//! A few at a time of each share (what is made here, what is taken from the core), each under a lease that is renewed for as long as it is worked on: a job whose
-//! process ended is taken over by any other. What is begun when the program stops gets a little time to
-//! end, and is given back then.
+//! A few at a time of each share (what is made here, what is taken from the core), each under a lease that
+//! is renewed for as long as it is worked on: a job whose process ended is taken over by any other. What is
+//! begun when the program stops gets a little time to end, and is given back then.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -197,8 +197,8 @@ pub trait OutputJobs: Send + Sync {
     /// asked of the core (`output.requested` goes to the outbox). One that is under way stays as it is.
     async fn ask_output(&self, id: &OutputId, ask: &OutputAsk<'_>) -> Result<OutputAsked>;
 
-    /// Leases up to `limit` jobs of a share that are due, those whose lease is over among them. Their outputs are
-    /// `generating` from then on, but for those that are given up.
+    /// Leases up to `limit` jobs of a share that are due, those whose lease is over among them. Their
+    /// outputs are `generating` from then on, but for those that are given up.
     async fn take_output_jobs(
         &self,
         share: JobShare,

@@ -248,7 +248,8 @@ async fn add(
     Ok(())
 }
 
-/// Holds the outputs of jobs of a share that are due, longest first; those that others hold are passed over.
+/// Holds the outputs of jobs of a share that are due, longest first; those that others hold are passed
+/// over.
 async fn due(
     tx: &mut PgTransaction<'_>,
     share: JobShare,
