@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config;
@@ -64,6 +65,7 @@ struct Shared {
     parts: Parts,
     cursors: Cursors,
     tail: Tail,
+    writes: TaskTracker,
 }
 
 /// What an [`Api`] is made of.
@@ -111,6 +113,7 @@ impl Api {
             parts,
             cursors,
             tail,
+            writes: TaskTracker::new(),
         }))
     }
 
@@ -159,6 +162,17 @@ impl Api {
     /// Where requests wait for a feed to move.
     fn tail(&self) -> &Tail {
         &self.0.tail
+    }
+
+    /// The writes under way: they go on when their clients hang up.
+    fn writes(&self) -> &TaskTracker {
+        &self.0.writes
+    }
+
+    /// Waits until the last write has ended. For a stop, once no request comes in any more.
+    pub async fn written(&self) {
+        self.0.writes.close();
+        self.0.writes.wait().await;
     }
 
     /// What a key may ask for that has no limits of its own.

@@ -9,7 +9,7 @@ use futures::future::{OptionFuture, join3};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::front_door::FrontDoor;
+use super::front_door::{self, FrontDoor};
 use super::intake::{self, Entrance};
 use super::outputs::{OutputRoom, Shared};
 use super::sending::Sending;
@@ -27,7 +27,7 @@ use crate::outbox;
 use crate::replay;
 use crate::shutdown::Shutdown;
 use crate::store::intake::{Intake, NoDispatch};
-use crate::store::{Leasing, Store};
+use crate::store::{CoreFiles, Leasing, Store};
 use crate::wake::Wake;
 
 /// What a role does, built and not yet running.
@@ -51,18 +51,30 @@ pub(super) struct Work {
 impl Work {
     /// Builds what the role has, and opens the API's port if that is part of it.
     pub(super) async fn build(
-        config: Config,
+        mut config: Config,
         surroundings: Surroundings,
         store: Arc<dyn Store>,
         health: Arc<Health>,
         shutdown: Shutdown,
     ) -> Result<Self, AppError> {
+        let role = config.role;
+        let listener = if role.serves_api() {
+            Some(front_door::listen(&mut config.api).await?)
+        } else {
+            None
+        };
         let client = surroundings.client(&config)?;
         let leasing = Leasing {
             owner: surroundings.entropy.id(surroundings.clock.now()),
             lease: config.dispatch.lease,
         };
-        let outputs = OutputRoom::open(&config, &surroundings, &store, &client)?;
+        let outputs = if role.serves_api() || role.dispatches() {
+            OutputRoom::open(&config, &surroundings, &store, &client)?
+        } else {
+            // The files are others' to keep; that there are some to be taken is told here.
+            store.open_output_jobs(Arc::default(), CoreFiles::of(&config.outputs));
+            None
+        };
         let outbox_bell = Arc::new(Wake::default());
         if config.amqp.url.is_some() {
             store.open_outbox(Arc::clone(&outbox_bell));
@@ -85,14 +97,14 @@ impl Work {
             shutdown,
         };
         let schedule = RetrySchedule::new(work.config.retry.schedule.clone())?;
-        if work.role().dispatches() {
+        if role.dispatches() {
             let sending = work.sending(&client, schedule, outbox_bell);
             work.intake = sending.intake();
             work.sending = Some(sending);
         }
-        if work.role().serves_api() {
+        if let Some(listener) = listener {
             let parts = work.api_parts(client);
-            work.front_door = Some(FrontDoor::open(&work.config, parts).await?);
+            work.front_door = Some(FrontDoor::open(listener, &work.config, parts)?);
         }
         Ok(work)
     }

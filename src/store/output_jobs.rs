@@ -13,6 +13,7 @@ use async_trait::async_trait;
 
 use super::intake::Intake;
 use super::{Idempotency, Leasing, OutputRecord, Result, Standing, StoreError, Written};
+use crate::config;
 use crate::domain::edition::EditionStatus;
 use crate::domain::file::{FileKey, KeptFile};
 use crate::domain::ids::{EventId, OutputId, OwnerId, WorkspaceId};
@@ -84,6 +85,16 @@ impl fmt::Debug for OutputTask {
             Self::GiveUp => "GiveUp",
         })
     }
+}
+
+/// Which jobs: each share has slots of its own, so that a core that hangs keeps nothing from being made
+/// here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobShare {
+    /// What is made here, and what is given up.
+    Made,
+    /// What is taken from the core.
+    Fetched,
 }
 
 /// A job that this process holds the lease of.
@@ -160,20 +171,37 @@ pub enum CoreFiles {
     LeftAlone,
 }
 
+impl CoreFiles {
+    /// As it is configured: for every process that accepts events, whether it runs jobs or not.
+    pub fn of(outputs: &config::Outputs) -> Self {
+        if outputs.core_hosts.is_empty() {
+            Self::LeftAlone
+        } else {
+            Self::Fetched
+        }
+    }
+}
+
 /// Asking for outputs, and doing what is asked.
 #[async_trait]
 pub trait OutputJobs: Send + Sync {
     /// From now on the bell rings after each commit that made a job, and an `output.generated` of the
-    /// core's makes one, where its files are taken at all. To be called once, by a process that runs jobs.
+    /// core's makes one, where its files are taken at all. To be called once, by every
+    /// process that accepts events: any other that runs jobs finds them.
     fn open_output_jobs(&self, bell: Arc<Wake>, files: CoreFiles);
 
     /// Asks for an output of an edition that is approved or closed. It is queued then: made here, or
     /// asked of the core (`output.requested` goes to the outbox). One that is under way stays as it is.
     async fn ask_output(&self, id: &OutputId, ask: &OutputAsk<'_>) -> Result<OutputAsked>;
 
-    /// Leases up to `limit` jobs that are due, those whose lease is over among them. Their outputs are
-    /// `generating` from then on, but for those that are given up.
-    async fn take_output_jobs(&self, leasing: Leasing, limit: usize) -> Result<Vec<OutputJob>>;
+    /// Leases up to `limit` jobs of a share that are due, those whose lease is over among them. Their
+    /// outputs are `generating` from then on, but for those that are given up.
+    async fn take_output_jobs(
+        &self,
+        share: JobShare,
+        leasing: Leasing,
+        limit: usize,
+    ) -> Result<Vec<OutputJob>>;
 
     /// Makes the lease end no sooner than `lease` from now.
     async fn renew_output_job(&self, job: &OutputJob, lease: Duration) -> Result<Standing>;

@@ -71,6 +71,7 @@ pub async fn admit(
     let mut response = match outcome {
         Ok(slot) => {
             request.extensions_mut().insert(identity.clone());
+            request.extensions_mut().insert(slot.clone());
             slot.until_sent(next.run(request).await)
         }
         Err(problem) => problem.into_response(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
+use super::slots::Slot;
 use crate::api::problem_type::ProblemType;
 use crate::api::{Api, Problem, Result};
 use crate::domain::api_key::{ApiKey, Scope};
@@ -118,6 +119,7 @@ pub(super) struct Identity {
 #[derive(Clone, Debug)]
 pub struct Caller<N> {
     identity: Identity,
+    slot: Slot,
     need: PhantomData<N>,
 }
 
@@ -135,6 +137,11 @@ impl<N: Need> Caller<N> {
     /// The key.
     pub fn key(&self) -> ApiKeyId {
         self.identity.key.id
+    }
+
+    /// The caller's place among the requests under way, for work that goes on without its request.
+    pub(in crate::api) fn slot(&self) -> Slot {
+        self.slot.clone()
     }
 
     /// Asks for one more scope, where what is asked for needs it.
@@ -162,9 +169,9 @@ impl<S: Sync, N: Need> FromRequestParts<S> for Caller<N> {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self> {
         // A route outside of the admitted ones has no caller: its handler is never reached.
-        let identity = parts
-            .extensions
-            .get::<Identity>()
+        let admitted = parts.extensions.get::<Identity>();
+        let (identity, slot) = admitted
+            .zip(parts.extensions.get::<Slot>())
             .ok_or_else(|| Problem::unauthorized(false))?;
         if !identity.key.may(N::SCOPE) {
             return Err(Problem::insufficient_scope(N::SCOPE));
@@ -174,6 +181,7 @@ impl<S: Sync, N: Need> FromRequestParts<S> for Caller<N> {
         }
         Ok(Self {
             identity: identity.clone(),
+            slot: slot.clone(),
             need: PhantomData,
         })
     }

@@ -11,3 +11,4 @@ pub mod slots;
 
 pub use admission::{Admission, admit};
 pub use caller::{Caller, Need};
+pub(in crate::api) use slots::Slot;

@@ -25,21 +25,25 @@ impl Slots {
             return None;
         }
         *count += 1;
-        Some(Slot {
+        Some(Slot(Arc::new(Place {
             slots: self.clone(),
             key,
-        })
+        })))
     }
 }
 
-/// A place; dropped, it is free again.
+/// A place, free again when the last of its clones is dropped: work that goes on without its request
+/// holds one too.
+#[derive(Clone, Debug)]
+pub(in crate::api) struct Slot(#[expect(dead_code, reason = "it is what it holds")] Arc<Place>);
+
 #[derive(Debug)]
-pub(super) struct Slot {
+struct Place {
     slots: Slots,
     key: ApiKeyId,
 }
 
-impl Drop for Slot {
+impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = taken.get_mut(&self.key) {

@@ -10,6 +10,7 @@ use super::told::{blueprint, edition, tell};
 use crate::harness::databases::TestDatabase;
 
 mod create;
+mod hung_up;
 mod large;
 mod refused;
 mod repeats;

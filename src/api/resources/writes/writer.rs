@@ -1,13 +1,14 @@
 //! A write on its way to the store.
 
 use axum::response::Response;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::edit::{Checked, Sent};
 use super::receipt::{Answer, Receipt, keep};
 use super::terms::Terms;
-use crate::api::auth::Caller;
 use crate::api::auth::caller::WriteEditions;
+use crate::api::auth::{Caller, Slot};
 use crate::api::path::SectionOf;
 use crate::api::problem_type::ProblemType;
 use crate::api::{Api, Problem, Result};
@@ -23,6 +24,8 @@ pub(super) const TRIES: usize = 5;
 pub(super) struct Writer {
     pub(super) api: Api,
     pub(super) reach: Reach,
+    /// Held until the write has ended, whoever waits for it.
+    _slot: Slot,
     once: Option<Idempotency>,
     terms: Terms,
 }
@@ -39,6 +42,7 @@ impl Writer {
         Self {
             api,
             reach: caller.reach(),
+            _slot: caller.slot(),
             once: terms.once(caller.key(), route, body),
             terms,
         }
@@ -52,7 +56,8 @@ impl Writer {
     where
         W: Future<Output = Result<Answer>> + Send,
     {
-        to_the_end(async move {
+        let writes = self.api.writes().clone();
+        to_the_end(&writes, async move {
             match self.answered().await? {
                 Some(answer) => Ok(answer),
                 None => write(self).await,
@@ -179,11 +184,12 @@ impl Writer {
 
 /// Does work that goes on when nobody waits for its answer any more, since the client hung up: a write
 /// that is dropped in the middle of its commit would leave deliveries behind that nobody sends before
-/// their lease is over.
+/// their lease is over. A stop waits for it ([`Api::written`]).
 async fn to_the_end<T: Send + 'static>(
+    writes: &TaskTracker,
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
-    let working = tokio::spawn(work.in_current_span());
+    let working = writes.spawn(work.in_current_span());
     working.await.unwrap_or_else(|error| {
         tracing::error!(%error, "a write broke");
         Err(Problem::new(ProblemType::Internal))
@@ -214,13 +220,15 @@ mod tests {
     async fn work_goes_on_when_nobody_waits_for_it() {
         let (commit, committed) = oneshot::channel::<()>();
         let (tell, told) = oneshot::channel();
-        let mut waiting = Box::pin(to_the_end(async move {
+        let writes = TaskTracker::new();
+        let mut waiting = Box::pin(to_the_end(&writes, async move {
             committed.await.unwrap();
             tell.send("delivered").unwrap();
             Ok(())
         }));
         assert!(futures::poll!(&mut waiting).is_pending());
         drop(waiting);
+        assert_eq!(writes.len(), 1, "a stop waits for it");
         commit.send(()).unwrap();
         assert_eq!(told.await, Ok("delivered"));
     }
