@@ -324,6 +324,11 @@ fn outputs(outputs: &Outputs, found: &mut Problems) {
         "outputs.concurrency",
         "must be 1 to 64: each takes a thread",
     );
+    found.require(
+        (1..=64).contains(&outputs.fetch_concurrency),
+        "outputs.fetch_concurrency",
+        "must be 1 to 64",
+    );
     found.duration("outputs.fetch_timeout", outputs.fetch_timeout);
     found.require(
         outputs.fetch_timeout <= LONGEST_FETCH,

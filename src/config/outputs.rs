@@ -24,6 +24,8 @@ pub struct Outputs {
     pub max_file_bytes: u64,
     /// Files made at once, in this process.
     pub concurrency: usize,
+    /// Files of the core's fetched at once, in this process, beside those that are made.
+    pub fetch_concurrency: usize,
     /// For a file of the core's, from dialling to its last byte.
     #[serde(with = "duration")]
     pub fetch_timeout: Duration,
@@ -41,6 +43,7 @@ impl Default for Outputs {
             core_hosts: Vec::new(),
             max_file_bytes: 256 * 1024 * 1024,
             concurrency: 2,
+            fetch_concurrency: 4,
             fetch_timeout: Duration::from_mins(5),
             core_timeout: Duration::from_hours(24),
             s3: S3::default(),

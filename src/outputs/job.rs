@@ -16,7 +16,8 @@ use crate::domain::output::OutputFormat;
 use crate::reconnect::Reconnect;
 use crate::store::output_jobs::pause_after;
 use crate::store::{
-    FileError, JobOutcome, JobSettled, Leasing, OutputJob, OutputTask, Result, Standing, Telling,
+    FileError, JobOutcome, JobSettled, JobShare, Leasing, OutputJob, OutputTask, Result, Standing,
+    Telling,
 };
 use crate::telemetry::metric;
 
@@ -62,16 +63,17 @@ enum Done {
 }
 
 impl Worker {
-    /// Leases what is due.
-    pub(super) async fn take(&self, limit: usize) -> Result<Vec<OutputJob>> {
+    /// Leases what is due of a share.
+    pub(super) async fn take(&self, share: JobShare, limit: usize) -> Result<Vec<OutputJob>> {
         let leasing = Leasing {
             lease: self.parts.pace.lease,
             ..self.parts.leasing
         };
-        match limit {
-            0 => Ok(Vec::new()),
-            _ => self.parts.store.take_output_jobs(leasing, limit).await,
+        if limit == 0 {
+            return Ok(Vec::new());
         }
+        let store = &self.parts.store;
+        store.take_output_jobs(share, leasing, limit).await
     }
 
     /// Does a job, and settles it.

@@ -1,12 +1,13 @@
 //! Runs the jobs of outputs: takes what is due, makes or takes its file, and settles.
 //!
-//! A few at a time, each under a lease that is renewed for as long as it is worked on: a job whose
-//! process ended is taken over by any other. What is begun when the program stops gets a little time to
-//! end, and is given back then.
+//! A few at a time of each share (what is made here, what is taken from the core), each under a lease that
+//! is renewed for as long as it is worked on: a job whose process ended is taken over by any other. What is
+//! begun when the program stops gets a little time to end, and is given back then.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -20,7 +21,7 @@ use crate::entropy::Entropy;
 use crate::reconnect::Reconnect;
 use crate::shutdown::Shutdown;
 use crate::store::intake::Intake;
-use crate::store::{FileReferences, Leasing, Store};
+use crate::store::{self, FileReferences, JobShare, Leasing, Store};
 use crate::wake::Wake;
 
 /// What the runner is built of.
@@ -79,42 +80,41 @@ pub async fn run(parts: Parts, shutdown: Shutdown) {
         Arc::clone(&parts.files),
         Arc::clone(&parts.store),
     )));
-    let slots = parts.settings.concurrency;
+    let mut making = Crew::new(JobShare::Made, parts.settings.concurrency);
+    let mut fetching = Crew::new(JobShare::Fetched, parts.settings.fetch_concurrency);
     let (bell, pace_of, entropy) = (Arc::clone(&parts.bell), parts.pace, parts.entropy.clone());
     let worker = Arc::new(Worker {
         source: Stored::new(Arc::clone(&parts.store)),
         parts,
         given_up: CancellationToken::new(),
     });
-    let mut running = JoinSet::new();
     let mut reconnect = Reconnect::default();
     let working = async {
         while !shutdown.soft.is_cancelled() {
-            let free = slots - running.len();
             let mut wait = pace_of.poll.mul_f64(0.75 + 0.5 * entropy.unit());
-            match worker.take(free).await {
-                Ok(jobs) => {
-                    reconnect.reset();
-                    for job in jobs {
-                        running.spawn(Arc::clone(&worker).work(job));
-                    }
-                }
+            let filled = async {
+                making.fill(&worker).await?;
+                fetching.fill(&worker).await
+            };
+            match filled.await {
+                Ok(()) => reconnect.reset(),
                 Err(error) => {
                     tracing::warn!(%error, "outputs: jobs cannot be taken");
                     wait = reconnect.next_delay();
                 }
             }
             tokio::select! {
-                () = bell.rung(), if running.len() < slots => {}
-                Some(_) = running.join_next() => {}
+                () = bell.rung(), if making.has_room() || fetching.has_room() => {}
+                Some(_) = making.running.join_next() => {}
+                Some(_) = fetching.running.join_next() => {}
                 () = pause(wait) => {}
                 () = shutdown.soft.cancelled() => {}
             }
         }
-        let all = async { while running.join_next().await.is_some() {} };
-        if tokio::time::timeout(pace_of.drain, all).await.is_err() {
+        let ended = join(making.ended(), fetching.ended());
+        if tokio::time::timeout(pace_of.drain, ended).await.is_err() {
             worker.given_up.cancel();
-            while running.join_next().await.is_some() {}
+            join(making.ended(), fetching.ended()).await;
         }
     };
     tokio::select! {
@@ -122,6 +122,41 @@ pub async fn run(parts: Parts, shutdown: Shutdown) {
         () = shutdown.hard.cancelled() => {}
     }
     tracing::info!("outputs: stopped");
+}
+
+/// Those who do the jobs of one share.
+struct Crew {
+    share: JobShare,
+    slots: usize,
+    running: JoinSet<()>,
+}
+
+impl Crew {
+    fn new(share: JobShare, slots: usize) -> Self {
+        Self {
+            share,
+            slots,
+            running: JoinSet::new(),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.running.len() < self.slots
+    }
+
+    /// Begins what is due, as far as there is room.
+    async fn fill(&mut self, worker: &Arc<Worker>) -> store::Result<()> {
+        let free = self.slots - self.running.len();
+        for job in worker.take(self.share, free).await? {
+            self.running.spawn(Arc::clone(worker).work(job));
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is under way.
+    async fn ended(&mut self) {
+        while self.running.join_next().await.is_some() {}
+    }
 }
 
 /// Takes away the files that nobody refers to.

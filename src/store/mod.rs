@@ -94,8 +94,8 @@ pub use log::{
 pub use open::open;
 pub use outbox::{Outbox, OutboxDepth, Outgoing, OutgoingRequest};
 pub use output_jobs::{
-    CoreFiles, JobOutcome, JobSettled, OutputAsk, OutputAsked, OutputJob, OutputJobs, OutputTask,
-    Telling,
+    CoreFiles, JobOutcome, JobSettled, JobShare, OutputAsk, OutputAsked, OutputJob, OutputJobs,
+    OutputTask, Telling,
 };
 pub use projects::{ProjectRecord, Projects};
 pub use replays::{

@@ -90,6 +90,16 @@ impl fmt::Debug for OutputTask {
 }
 
 /// A job that this process holds the lease of.
+/// Which jobs: each share has slots of its own, so that a core that hangs keeps nothing from being made
+/// here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobShare {
+    /// What is made here, and what is given up.
+    Made,
+    /// What is taken from the core.
+    Fetched,
+}
+
 #[derive(Clone, Debug)]
 pub struct OutputJob {
     /// The tenant.
@@ -174,9 +184,14 @@ pub trait OutputJobs: Send + Sync {
     /// asked of the core (`output.requested` goes to the outbox). One that is under way stays as it is.
     async fn ask_output(&self, id: &OutputId, ask: &OutputAsk<'_>) -> Result<OutputAsked>;
 
-    /// Leases up to `limit` jobs that are due, those whose lease is over among them. Their outputs are
-    /// `generating` from then on, but for those that are given up.
-    async fn take_output_jobs(&self, leasing: Leasing, limit: usize) -> Result<Vec<OutputJob>>;
+    /// Leases up to `limit` jobs of a share that are due, those whose lease is over among them. Their
+    /// outputs are `generating` from then on, but for those that are given up.
+    async fn take_output_jobs(
+        &self,
+        share: JobShare,
+        leasing: Leasing,
+        limit: usize,
+    ) -> Result<Vec<OutputJob>>;
 
     /// Makes the lease end no sooner than `lease` from now.
     async fn renew_output_job(&self, job: &OutputJob, lease: Duration) -> Result<Standing>;

@@ -1,5 +1,6 @@
 //! Outputs that are asked for, leased and settled; and the files that come of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::intake::NoDispatch;
 use forge_dispatch::store::{
-    CoreFiles, Idempotency, JobOutcome, JobSettled, OutputAsk, OutputAsked, OutputJob,
+    CoreFiles, Idempotency, JobOutcome, JobSettled, JobShare, OutputAsk, OutputAsked, OutputJob,
     OutputRecord, OutputTask, Standing, Store, Telling,
 };
 use forge_dispatch::wake::Wake;
@@ -46,6 +47,7 @@ on_both_databases!(
     a_file_that_is_told_of_before_its_output_waits_for_it,
     files_that_no_output_has_are_unreferenced,
     two_processes_take_each_job_once,
+    each_share_is_taken_for_itself,
 );
 
 const DAY: Duration = Duration::from_hours(24);
@@ -125,7 +127,16 @@ async fn status(store: &Arc<dyn Store>, id: &str) -> &'static str {
 }
 
 async fn take(store: &Arc<dyn Store>, owner: OwnerId) -> Vec<OutputJob> {
-    store.take_output_jobs(for_long(owner), 10).await.unwrap()
+    let mut taken = Vec::new();
+    for share in [JobShare::Made, JobShare::Fetched] {
+        taken.extend(take_share(store, share, owner).await);
+    }
+    taken
+}
+
+async fn take_share(store: &Arc<dyn Store>, share: JobShare, owner: OwnerId) -> Vec<OutputJob> {
+    let taken = store.take_output_jobs(share, for_long(owner), 10).await;
+    taken.unwrap()
 }
 
 /// The one job that is due.
@@ -444,7 +455,12 @@ async fn a_lease_that_is_over_is_taken_over_and_the_first_changes_nothing(db: &T
     told(db).await;
     ask(&db.store, "out_csv").await;
     let mine = for_no_time(owner());
-    let lost = db.store.take_output_jobs(mine, 10).await.unwrap().remove(0);
+    let lost = db
+        .store
+        .take_output_jobs(JobShare::Made, mine, 10)
+        .await
+        .unwrap()
+        .remove(0);
     let job = take_one(&db.replica).await;
     assert_eq!((job.tries, job.epoch), (2, 2), "a crash counts");
     let before = (
@@ -664,7 +680,10 @@ async fn two_processes_take_each_job_once(db: &TestDatabase) {
         taking.push(tokio::spawn(async move {
             let (mine, mut taken) = (for_long(owner()), Vec::new());
             loop {
-                let jobs = store.take_output_jobs(mine, 3).await.unwrap();
+                let jobs = store
+                    .take_output_jobs(JobShare::Made, mine, 3)
+                    .await
+                    .unwrap();
                 if jobs.is_empty() {
                     return taken;
                 }
@@ -687,4 +706,22 @@ async fn two_processes_take_each_job_once(db: &TestDatabase) {
     let mut expected = names;
     expected.sort();
     assert_eq!(ids, expected);
+}
+
+async fn each_share_is_taken_for_itself(db: &TestDatabase) {
+    told(db).await;
+    tell(&db.store, &[output("out_doc", "ed_1", 1)]).await;
+    ask(&db.store, "out_csv").await;
+    let no_time = Some(Duration::ZERO);
+    ask_as(&db.store, "out_doc", &everything(), no_time, None).await;
+    accept(&db.store, &[generated("out_pdf", "ed_1", at(5)).build()]).await;
+    let ids = |jobs: Vec<OutputJob>| -> BTreeSet<String> {
+        jobs.iter().map(|job| job.output.id.to_string()).collect()
+    };
+    let fetched = take_share(&db.store, JobShare::Fetched, owner()).await;
+    assert_eq!(ids(fetched), BTreeSet::from(["out_pdf".to_owned()]));
+    let made = take_share(&db.replica, JobShare::Made, owner()).await;
+    let expected = ["out_csv", "out_doc"].map(str::to_owned);
+    assert_eq!(ids(made), BTreeSet::from(expected));
+    assert!(take(&db.store, owner()).await.is_empty());
 }

@@ -202,6 +202,7 @@ fn values_that_do_not_fit_together_are_named() {
         ("dispatch.drain_timeout", "0s"),
         ("outputs.max_file_bytes", "0"),
         ("outputs.concurrency", "0"),
+        ("outputs.fetch_concurrency", "65"),
         ("outputs.fetch_timeout", "31m"),
         ("outputs.core_timeout", "31d"),
         ("outputs.core_hosts", "https://files.example"),

@@ -22,8 +22,8 @@ use crate::store::output_jobs::{
     JobThere, LOOKS, Step, begun, failed, finished, generated, pause_after, requested, word,
 };
 use crate::store::{
-    CoreFiles, JobOutcome, JobSettled, Leasing, Maintenance, OutputAsk, OutputAsked, OutputJob,
-    OutputJobs, OutputRecord, OutputTask, Standing,
+    CoreFiles, JobOutcome, JobSettled, JobShare, Leasing, Maintenance, OutputAsk, OutputAsked,
+    OutputJob, OutputJobs, OutputRecord, OutputTask, Standing,
 };
 use crate::wake::Wake;
 
@@ -37,10 +37,15 @@ impl OutputJobs for PostgresStore {
         retrying(|| self.ask_once(id, ask)).await
     }
 
-    async fn take_output_jobs(&self, leasing: Leasing, limit: usize) -> Result<Vec<OutputJob>> {
+    async fn take_output_jobs(
+        &self,
+        share: JobShare,
+        leasing: Leasing,
+        limit: usize,
+    ) -> Result<Vec<OutputJob>> {
         retrying(|| async {
             let mut tx = self.begin().await?;
-            let found = due(&mut tx, limit).await?;
+            let found = due(&mut tx, share, limit).await?;
             let mut jobs = Vec::new();
             for (workspace, output) in &found {
                 jobs.extend(take(&mut tx, workspace, output, leasing).await?);
@@ -243,8 +248,13 @@ async fn add(
     Ok(())
 }
 
-/// Holds the outputs of jobs that are due, longest first; those that others hold are passed over.
-async fn due(tx: &mut PgTransaction<'_>, limit: usize) -> Result<Vec<(String, String)>> {
+/// Holds the outputs of jobs of a share that are due, longest first; those that others hold are passed
+/// over.
+async fn due(
+    tx: &mut PgTransaction<'_>,
+    share: JobShare,
+    limit: usize,
+) -> Result<Vec<(String, String)>> {
     sqlx::query_as(
         "-- postgres::output_jobs::due
         select job.workspace, job.output
@@ -256,10 +266,11 @@ async fn due(tx: &mut PgTransaction<'_>, limit: usize) -> Result<Vec<(String, St
             limit 1
             for update skip locked
         ) as held
-        where job.visible_at <= clock_timestamp()
+        where (job.task = 'fetch') = $1 and job.visible_at <= clock_timestamp()
         order by job.visible_at
-        limit $1",
+        limit $2",
     )
+    .bind(share == JobShare::Fetched)
     .bind(rows::limit(limit))
     .fetch_all(&mut **tx)
     .await

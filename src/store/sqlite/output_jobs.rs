@@ -23,8 +23,8 @@ use crate::store::output_jobs::{
     JobThere, LOOKS, Step, begun, failed, finished, generated, pause_after, requested, word,
 };
 use crate::store::{
-    CoreFiles, JobOutcome, JobSettled, Leasing, OutputAsk, OutputAsked, OutputJob, OutputJobs,
-    OutputRecord, OutputTask, Result, Standing, StoreError,
+    CoreFiles, JobOutcome, JobSettled, JobShare, Leasing, OutputAsk, OutputAsked, OutputJob,
+    OutputJobs, OutputRecord, OutputTask, Result, Standing, StoreError,
 };
 use crate::wake::Wake;
 
@@ -76,10 +76,15 @@ impl OutputJobs for SqliteStore {
         Ok(OutputAsked::Done(answer))
     }
 
-    async fn take_output_jobs(&self, leasing: Leasing, limit: usize) -> Result<Vec<OutputJob>> {
+    async fn take_output_jobs(
+        &self,
+        share: JobShare,
+        leasing: Leasing,
+        limit: usize,
+    ) -> Result<Vec<OutputJob>> {
         // Nearly always there is none, and then nobody need wait for the writer.
         let now = self.clock.now();
-        if due(&mut *self.reader().await?, now, limit)
+        if due(&mut *self.reader().await?, share, now, limit)
             .await?
             .is_empty()
         {
@@ -88,7 +93,7 @@ impl OutputJobs for SqliteStore {
         let mut transaction = self.write().await?;
         let now = to_time(millis(self.clock.now()))?;
         let mut jobs = Vec::new();
-        for row in due(&mut transaction, now, limit).await? {
+        for row in due(&mut transaction, share, now, limit).await? {
             jobs.extend(take(&mut transaction, &row, leasing, now).await?);
         }
         self.commit(transaction).await?;
@@ -243,9 +248,10 @@ async fn add(
     Ok(())
 }
 
-/// The jobs that are due, longest first.
+/// The jobs of a share that are due, longest first.
 async fn due(
     connection: &mut SqliteConnection,
+    share: JobShare,
     now: DateTime<Utc>,
     limit: usize,
 ) -> Result<Vec<SqliteRow>> {
@@ -253,10 +259,11 @@ async fn due(
         "-- sqlite::output_jobs::due
         select workspace, output
         from output_job
-        where visible_at <= ?1
+        where (task = 'fetch') = ?1 and visible_at <= ?2
         order by visible_at
-        limit ?2",
+        limit ?3",
     )
+    .bind(share == JobShare::Fetched)
     .bind(millis(now))
     .bind(count(limit))
     .fetch_all(connection)

@@ -14,7 +14,7 @@ use forge_dispatch::domain::snapshot::Snapshot;
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::intake::NoDispatch;
 use forge_dispatch::store::{
-    FileError, JobOutcome, JobSettled, Leasing, OutputAsk, OutputAsked, Store, Telling,
+    FileError, JobOutcome, JobSettled, JobShare, Leasing, OutputAsk, OutputAsked, Store, Telling,
 };
 use futures::stream;
 use serde_json::{Value, json};
@@ -87,7 +87,11 @@ pub(crate) async fn make(
         owner: entropy.id(now),
         lease: Duration::from_hours(1),
     };
-    let jobs = rig.store.take_output_jobs(leasing, 10).await.unwrap();
+    let jobs = rig
+        .store
+        .take_output_jobs(JobShare::Made, leasing, 10)
+        .await
+        .unwrap();
     let [job] = &jobs[..] else { panic!("{jobs:?}") };
     let id = entropy.id(now);
     let key = FileKey::new(&job.workspace, &job.output.id, id, &job.output.format);

@@ -14,7 +14,7 @@ use forge_dispatch::domain::ids::{OutputId, WorkspaceId};
 use forge_dispatch::domain::key_text::KeyText;
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::entropy::Entropy;
-use forge_dispatch::store::{FileError, Files, Leasing, Store};
+use forge_dispatch::store::{FileError, Files, JobShare, Leasing, Store};
 use http::StatusCode;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -93,7 +93,7 @@ impl Road {
     }
 
     /// What an address of the API leads to.
-    async fn fetch(&self, url: &Value) -> Answer {
+    pub(super) async fn fetch(&self, url: &Value) -> Answer {
         let path = url
             .as_str()
             .unwrap()
@@ -249,7 +249,12 @@ async fn a_job_of_a_process_that_died_is_taken_over(db: &TestDatabase) {
         owner: Entropy::system().id(SystemClock.now()),
         lease: Duration::ZERO,
     };
-    let job = db.store.take_output_jobs(died, 1).await.unwrap().remove(0);
+    let job = db
+        .store
+        .take_output_jobs(JobShare::Made, died, 1)
+        .await
+        .unwrap()
+        .remove(0);
     assert_eq!(job.tries, 1);
     let road = Road::start(public(db), Surroundings::default()).await;
     let made = road.until("out_1", "generated").await;
