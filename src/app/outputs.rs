@@ -43,13 +43,7 @@ impl OutputRoom {
             return Ok(None);
         };
         let bell = Arc::new(Wake::default());
-        // Without a broker too, events come in: by the command line.
-        let core = if config.outputs.core_hosts.is_empty() {
-            CoreFiles::LeftAlone
-        } else {
-            CoreFiles::Fetched
-        };
-        store.open_output_jobs(Arc::clone(&bell), core);
+        store.open_output_jobs(Arc::clone(&bell), CoreFiles::of(&config.outputs));
         Ok(Some(Self {
             fetcher: Fetcher::new(&config.outputs, Arc::clone(client), Arc::clone(&files)),
             files,

@@ -15,7 +15,7 @@ use crate::domain::event::Event;
 use crate::domain::payload::Payload;
 use crate::domain::snapshot::Snapshot;
 use crate::store::intake::NoDispatch;
-use crate::store::{AcceptOutcome, Applied, Leasing};
+use crate::store::{AcceptOutcome, Applied, CoreFiles, Leasing};
 
 mod compose;
 
@@ -135,6 +135,9 @@ async fn keep_event(
     };
     let accepted = context
         .with_store(async |store| {
+            // A file that it tells of is fetched by whichever `serve` runs next.
+            let core = CoreFiles::of(&context.config.outputs);
+            store.open_output_jobs(Arc::default(), core);
             let batch = [Arc::clone(&payload)];
             let accepted = store.accept(&batch, leasing, &NoDispatch).await?;
             store.announce();

@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 
 use super::intake::Intake;
 use super::{Idempotency, Leasing, OutputRecord, Result, Standing, StoreError, Written};
+use crate::config;
 use crate::domain::edition::EditionStatus;
 use crate::domain::file::{FileKey, KeptFile};
 use crate::domain::ids::{EventId, OutputId, OwnerId, WorkspaceId};
@@ -89,7 +90,6 @@ impl fmt::Debug for OutputTask {
     }
 }
 
-/// A job that this process holds the lease of.
 /// Which jobs: each share has slots of its own, so that a core that hangs keeps nothing from being made
 /// here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +100,7 @@ pub enum JobShare {
     Fetched,
 }
 
+/// A job that this process holds the lease of.
 #[derive(Clone, Debug)]
 pub struct OutputJob {
     /// The tenant.
@@ -173,11 +174,23 @@ pub enum CoreFiles {
     LeftAlone,
 }
 
+impl CoreFiles {
+    /// As it is configured: for every process that accepts events, whether it runs jobs or not.
+    pub fn of(outputs: &config::Outputs) -> Self {
+        if outputs.core_hosts.is_empty() {
+            Self::LeftAlone
+        } else {
+            Self::Fetched
+        }
+    }
+}
+
 /// Asking for outputs, and doing what is asked.
 #[async_trait]
 pub trait OutputJobs: Send + Sync {
     /// From now on the bell rings after each commit that made a job, and an `output.generated` of the
-    /// core's makes one, where its files are taken at all. To be called once, by a process that runs jobs.
+    /// core's makes one, where its files are taken at all. To be called once, by every
+    /// process that accepts events: any other that runs jobs finds them.
     fn open_output_jobs(&self, bell: Arc<Wake>, files: CoreFiles);
 
     /// Asks for an output of an edition that is approved or closed. It is queued then: made here, or

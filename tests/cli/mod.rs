@@ -30,7 +30,7 @@ mod subscriptions;
 const URL: &str = "https://9.9.9.9/hook";
 
 /// An empty directory to run the program in.
-struct Home {
+pub(crate) struct Home {
     dir: TempDir,
     environment: Vec<(String, String)>,
 }
@@ -44,7 +44,7 @@ struct Run {
 }
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
             environment: Vec::new(),
@@ -55,7 +55,7 @@ impl Home {
         self.dir.path()
     }
 
-    fn with(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
@@ -81,7 +81,7 @@ impl Home {
     }
 
     /// Runs what must work, and gives its output.
-    fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         let run = self.run(args);
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{args:?}");
         run.stdout

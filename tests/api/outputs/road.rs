@@ -16,18 +16,20 @@ use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{FileError, Files, JobShare, Leasing, Store};
 use http::StatusCode;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{approved, ask, output};
 use crate::api::rig::{Answer, Key, PATIENCE, Rig};
 use crate::api::told::{message, tell};
+use crate::cli::Home;
 use crate::egress::Names;
 use crate::egress::tls::Authority;
 use crate::harness::databases::TestDatabase;
-use crate::harness::program::{InProcess, settings};
+use crate::harness::program::{InProcess, MASTER_KEY, settings};
 use crate::harness::publisher::publish_to;
-use crate::harness::receiver::{Receiver, Reply};
+use crate::harness::receiver::{Received, Receiver, Reply};
 use crate::harness::{eventually, queues};
 use crate::outbox::rig::Core;
 use crate::outputs::reading;
@@ -38,14 +40,16 @@ on_both_databases!(
     a_job_of_a_process_that_died_is_taken_over,
     what_the_core_makes_is_asked_of_it_and_taken_once,
     what_a_sheet_cannot_hold_fails_with_the_reason,
+    a_core_that_hangs_keeps_nothing_from_being_made_here,
+    what_a_command_tells_of_is_taken_by_the_next_program,
 );
 
-const COSTS: &str = r#"{"costs":{"rows":[
+pub(super) const COSTS: &str = r#"{"costs":{"rows":[
     {"id":"r1","values":{"item":"Steel","amount":12.50,"count":3,"day":"2026-05-01","paid":true,"tags":["a","b"]}},
     {"id":"r2","values":{"item":"=1+1","amount":-0.1,"tags":[]}},
     {"id":"r3","values":{"item":"Überbau \"x\"","paid":false,"count":0}}]}}"#;
 
-fn blueprint(more: &str) -> forge_dispatch::domain::snapshot::Snapshot {
+pub(super) fn blueprint(more: &str) -> forge_dispatch::domain::snapshot::Snapshot {
     let data = format!(
         r#"{{"id":"bp_1","version":1,"project_id":"pr_1","name":"Monthly report","sections":[
             {{"name":"costs","kind":"repeating","fields":[
@@ -59,14 +63,14 @@ fn blueprint(more: &str) -> forge_dispatch::domain::snapshot::Snapshot {
 }
 
 /// A program, and an API beside it.
-struct Road {
+pub(super) struct Road {
     program: InProcess,
-    rig: Rig,
-    key: KeyText,
+    pub(super) rig: Rig,
+    pub(super) key: KeyText,
 }
 
 impl Road {
-    async fn start(config: Config, surroundings: Surroundings) -> Self {
+    pub(super) async fn start(config: Config, surroundings: Surroundings) -> Self {
         let beside = config.clone();
         let program = InProcess::start_in(config, surroundings).await;
         let rig = Rig::beside(&program.store, &beside).await;
@@ -75,14 +79,14 @@ impl Road {
     }
 
     /// Asks for an output.
-    async fn generate(&self, id: &str) {
+    pub(super) async fn generate(&self, id: &str) {
         let path = format!("/v1/outputs/{id}/generate");
         let asked = self.rig.post(&self.key, &path, &json!({})).await;
         assert_eq!(asked.status, StatusCode::ACCEPTED, "{asked:?}");
     }
 
     /// Polls until the output is in this status, as clients do.
-    async fn until(&self, id: &str, status: &str) -> Value {
+    pub(super) async fn until(&self, id: &str, status: &str) -> Value {
         let path = format!("/v1/outputs/{id}");
         let what = format!("{id} is {status}");
         eventually(PATIENCE, &what, async || {
@@ -104,13 +108,13 @@ impl Road {
         got
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.rig.stop().await;
         self.program.stop().await.unwrap();
     }
 }
 
-fn public(db: &TestDatabase) -> Config {
+pub(super) fn public(db: &TestDatabase) -> Config {
     let mut config = settings(db.url());
     config.api.public_url = Some("https://forge.example".parse().unwrap());
     config
@@ -287,29 +291,127 @@ async fn what_a_sheet_cannot_hold_fails_with_the_reason(db: &TestDatabase) {
     road.stop().await;
 }
 
+const HOST: &str = "inside.example";
+
+/// Where the core's files are, for programs that are configured so.
+struct CoreHost {
+    files: Receiver,
+    authority: Authority,
+}
+
+impl CoreHost {
+    fn start(behaviour: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        let authority = Authority::new();
+        let tls = authority.server(HOST, &["http/1.1"]);
+        Self {
+            files: Receiver::start_tls(tls, behaviour),
+            authority,
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("{HOST}:{}", self.files.address().port())
+    }
+
+    /// A configuration that names it.
+    fn known_to(&self, mut config: Config) -> Config {
+        config.egress.ca_file = Some(self.authority.file().to_owned());
+        config.outputs.core_hosts = vec![self.name().parse().unwrap()];
+        config
+    }
+
+    /// Surroundings where it is found.
+    fn surroundings() -> Surroundings {
+        Surroundings {
+            lookup: Arc::new(Names::default().with(HOST, &[&["127.0.0.1"]])),
+            ..Surroundings::default()
+        }
+    }
+}
+
+async fn a_core_that_hangs_keeps_nothing_from_being_made_here(db: &TestDatabase) {
+    let core = CoreHost::start(|_| Reply::hang());
+    let config = core.known_to(public(db));
+    let at_once = config.outputs.fetch_concurrency;
+    let road = Road::start(config, CoreHost::surroundings()).await;
+    let mut told = vec![
+        blueprint(""),
+        approved("default", "pr_1", "bp_1", "ed_1", "April", COSTS),
+        output("default", "pr_1", "ed_1", "out_1", "Figures", "csv"),
+    ];
+    let mut events = Vec::new();
+    // One more than are fetched at once.
+    for number in 0..=at_once {
+        let id = format!("core_{number}");
+        told.push(output("default", "pr_1", "ed_1", &id, "Report", "pdf"));
+        let url = core.files.url_at(HOST, &format!("/{id}"));
+        let event = json!({
+            "specversion": "1.0", "id": id, "source": "/report-forge", "type": "output.generated",
+            "time": SystemClock.now().to_rfc3339(), "subject": "ed_1",
+            "data": {"edition_id": "ed_1", "output_id": id, "format": "pdf", "download_url": url},
+        });
+        events.push(event.to_string().into_bytes());
+    }
+    tell(&db.store, &told).await;
+    road.program.entrance.publish(&events).await.unwrap();
+    let hanging = core.files.wait_for_count(at_once, PATIENCE).await;
+    hanging.expect("as many as are fetched at once hang");
+    road.generate("out_1").await;
+    road.until("out_1", "generated").await;
+    assert_eq!(
+        core.files.count(),
+        at_once,
+        "the others wait for their share"
+    );
+    drop(core);
+    road.stop().await;
+}
+
+async fn what_a_command_tells_of_is_taken_by_the_next_program(db: &TestDatabase) {
+    let core = CoreHost::start(|_| Reply::status(200).body("the core's file"));
+    let told = [
+        blueprint(""),
+        approved("default", "pr_1", "bp_1", "ed_1", "April", COSTS),
+        output("default", "pr_1", "ed_1", "out_1", "Report", "pdf"),
+    ];
+    tell(&db.store, &told).await;
+    let home = Home::new()
+        .with("FORGE_DATABASE__URL", db.url().expose_secret())
+        .with("FORGE_MASTER_KEY", MASTER_KEY)
+        .with("FORGE_OUTPUTS__CORE_HOSTS", &core.name());
+    let data = json!({
+        "edition_id": "ed_1", "output_id": "out_1", "format": "pdf",
+        "download_url": core.files.url_at(HOST, "/1"),
+    });
+    let data = data.to_string();
+    home.ok(&[
+        "events",
+        "publish",
+        "--type",
+        "output.generated",
+        "--data",
+        &data,
+    ]);
+    let config = core.known_to(public(db));
+    let road = Road::start(config, CoreHost::surroundings()).await;
+    let taken = async || db.count("output_file").await == 1;
+    eventually(PATIENCE, "its file is taken", taken).await;
+    let shown = road.until("out_1", "generated").await;
+    let got = road.fetch(&shown["download_url"]).await;
+    assert_eq!(&got.body[..], b"the core's file");
+    road.stop().await;
+}
+
 async fn what_the_core_makes_is_asked_of_it_and_taken_once(db: &TestDatabase) {
-    const HOST: &str = "inside.example";
-    let authority = Authority::new();
     let content: Vec<u8> = (0..=255).cycle().take(300_000).collect();
     let body = content.clone();
-    let tls = authority.server(HOST, &["http/1.1"]);
-    let files = Receiver::start_tls(tls, move |_| Reply::status(200).body(body.clone()));
-    let mut config = public(db);
+    let host = CoreHost::start(move |_| Reply::status(200).body(body.clone()));
+    let files = &host.files;
+    let mut config = host.known_to(public(db));
     config.amqp = queues::unique().await;
-    config.egress.ca_file = Some(authority.file().to_owned());
-    config.outputs.core_hosts = vec![
-        format!("{HOST}:{}", files.address().port())
-            .parse()
-            .unwrap(),
-    ];
     let amqp = config.amqp.clone();
     let core = Core::all(&amqp).await;
-    let names = Names::default().with(HOST, &[&["127.0.0.1"]]);
-    let surroundings = Surroundings {
-        lookup: Arc::new(names),
-        ..Surroundings::default()
-    };
-    let road = Road::start(config, surroundings).await;
+    let road = Road::start(config, CoreHost::surroundings()).await;
     queues::declared(&amqp).await;
     let told = [
         blueprint(""),
