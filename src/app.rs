@@ -137,6 +137,7 @@ pub struct App {
     front_door: FrontDoor,
     /// Where files of outputs can be kept.
     outputs: Option<OutputRoom>,
+        let listener = front_door::listen(&mut config.api).await?;
     ops: TcpListener,
     shutdown: Shutdown,
 }
@@ -144,7 +145,7 @@ pub struct App {
 impl App {
     /// Builds the parts and opens the ports. Does not wait for a database or a broker.
     pub async fn build(
-        config: Config,
+        mut config: Config,
         surroundings: Surroundings,
         shutdown: Shutdown,
     ) -> Result<Self, AppError> {
@@ -193,7 +194,7 @@ impl App {
             settings: config.api.clone(),
             stop: shutdown.soft.clone(),
         };
-        let front_door = FrontDoor::open(&config, api).await?;
+        let front_door = FrontDoor::open(listener, &config, api)?;
         let address = config.ops.listen;
         let ops = TcpListener::bind(address)
             .await

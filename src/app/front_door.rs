@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use super::AppError;
 use crate::api::listener::{self, Fingerprint, Front};
 use crate::api::{Api, Parts, Recorder, router};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
 
@@ -20,17 +20,32 @@ pub(super) struct FrontDoor {
     store: Arc<dyn Store>,
 }
 
+/// Opens the port. Where the system was to choose it, the address that clients are told learns of it.
+pub(super) async fn listen(settings: &mut config::Api) -> Result<TcpListener, AppError> {
+    let address = settings.listen;
+    let refused = |source| AppError::Listen {
+        key: "api.listen",
+        address,
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let port = listener.local_addr().map_err(refused)?.port();
+    if let Some(url) = &mut settings.public_url
+        && url.port() == Some(0)
+        && url.set_port(Some(port)).is_err()
+    {
+        tracing::warn!(%url, "api.public_url: it cannot name a port");
+    }
+    Ok(listener)
+}
+
 impl FrontDoor {
-    /// Opens the port and reads, or makes, the certificate.
-    pub(super) async fn open(config: &Config, parts: Parts) -> Result<Self, AppError> {
-        let address = config.api.listen;
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| AppError::Listen {
-                key: "api.listen",
-                address,
-                source,
-            })?;
+    /// Reads, or makes, the certificate, for the port that is open.
+    pub(super) fn open(
+        listener: TcpListener,
+        config: &Config,
+        parts: Parts,
+    ) -> Result<Self, AppError> {
         let front = Front::prepare(
             &config.api,
             &config.data_directory(),

@@ -16,7 +16,8 @@ use super::duration;
 pub struct Api {
     /// Where the API listens.
     pub listen: SocketAddr,
-    /// Where clients reach it, if that is another name than this machine's.
+    /// Where clients reach it, if that is another name than this machine's. Port 0 is the port that
+    /// the system chooses for `listen`.
     pub public_url: Option<Url>,
     /// The certificate and its chain (PEM). Absent: one is made.
     pub certificate_file: Option<PathBuf>,

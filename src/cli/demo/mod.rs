@@ -71,7 +71,7 @@ async fn play(args: &DemoArgs, context: &Context) -> anyhow::Result<Option<Summa
     };
     let mut config = config(data, &receiver)?;
     if !args.exit {
-        config.api.listen = local(context.config.api.listen.port())?;
+        config.api.listen = local(context.config.api.listen.port());
         let port = config.api.listen.port();
         config.api.public_url = Some(Url::parse(&format!("https://localhost:{port}"))?);
     }
@@ -136,9 +136,8 @@ fn config(data: &std::path::Path, receiver: &Receiver) -> anyhow::Result<Config>
     Ok(config)
 }
 
-/// This port of the loopback, or where that is taken a free one: it is part of the addresses that are
-/// told, so it has to be known before anything listens.
-fn local(port: u16) -> std::io::Result<SocketAddr> {
-    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    bind(port).or_else(|_| bind(0))?.local_addr()
+/// This port of the loopback, or where that is taken one of the system's choice.
+fn local(port: u16) -> SocketAddr {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err();
+    (Ipv4Addr::LOCALHOST, if taken { 0 } else { port }).into()
 }
