@@ -12,77 +12,34 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::api::listener::{Fingerprint, ListenError};
-use crate::clock::{Clock, SystemClock, pause};
+use crate::clock::pause;
 use crate::config::Config;
-use crate::dispatch::{self, Broken, Dispatcher, Settlements, Tester};
+use crate::dispatch::{self, Broken, Dispatcher, Settlements};
 use crate::domain::retry::{RetrySchedule, ScheduleError};
 use crate::egress::client::ClientError;
-use crate::egress::{Lookup, SystemLookup, WebhookClient};
-use crate::entropy::Entropy;
 use crate::health::{Health, Part};
 use crate::ingest::{Acceptor, Applier, Decoder};
 use crate::ops::{self, Ops};
 use crate::outbox::{self, Pace};
 use crate::outputs::files::FilesError;
-use crate::reconnect::Reconnect;
 use crate::replay;
 use crate::shutdown::Shutdown;
-use crate::store::{self, Leasing, Store, StoreError, TestSend};
+use crate::store::{self, Leasing, Store, StoreError};
 use crate::telemetry::{Metrics, TelemetryError};
 use crate::wake::Wake;
 
 mod front_door;
 mod intake;
 mod outputs;
+mod prepare;
+mod surroundings;
 
 pub use intake::{Entrance, EntranceError};
+pub use surroundings::{Surroundings, tester};
 
 use front_door::FrontDoor;
 use outputs::{OutputRoom, Shared};
-
-/// What the program takes from its surroundings, and what a test may replace.
-#[derive(Clone)]
-pub struct Surroundings {
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// Randomness.
-    pub entropy: Entropy,
-    /// Name resolution.
-    pub lookup: Arc<dyn Lookup>,
-}
-
-impl Default for Surroundings {
-    fn default() -> Self {
-        Self {
-            clock: Arc::new(SystemClock),
-            entropy: Entropy::system(),
-            lookup: Arc::new(SystemLookup),
-        }
-    }
-}
-
-impl Surroundings {
-    /// The client for webhooks, in these surroundings.
-    fn client(&self, config: &Config) -> Result<Arc<WebhookClient>, ClientError> {
-        let (lookup, clock) = (Arc::clone(&self.lookup), Arc::clone(&self.clock));
-        WebhookClient::new(&config.egress, lookup, clock).map(Arc::new)
-    }
-
-    fn tester(&self, store: &Arc<dyn Store>, client: &Arc<WebhookClient>) -> Tester {
-        let (store, client) = (Arc::clone(store), Arc::clone(client));
-        Tester::new(store, client, Arc::clone(&self.clock), self.entropy.clone())
-    }
-}
-
-/// What sends tests by the same road as the running program, for a command that sends one.
-pub fn tester(
-    config: &Config,
-    surroundings: &Surroundings,
-    store: &Arc<dyn Store>,
-) -> Result<Arc<dyn TestSend>, AppError> {
-    let client = surroundings.client(config)?;
-    Ok(Arc::new(surroundings.tester(store, &client)))
-}
+use prepare::{Prepared, prepare};
 
 /// Why the program cannot start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +94,6 @@ pub struct App {
     front_door: FrontDoor,
     /// Where files of outputs can be kept.
     outputs: Option<OutputRoom>,
-        let listener = front_door::listen(&mut config.api).await?;
     ops: TcpListener,
     shutdown: Shutdown,
 }
@@ -181,6 +137,7 @@ impl App {
             },
             dispatch_shutdown.clone(),
         );
+        let listener = front_door::listen(&mut config.api).await?;
         let outputs = OutputRoom::open(&config, &surroundings, &store, &client)?;
         let api = api::Parts {
             outputs: outputs.as_ref().map(|room| room.for_api(&config)),
@@ -388,40 +345,4 @@ fn ended(dispatch: Result<Result<(), Broken>, JoinError>) -> Result<(), AppError
 /// The OpenAPI description of the API, as JSON.
 pub fn openapi() -> String {
     api::openapi::write(&api::openapi::document())
-}
-
-/// Whether the database could be waited for.
-enum Prepared {
-    Ready,
-    Stopped,
-}
-
-/// Waits for the database and brings its schema up to date.
-async fn prepare(
-    store: &dyn Store,
-    health: &Health,
-    shutdown: &Shutdown,
-) -> Result<Prepared, StoreError> {
-    let mut reconnect = Reconnect::default();
-    loop {
-        let migrated = tokio::select! {
-            migrated = store.migrate() => migrated,
-            () = shutdown.soft.cancelled() => return Ok(Prepared::Stopped),
-        };
-        match migrated {
-            Ok(()) => {
-                health.up(Part::Database);
-                return Ok(Prepared::Ready);
-            }
-            Err(error) if error.is_unavailable() => {
-                health.down(Part::Database, "does not answer");
-                tracing::warn!(%error, "the database does not answer; trying again");
-                tokio::select! {
-                    () = reconnect.pause() => {}
-                    () = shutdown.soft.cancelled() => return Ok(Prepared::Stopped),
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
 }
