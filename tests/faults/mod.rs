@@ -3,5 +3,6 @@
 mod broker;
 mod database;
 mod killed;
+mod rendered;
 mod replicas;
 mod submitted;
