@@ -13,7 +13,7 @@ mod feed;
 mod isolation;
 mod junk;
 mod listener;
-mod outputs;
+pub(crate) mod outputs;
 mod polling;
 mod reads;
 mod replays;

@@ -3,6 +3,7 @@
 mod broker;
 mod database;
 mod killed;
+mod rendered;
 mod replicas;
 mod roles;
 mod submitted;

@@ -300,6 +300,9 @@ fn toml(config: &Config) -> String {
         "dead_letter_queue = {:?}",
         config.amqp.dead_letter_queue
     ));
+    if let Some(directory) = &config.outputs.directory {
+        line(format!("[outputs]\ndirectory = {directory:?}"));
+    }
     line("[egress]\nallow_http = true\nallow = [\"127.0.0.0/8\"]".to_owned());
     line(format!("timeout = {}", ms(config.egress.timeout)));
     line(format!(

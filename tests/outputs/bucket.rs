@@ -24,14 +24,14 @@ const KEY_ID: &str = "AKIATEST";
 const SECRET: &str = "a secret that is checked";
 
 /// A running server with one empty bucket; it stops when it is dropped.
-pub(super) struct Server {
+pub(crate) struct Server {
     root: TempDir,
     endpoint: String,
     _accepting: AbortOnDropHandle<()>,
 }
 
 impl Server {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join(BUCKET)).unwrap();
         let mut builder = S3ServiceBuilder::new(FileSystem::new(root.path()).unwrap());
@@ -64,7 +64,7 @@ impl Server {
     }
 
     /// Settings that lead to it.
-    pub(super) fn settings(&self) -> Outputs {
+    pub(crate) fn settings(&self) -> Outputs {
         Outputs {
             s3: S3 {
                 bucket: Some(BUCKET.to_owned()),

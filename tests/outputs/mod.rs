@@ -1,6 +1,6 @@
 //! Outputs: what renderers write, read back by others; where files are kept; what is fetched.
 
-mod bucket;
+pub(crate) mod bucket;
 mod csv;
 mod fetching;
 mod files;

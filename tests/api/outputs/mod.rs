@@ -22,8 +22,10 @@ use serde_json::{Value, json};
 use super::rig::{Key, Rig};
 use super::told::message;
 
+mod bucket;
 mod download;
 mod generate;
+mod mishaps;
 mod road;
 
 /// An edition that is approved, of this name.
