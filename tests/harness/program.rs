@@ -301,7 +301,7 @@ fn toml(config: &Config) -> String {
         config.amqp.dead_letter_queue
     ));
     if let Some(directory) = &config.outputs.directory {
-        line(format!("[outputs]\ndirectory = {directory:?}"));
+        line(format!("[outputs]\ndirectory = '{}'", directory.display()));
     }
     line("[egress]\nallow_http = true\nallow = [\"127.0.0.0/8\"]".to_owned());
     line(format!("timeout = {}", ms(config.egress.timeout)));
