@@ -8,7 +8,7 @@
 //!   checked against the [`catalogue`] of known types.
 //! - [`subscription`], [`filter`] and [`headers`]: who wants which events, where and how.
 //! - [`delivery`] and [`attempt`]: the states of a delivery and what one try produced.
-//! - [`retry`]: when to try again.
+//! - [`retry`]: when to try again; [`circuit`]: when to leave a receiver alone.
 //! - [`api_key`], [`key_text`], [`reach`] and [`rate`]: who may ask for what, how they show it, of
 //!   which projects, and how often.
 //! - [`audit`]: who did what.
@@ -25,6 +25,7 @@ mod attributes;
 pub mod audit;
 pub mod blueprint;
 pub mod catalogue;
+pub mod circuit;
 pub mod delivery;
 pub mod edition;
 pub mod envelope;
