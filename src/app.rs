@@ -144,6 +144,7 @@ impl App {
         if config.amqp.url.is_some() {
             store.open_outbox(Arc::clone(&outbox_bell));
         }
+        store.judge_receivers(config.dispatch.circuit.rules());
         let client = surroundings.client(&config)?;
         let tester = Arc::new(surroundings.tester(&store, &client));
         let health = Arc::new(Health::default());

@@ -33,6 +33,8 @@ const LONGEST_FETCH: Duration = Duration::from_mins(30);
 /// The longest name that AMQP can carry (a short string), in bytes.
 const MAX_NAME_BYTES: usize = 255;
 
+mod circuit;
+
 /// A key and the rule that its value breaks.
 pub type Problem = (&'static str, String);
 
@@ -44,6 +46,7 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     api(&config.api, &mut found);
     egress(&config.egress, &mut found);
     dispatch(&config.dispatch, &config.egress, &mut found);
+    circuit::circuit(&config.dispatch.circuit, &mut found);
     outputs(&config.outputs, &mut found);
     if let Err(error) = RetrySchedule::new(config.retry.schedule.clone()) {
         found.add("retry.schedule", error.to_string());

@@ -15,7 +15,8 @@
 //! - [`workspace`], [`blueprint`], [`edition`] and [`output`]: the edition data that is read and
 //!   pushed; [`values`]: what a section's fields hold; [`snapshot`]: how the core tells of them all;
 //!   [`table`]: rows as spreadsheets send and read them; [`mod@file`]: the files of outputs.
-//! - [`own_event`]: what this program itself tells of the edition data that it changed.
+//! - [`own_event`]: what this program itself tells of the edition data that it changed, and
+//!   [`operational`] of its own work.
 //! - [`secret`], [`signature`] and [`payload`]: the exact bytes that go out, and their signatures.
 //! - [`hex`]: how digests are written.
 
@@ -36,6 +37,7 @@ pub mod headers;
 pub mod hex;
 pub mod ids;
 pub mod key_text;
+pub mod operational;
 pub mod output;
 pub mod own_event;
 pub mod payload;

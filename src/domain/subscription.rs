@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
+use super::circuit::CircuitState;
 use super::event::Event;
 use super::filter::EventFilter;
 use super::headers::CustomHeaders;
@@ -201,6 +202,8 @@ pub struct SubscriptionSpec {
     pub headers: CustomHeaders,
     /// Requests in flight at once, in each replica; `None` is the deployment's default.
     pub max_concurrency: Option<NonZeroU32>,
+    /// Deliveries a second, from all replicas together; `None` is no limit.
+    pub rate_limit: Option<NonZeroU32>,
     /// When to try again; `None` is the deployment's schedule.
     pub retry_schedule: Option<RetrySchedule>,
 }
@@ -273,6 +276,8 @@ pub struct Subscription {
     pub spec: SubscriptionSpec,
     /// Whether it is served.
     pub status: SubscriptionStatus,
+    /// Whether its receiver is left alone for a while. Changes without a new version.
+    pub circuit: CircuitState,
     /// Grows with every change; a change says which version it was made from.
     pub version: i64,
     /// When it was registered.
@@ -308,6 +313,7 @@ pub(crate) mod tests {
             format: BodyFormat::Standard,
             headers: CustomHeaders::default(),
             max_concurrency: None,
+            rate_limit: None,
             retry_schedule: None,
         }
     }
@@ -349,6 +355,7 @@ pub(crate) mod tests {
             workspace: WorkspaceId::default(),
             spec: spec(&["*"], None),
             status: SubscriptionStatus::Active,
+            circuit: CircuitState::Closed,
             version: 1,
             created_at: now,
             updated_at: now,

@@ -13,8 +13,10 @@
 //!   [`editions`]: reading it. `definition`: blueprints as they are kept.
 //! - [`writing`] and `edits`: edition data that clients push.
 //! - [`access`]: API keys and the audit log.
+//! - [`circuits`]: which receivers are left alone. [`replicas`]: how many processes send.
 //! - [`subscriptions`]: registering and changing subscriptions.
 //! - [`idempotency`]: creating calls and writes that may be repeated.
+//! - `operational`: what is told of our own work.
 //! - [`outbox`]: events of our own on their way to the broker. [`lease`]: what one process at a time
 //!   may do.
 //! - `headers`: custom headers, sealed.
@@ -32,12 +34,14 @@ use async_trait::async_trait;
 use secrecy::SecretBox;
 
 use crate::domain::attempt::Attempt;
-use crate::domain::delivery::{Lane, Verdict};
+use crate::domain::delivery::{Lane, Sending, Verdict};
+use crate::domain::filter::EventType;
 use crate::domain::ids::{DeliveryId, EventId, OwnerId, SubscriptionId, WorkspaceId};
 use crate::domain::payload::Payload;
 use crate::wake::Wake;
 
 pub mod access;
+pub mod circuits;
 mod definition;
 pub mod editions;
 mod edits;
@@ -51,10 +55,12 @@ pub mod intake;
 pub mod lease;
 pub mod log;
 pub mod open;
+mod operational;
 pub mod outbox;
 pub mod postgres;
 mod projection;
 pub mod projects;
+pub mod replicas;
 mod search;
 pub mod snapshots;
 pub mod sqlite;
@@ -66,6 +72,7 @@ pub mod vault;
 pub mod writing;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
+pub use circuits::Circuits;
 pub use editions::{
     BlueprintRecord, EditionFilter, EditionKey, EditionList, EditionRecord, EditionTag, Editions,
     OutputRecord, RowsPage, SectionData, SectionRecord, SectionTag, Whole, WorkspaceRecord,
@@ -85,6 +92,7 @@ pub use log::{
 pub use open::open;
 pub use outbox::{Outbox, OutboxDepth, Outgoing, OutgoingRequest};
 pub use projects::{ProjectRecord, Projects};
+pub use replicas::Replicas;
 pub use snapshots::{Applied, Snapshots};
 pub use stats::{RECENTLY, Stats, SubscriptionStats, Tally};
 pub use subscriptions::{NewSubscription, Rotation, Subscriptions};
@@ -103,6 +111,8 @@ pub const MAX_FAN_OUT_ROWS: usize = 5_000;
 pub trait Store:
     EventStore
     + DeliveryQueue
+    + Circuits
+    + Replicas
     + Subscriptions
     + EventLog
     + Feed
@@ -125,6 +135,8 @@ pub trait Store:
 impl<T> Store for T where
     T: EventStore
         + DeliveryQueue
+        + Circuits
+        + Replicas
         + Subscriptions
         + EventLog
         + Feed
@@ -167,6 +179,8 @@ pub struct LeasedDelivery {
     pub lost_leases: u32,
     /// Which share of the slots it is sent under.
     pub lane: Lane,
+    /// What it is sent for.
+    pub sending: Sending,
     /// The event and its bodies, shared with the event's other deliveries.
     pub payload: Arc<Payload>,
     /// Where it goes.
@@ -221,7 +235,8 @@ pub trait EventStore: Send + Sync {
 /// What is due now, and when more will be.
 #[derive(Clone, Debug, Default)]
 pub struct Due {
-    /// Subscriptions with at least one delivery due, active ones only.
+    /// Subscriptions with at least one delivery due, active ones only; of those whose circuit is open,
+    /// the ones whose probe is due.
     pub work: Vec<(Arc<Target>, Lane)>,
     /// How long until the next delivery becomes due, where one is known.
     pub next_in: Option<Duration>,
@@ -252,6 +267,8 @@ pub struct Settlement {
     pub delivery: DeliveryId,
     /// The event that it carries.
     pub event: EventId,
+    /// And that one's type.
+    pub event_type: EventType,
     /// Where it goes.
     pub subscription: SubscriptionId,
     /// The tenant.
@@ -260,6 +277,8 @@ pub struct Settlement {
     pub epoch: i32,
     /// Attempts made before this one.
     pub attempts_before: u32,
+    /// What it was sent for.
+    pub sending: Sending,
     /// What becomes of it.
     pub verdict: Verdict,
     /// What the attempt met; `None` only for [`Verdict::Released`].
@@ -273,10 +292,12 @@ impl Settlement {
         Self {
             delivery: delivery.id,
             event: event.id,
+            event_type: event.event_type.clone(),
             subscription: delivery.target.id(),
             workspace: event.workspace.clone(),
             epoch: delivery.epoch,
             attempts_before: delivery.attempts,
+            sending: delivery.sending,
             verdict,
             attempt,
         }
@@ -311,14 +332,17 @@ pub trait DeliveryQueue: Send + Sync {
     async fn due(&self, grace: Duration) -> Result<Due>;
 
     /// Leases due deliveries. Two claims never get the same delivery; subscriptions that are
-    /// disabled or deleted by now are passed over, whatever was asked.
+    /// disabled or deleted by now are passed over, whatever was asked. So are those whose circuit is
+    /// open; where a probe is due, one delivery is leased as that ([`Sending::Probe`]), to one claim of
+    /// all, and the next probe is due when that lease is over.
     async fn claim(&self, claim: &Claim) -> Result<Vec<LeasedDelivery>>;
 
     /// Writes outcomes, in one transaction, each under its lease token (`owner`, epoch). Answers in
     /// the order given. Coming again with the same settlements after an ambiguous failure is safe:
     /// what was committed answers `Settled` again and changes nothing.
     ///
-    /// [`Verdict::Gone`] also disables the subscription.
+    /// [`Verdict::Gone`] also disables the subscription. What outcomes tell of receivers is noted with
+    /// them, once, if the rules were said ([`Circuits::judge_receivers`]); it may disable one too.
     async fn settle(
         &self,
         owner: OwnerId,

@@ -1,8 +1,10 @@
 //! The whole program, from an event to a settled delivery, on both databases.
 
+mod circuits;
 mod headers;
 mod isolation;
 mod lifecycle;
+mod rates;
 mod retries;
 mod road;
 mod stopping;

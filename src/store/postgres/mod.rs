@@ -3,13 +3,15 @@
 //! Times come from the database's clock, since replicas may disagree; batches travel as arrays and
 //! `unnest`, so that a batch is a handful of round trips whatever its size. `queue.md`'s lock order
 //! holds everywhere: the key of a call that may be repeated → queue rows that were there before → workspaces → projects → blueprints → editions →
-//! outputs → event keys → the subscriptions' generation → subscriptions → the feed → the clock of
+//! outputs → event keys → circuits → the subscriptions' generation → subscriptions → the feed → the clock of
 //! editions → keys of the outbox, each sorted. (It has the keys first; but of those that an accept writes none were there
 //! before, and what it adopts it looks at first.)
 //!
 //! - `events` and `arrivals`: accept.
 //! - `queue` and `depth`: due, claim, how much waits.
 //! - `settle` and `endings`: outcomes.
+//! - `consequences`: what outcomes mean beyond their deliveries.
+//! - `circuits`: receivers that are left alone. `replicas`: how many processes send.
 //! - `subscriptions`, `changes` and `targets`: reading them, registering and changing them, and the
 //!   exact copy of them in memory.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
@@ -37,6 +39,7 @@ use sqlx::{Connection, PgConnection, PgPool, PgTransaction};
 
 use self::errors::{from_migrate, from_sqlx, within};
 use self::notices::{Notices, Topic};
+use super::circuits::Rules;
 use super::feed::FeedBell;
 use super::outbox::Door;
 use super::projects::KnownProjects;
@@ -51,6 +54,8 @@ mod api_keys;
 mod arrivals;
 mod audit;
 mod changes;
+mod circuits;
+mod consequences;
 mod contents;
 mod depth;
 mod drafts;
@@ -70,6 +75,7 @@ mod outputs;
 mod projection;
 mod projects;
 mod queue;
+mod replicas;
 mod rows;
 mod sections;
 mod settle;
@@ -104,6 +110,7 @@ pub struct PostgresStore {
     clock: Arc<dyn Clock>,
     /// All active subscriptions as of some generation; replaced whole.
     targets: RwLock<Arc<Targets>>,
+    circuit_rules: Rules,
     notices: Notices,
     feed_bell: FeedBell,
     known_projects: KnownProjects,
@@ -165,6 +172,7 @@ impl PostgresStore {
             vault,
             clock,
             targets: RwLock::default(),
+            circuit_rules: Rules::default(),
             notices,
             feed_bell: FeedBell::default(),
             known_projects: KnownProjects::default(),

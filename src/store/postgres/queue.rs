@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgTransaction};
 use uuid::Uuid;
 
 use super::errors::{from_sqlx, reading, retrying};
 use super::rows::{EventRow, count, interval, lane_number, lane_of, limit};
-use super::{PostgresStore, Result, StoreError, commit};
-use crate::domain::delivery::Lane;
+use super::{PostgresStore, Result, StoreError, circuits, commit};
+use crate::domain::delivery::{Lane, Sending};
 use crate::domain::ids::{DeliveryId, EventId, OwnerId, SubscriptionId};
 use crate::domain::payload::Payload;
-use crate::store::targets::Targets;
+use crate::store::targets::{Offer, Targets};
 use crate::store::{
     Claim, DeliveryQueue, Due, LeasedDelivery, QueueDepth, SettleOutcome, Settlement,
 };
@@ -64,7 +65,18 @@ impl PostgresStore {
         if targets.is_empty() {
             return Ok(Due::default());
         }
-        let ids: Vec<Uuid> = targets.iter().map(|target| target.id().uuid()).collect();
+        let now = circuits::now(&mut connection, &targets).await?;
+        let mut due = Due::default();
+        let mut ids: Vec<Uuid> = Vec::with_capacity(targets.len());
+        for target in targets.iter() {
+            match target.offer(now) {
+                Offer::Everything | Offer::Probe => ids.push(target.id().uuid()),
+                Offer::NothingUntil(until) => {
+                    let wait = (until - now).to_std().unwrap_or_default();
+                    due.next_in = due.next_in.into_iter().chain([wait]).min();
+                }
+            }
+        }
         let rows: Vec<(Uuid, i16, bool, Option<f64>)> = sqlx::query_as(
             "-- postgres::queue::look
             select
@@ -116,7 +128,6 @@ impl PostgresStore {
         .await
         .map_err(from_sqlx)?;
 
-        let mut due = Due::default();
         for (id, lane, is_due, next_secs) in rows {
             if is_due && let Some(target) = targets.get(SubscriptionId::from_uuid(id)) {
                 due.work.push((Arc::clone(target), lane_of(lane)?));
@@ -131,16 +142,33 @@ impl PostgresStore {
         let leased_until = self.clock.monotonic() + claim.leasing.lease;
         let mut tx = self.begin().await?;
         let targets = self.current_targets(&mut tx).await?;
-        let wanted = Wanted::of(claim, &targets);
+        let now = circuits::now(&mut tx, &targets).await?;
+        let waiting = waiting_for_probes(claim, &targets, now);
+        let probed = if waiting.is_empty() {
+            waiting
+        } else {
+            circuits::take_probes(&mut tx, &waiting, claim.leasing).await?
+        };
+        let wanted = Wanted::of(claim, &targets, &probed);
         if wanted.subscription_ids.is_empty() {
             return Ok(Vec::new());
         }
         let rows = lease(&mut tx, claim, wanted).await?;
+        if !probed.is_empty() {
+            let leased = rows.iter().map(|row| row.subscription_id);
+            let sent = leased.filter(|id| probed.contains(id)).collect();
+            circuits::send_probes(&mut tx, &probed, sent).await?;
+        }
         let payloads = load_payloads(&mut tx, &rows).await?;
         let leased = rows
             .into_iter()
             .filter_map(|row| {
-                row.into_leased(claim.lane, leased_until, &targets, &payloads)
+                let sending = if probed.contains(&row.subscription_id) {
+                    Sending::Probe
+                } else {
+                    Sending::Usual
+                };
+                row.into_leased((claim.lane, sending), leased_until, &targets, &payloads)
                     .transpose()
             })
             .collect::<Result<_>>()?;
@@ -198,7 +226,17 @@ pub(super) fn seconds(value: f64) -> Duration {
     Duration::try_from_secs_f64(value.max(0.0)).unwrap_or_default()
 }
 
-/// What a claim asks for, of active subscriptions only, each once.
+/// Those of the subscriptions that are asked for to which a probe may be due.
+fn waiting_for_probes(claim: &Claim, targets: &Targets, now: DateTime<Utc>) -> Vec<Uuid> {
+    let asked = claim.wants.iter().filter_map(|(id, _)| targets.get(*id));
+    asked
+        .filter(|target| target.offer(now) == Offer::Probe)
+        .map(|target| target.id().uuid())
+        .collect()
+}
+
+/// What a claim asks for, of active subscriptions only, each once; one delivery of those that are to
+/// be probed, and none of others that are left alone.
 #[derive(Default)]
 struct Wanted<'a> {
     subscription_ids: Vec<Uuid>,
@@ -207,18 +245,23 @@ struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    fn of(claim: &Claim, targets: &'a Targets) -> Self {
+    fn of(claim: &Claim, targets: &'a Targets, probed: &[Uuid]) -> Self {
         let mut wanted = Self::default();
         let mut seen = HashSet::new();
         for (id, most) in &claim.wants {
             if let Some(target) = targets.get(*id)
                 && seen.insert(*id)
             {
+                let most = match (target.is_left_alone(), probed.contains(&id.uuid())) {
+                    (false, _) => *most,
+                    (true, true) => 1.min(*most),
+                    (true, false) => continue,
+                };
                 wanted.subscription_ids.push(id.uuid());
                 wanted
                     .workspaces
                     .push(target.subscription.workspace.as_str());
-                wanted.limits.push(limit(*most));
+                wanted.limits.push(limit(most));
             }
         }
         wanted
@@ -241,7 +284,7 @@ impl LeasedRow {
     /// the other, and its neighbours nothing.
     fn into_leased(
         self,
-        lane: Lane,
+        (lane, sending): (Lane, Sending),
         leased_until: Duration,
         targets: &Targets,
         payloads: &HashMap<Uuid, Arc<Payload>>,
@@ -264,6 +307,7 @@ impl LeasedRow {
             attempts: count("delivery_queue.attempts", self.attempts)?,
             lost_leases: count("delivery_queue.lost_leases", self.lost_leases)?,
             lane,
+            sending,
             payload: Arc::clone(payload),
             target: Arc::clone(target),
             leased_until,

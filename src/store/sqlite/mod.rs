@@ -3,6 +3,8 @@
 //! - `connection`: how the file is opened, written and kept short. `bulk`: statements that carry
 //!   many rows.
 //! - `events`: accept, `batch` by `batch`. `queue` and `settle`: the hot queue.
+//! - `consequences`: what outcomes mean beyond their deliveries.
+//! - `circuits`: receivers that are left alone. `replicas`: who sends.
 //! - `subscriptions`, `changes`, `log`, `stats` and `projects`: what clients read and change.
 //!   `targets`: the cache's rows.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
@@ -29,6 +31,7 @@ use sqlx::SqlitePool;
 use tokio_util::sync::CancellationToken;
 
 use super::Result;
+use super::circuits::Rules;
 use super::feed::FeedBell;
 use super::outbox::Door;
 use super::projects::KnownProjects;
@@ -41,7 +44,9 @@ mod audit;
 mod batch;
 mod bulk;
 mod changes;
+mod circuits;
 mod connection;
+mod consequences;
 mod contents;
 mod deletions;
 mod drafts;
@@ -60,6 +65,7 @@ mod outputs;
 mod projection;
 mod projects;
 mod queue;
+mod replicas;
 mod rows;
 mod sections;
 mod settle;
@@ -96,6 +102,7 @@ pub struct SqliteStore {
     readers: SqlitePool,
     wal: Wal,
     targets: Mutex<Arc<Targets>>,
+    circuit_rules: Rules,
     feed_bell: FeedBell,
     known_projects: KnownProjects,
     outbox: Door,
@@ -121,6 +128,7 @@ impl SqliteStore {
             readers,
             wal: Wal::of(path),
             targets: Mutex::default(),
+            circuit_rules: Rules::default(),
             feed_bell: FeedBell::default(),
             known_projects: KnownProjects::default(),
             outbox: Door::default(),

@@ -11,12 +11,13 @@ use uuid::Uuid;
 
 use super::SqliteStore;
 use super::bulk::{self, Bulk, Statement};
+use super::circuits::send_probes;
 use super::error::store_error;
 use super::rows::{count, duration_millis, event, get, id, lane_number, millis, unsigned};
-use crate::domain::delivery::Lane;
+use crate::domain::delivery::{Lane, Sending};
 use crate::domain::ids::{DeliveryId, EventId, OwnerId};
 use crate::domain::payload::Payload;
-use crate::store::targets::Target;
+use crate::store::targets::{Offer, Target};
 use crate::store::{
     Claim, DeliveryQueue, Due, LeasedDelivery, QueueDepth, Result, SettleOutcome, Settlement,
 };
@@ -30,7 +31,8 @@ const SWEPT_AFTER: Duration = Duration::from_mins(10);
 impl DeliveryQueue for SqliteStore {
     async fn due(&self, grace: Duration) -> Result<Due> {
         let mut transaction = self.read().await?;
-        let now = millis(self.clock.now());
+        let time = self.clock.now();
+        let now = millis(time);
         let targets = self.targets(&mut transaction).await?;
         let rows = lanes(
             &mut transaction,
@@ -45,6 +47,11 @@ impl DeliveryQueue for SqliteStore {
             let Some(target) = targets.get(id(row, "subscription_id")?) else {
                 continue;
             };
+            if let Offer::NothingUntil(until) = target.offer(time) {
+                let at = millis(until);
+                next = Some(next.map_or(at, |next| next.min(at)));
+                continue;
+            }
             let lane = match get(row, "lane")? {
                 0 => Lane::Fresh,
                 _ => Lane::Retry,
@@ -65,7 +72,8 @@ impl DeliveryQueue for SqliteStore {
     async fn claim(&self, claim: &Claim) -> Result<Vec<LeasedDelivery>> {
         let asked_at = self.clock.monotonic();
         let mut transaction = self.write().await?;
-        let now = millis(self.clock.now());
+        let time = self.clock.now();
+        let now = millis(time);
         let targets = self.targets(&mut transaction).await?;
 
         let mut asked = HashSet::new();
@@ -75,7 +83,16 @@ impl DeliveryQueue for SqliteStore {
             if let Some(target) = targets.get(*subscription)
                 && asked.insert(subscription)
             {
-                waiting.push(candidates(&mut transaction, target, *wanted, claim, now).await?);
+                let (wanted, sending) = match target.offer(time) {
+                    Offer::Everything => (*wanted, Sending::Usual),
+                    Offer::Probe => (1.min(*wanted), Sending::Probe),
+                    Offer::NothingUntil(_) => continue,
+                };
+                let mut found = candidates(&mut transaction, target, wanted, claim, now).await?;
+                for candidate in &mut found {
+                    candidate.sending = sending;
+                }
+                waiting.push(found);
             }
         }
         let found = in_turns(waiting, claim.max_bytes);
@@ -84,6 +101,17 @@ impl DeliveryQueue for SqliteStore {
         }
         let payloads = payloads(&mut transaction, &found).await?;
         lease(&mut transaction, &found, claim, now).await?;
+        let probed: Vec<_> = found
+            .iter()
+            .filter(|candidate| candidate.sending == Sending::Probe)
+            .map(|probe| {
+                (
+                    probe.target.id(),
+                    probe.target.subscription.workspace.clone(),
+                )
+            })
+            .collect();
+        send_probes(&mut transaction, &probed, claim.leasing, now).await?;
         self.commit(transaction).await?;
         let leased_until = asked_at.saturating_add(claim.leasing.lease);
         Ok(found
@@ -242,6 +270,7 @@ struct Candidate {
     epoch: i32,
     attempts: u32,
     lost_leases: u32,
+    sending: Sending,
 }
 
 impl Candidate {
@@ -255,6 +284,7 @@ impl Candidate {
             epoch: get::<i32>(row, "epoch")? + 1,
             attempts: unsigned(row, "attempts")?,
             lost_leases: lost + u32::from(get::<bool>(row, "was_lost")?),
+            sending: Sending::Usual,
         })
     }
 
@@ -277,6 +307,7 @@ impl Candidate {
             attempts: self.attempts,
             lost_leases: self.lost_leases,
             lane,
+            sending: self.sending,
             payload: Arc::clone(payload),
             target: self.target,
             leased_until,

@@ -7,7 +7,6 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::bulk::{self, Bulk};
-use super::changes::disable_gone;
 use super::error::store_error;
 use super::rows::{count, duration_millis, get, millis, unsigned};
 use super::{Approach, SqliteStore};
@@ -41,17 +40,21 @@ impl SqliteStore {
         approach: Approach,
     ) -> Result<Option<Vec<SettleOutcome>>> {
         let mut transaction = self.write().await?;
-        let now = millis(self.clock.now());
+        let now = self.clock.now();
         let standings = match approach {
             Approach::Confident => vec![Standing::Held; settlements.len()],
             Approach::Careful => standings(&mut transaction, owner, settlements).await?,
         };
         let work = Work::sort(settlements, &standings)?;
-        if !work.write(&mut transaction, owner, now).await? {
+        if !work.write(&mut transaction, owner, millis(now)).await? {
             transaction.rollback().await.map_err(store_error)?;
             return Ok(None);
         }
+        let consequences = self
+            .draw_consequences(&mut transaction, &work.held, now)
+            .await?;
         self.commit(transaction).await?;
+        self.tell_consequences(consequences).await;
         Ok(Some(
             standings
                 .iter()
@@ -144,10 +147,11 @@ async fn standings(
 /// What is to be written, sorted by statement.
 #[derive(Default)]
 struct Work<'a> {
+    /// All that are under their leases, in the order in which they ended.
+    held: Vec<&'a Settlement>,
     settled: Vec<&'a Settlement>,
     given_back: Vec<&'a Settlement>,
     attempts: Vec<Record<'a>>,
-    gone: Vec<&'a Settlement>,
 }
 
 /// An attempt that is to be kept.
@@ -191,12 +195,10 @@ impl<'a> Work<'a> {
     }
 
     fn apply(&mut self, settlement: &'a Settlement) {
+        self.held.push(settlement);
         match settlement.verdict {
             Verdict::Retry { .. } | Verdict::Released => self.given_back.push(settlement),
             Verdict::Succeeded | Verdict::Failed | Verdict::Gone => self.settled.push(settlement),
-        }
-        if settlement.verdict == Verdict::Gone {
-            self.gone.push(settlement);
         }
     }
 
@@ -214,10 +216,6 @@ impl<'a> Work<'a> {
             return Ok(false);
         }
         write_history(transaction, &self.settled, now).await?;
-        for settlement in &self.gone {
-            let workspace = &settlement.workspace;
-            disable_gone(transaction, workspace, settlement.subscription, now).await?;
-        }
         Ok(true)
     }
 }
