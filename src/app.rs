@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures::FutureExt;
+use futures::future::{OptionFuture, join};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,9 @@ use crate::health::{Health, Part};
 use crate::ingest::{Acceptor, Applier, Decoder};
 use crate::ops::{self, Ops};
 use crate::outbox::{self, Pace};
+use crate::outputs::files::FilesError;
 use crate::reconnect::Reconnect;
+use crate::replay;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Leasing, Store, StoreError, TestSend};
 use crate::telemetry::{Metrics, TelemetryError};
@@ -30,10 +33,12 @@ use crate::wake::Wake;
 
 mod front_door;
 mod intake;
+mod outputs;
 
 pub use intake::{Entrance, EntranceError};
 
 use front_door::FrontDoor;
+use outputs::{OutputRoom, Shared};
 
 /// What the program takes from its surroundings, and what a test may replace.
 #[derive(Clone)]
@@ -100,6 +105,9 @@ pub enum AppError {
     /// The API's listener: its certificate, or a fault while it serves.
     #[error(transparent)]
     Api(#[from] ListenError),
+    /// Files of outputs cannot be kept where the configuration says.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// A port cannot be opened.
     #[error("{key} {address}: {source}")]
     Listen {
@@ -127,6 +135,8 @@ pub struct App {
     /// Rung by those who append to the outbox.
     outbox_bell: Arc<Wake>,
     front_door: FrontDoor,
+    /// Where files of outputs can be kept.
+    outputs: Option<OutputRoom>,
     ops: TcpListener,
     shutdown: Shutdown,
 }
@@ -171,7 +181,9 @@ impl App {
             },
             dispatch_shutdown.clone(),
         );
+        let outputs = OutputRoom::open(&config, &surroundings, &store, &client)?;
         let api = api::Parts {
+            outputs: outputs.as_ref().map(|room| room.for_api(&config)),
             store: Arc::clone(&store),
             client,
             tester,
@@ -203,6 +215,7 @@ impl App {
             leasing,
             outbox_bell,
             front_door,
+            outputs,
             ops,
             shutdown,
         })
@@ -283,6 +296,7 @@ impl App {
                     },
                     self.dispatch_shutdown.clone(),
                 );
+                let sender = Arc::new(self.dispatcher.clone());
                 let dispatch = self.dispatcher.run(self.settlements);
                 // What goes out: both end when the ways in have, so that what those left is sent.
                 let dispatch = tokio::spawn(async move {
@@ -301,11 +315,33 @@ impl App {
                     &self.health,
                     &self.shutdown,
                 );
+                let shared = Shared {
+                    store: Arc::clone(&self.store),
+                    leasing: self.leasing,
+                    intake: sender.clone(),
+                };
+                let (config, surroundings) = (&self.config, &self.surroundings);
+                // A way in too: what it makes is told to subscribers.
+                let making = OptionFuture::from(
+                    self.outputs
+                        .map(|room| room.run(config, surroundings, shared, self.shutdown.clone())),
+                );
+                let replays = replay::run(
+                    replay::Parts {
+                        store: Arc::clone(&self.store),
+                        intake: sender,
+                        clock: Arc::clone(&self.surroundings.clock),
+                        entropy: self.surroundings.entropy.clone(),
+                        owner: self.leasing.owner,
+                        pace: replay::Pace::default(),
+                    },
+                    self.shutdown.clone(),
+                );
                 let serving = self.front_door.serve(self.shutdown.clone());
                 Box::pin(work(
                     dispatch,
                     &self.dispatch_shutdown,
-                    intake.map(Ok),
+                    join(intake, join(making, replays)).map(|_| Ok(())),
                     serving,
                 ))
                 .await

@@ -18,7 +18,7 @@ pub struct Entropy(Source);
 enum Source {
     /// The thread's generator, seeded by the operating system: fit for secrets.
     System,
-    /// A repeatable sequence, for tests only.
+    /// A repeatable sequence, for tests and for the story of `demo`: never for secrets.
     Seeded(Arc<Mutex<StdRng>>),
 }
 
@@ -28,7 +28,7 @@ impl Entropy {
         Self(Source::System)
     }
 
-    /// The same sequence for the same seed, for tests.
+    /// The same sequence for the same seed, for tests and for the story of `demo`.
     pub fn seeded(seed: u64) -> Self {
         Self(Source::Seeded(Arc::new(Mutex::new(StdRng::seed_from_u64(
             seed,

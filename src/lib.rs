@@ -13,12 +13,13 @@
 //! - [`egress`]: which addresses may be dialled, and the client that dials them.
 //! - [`outputs`]: editions rendered as files, and where files are kept.
 //! - [`outbox`]: what this program originates, out to the broker.
+//! - [`replay`]: replays of many deliveries, taken forward in the background.
 //! - [`api`]: the Report Forge API, over TLS.
 //! - [`ops`]: health and metrics for operators.
 //! - [`app`]: builds the parts, starts them, drains them.
 //! - [`cli`]: the command line.
 //! - Leaves: [`config`], [`telemetry`], [`health`], [`shutdown`], [`clock`], [`entropy`],
-//!   [`wake`], [`reconnect`].
+//!   [`wake`], [`reconnect`], [`heavy`].
 
 pub mod api;
 pub mod app;
@@ -31,11 +32,13 @@ pub mod domain;
 pub mod egress;
 pub mod entropy;
 pub mod health;
+pub mod heavy;
 pub mod ingest;
 pub mod ops;
 pub mod outbox;
 pub mod outputs;
 pub mod reconnect;
+pub mod replay;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

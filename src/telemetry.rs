@@ -44,6 +44,11 @@ pub mod metric {
     pub const OUTBOX_WAITING: &str = "forge_outbox_waiting";
     /// How long the first of them has been waiting.
     pub const OUTBOX_OLDEST: &str = "forge_outbox_oldest_age_seconds";
+    /// Jobs of outputs, by `outcome`: `generated`, `failed`, `postponed`, `released` (at a stop),
+    /// `lease_lost`, `unsettled` (the database was away).
+    pub const OUTPUTS: &str = "forge_outputs_total";
+    /// How long they took.
+    pub const OUTPUT_DURATION: &str = "forge_output_duration_seconds";
     /// Requests in flight in this process.
     pub const IN_FLIGHT: &str = "forge_in_flight";
     /// Subscriptions whose circuit is open.
@@ -58,6 +63,11 @@ pub mod metric {
 /// From a receiver in the same rack to the timeout, in seconds.
 const SECONDS: [f64; 12] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// From a few rows to the longest fetch, in seconds.
+const LONG_SECONDS: [f64; 12] = [
+    0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1_800.0,
 ];
 
 /// From one by one to full batches.
@@ -155,6 +165,9 @@ fn begin_at_zero() {
     for to in ["opened", "still_open", "recovering", "closed", "given_up"] {
         metrics::counter!(metric::CIRCUIT_TRANSITIONS, "to" => to).increment(0);
     }
+    for outcome in ["generated", "failed"] {
+        metrics::counter!(metric::OUTPUTS, "outcome" => outcome).increment(0);
+    }
     for outcome in ["published", "unroutable", "failed"] {
         metrics::counter!(metric::OUTBOX_PUBLISHED, "outcome" => outcome).increment(0);
     }
@@ -164,6 +177,7 @@ fn recorder() -> Result<PrometheusRecorder, BuildError> {
     let full = |name: &str| Matcher::Full(name.to_owned());
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(full(metric::ATTEMPT_DURATION), &SECONDS)?
+        .set_buckets_for_metric(full(metric::OUTPUT_DURATION), &LONG_SECONDS)?
         .set_buckets_for_metric(full(metric::ACCEPT_BATCH), &BATCH_SIZES)?
         .set_buckets_for_metric(full(metric::SETTLE_BATCH), &BATCH_SIZES)?
         .build_recorder();
@@ -215,6 +229,12 @@ fn describe() {
         metric::OUTBOX_OLDEST,
         Unit::Seconds,
         "How long the first event that waits to be published has been waiting"
+    );
+    describe_counter!(metric::OUTPUTS, "Jobs of outputs, by outcome");
+    describe_histogram!(
+        metric::OUTPUT_DURATION,
+        Unit::Seconds,
+        "Duration of a job of an output"
     );
     describe_gauge!(metric::IN_FLIGHT, "Requests in flight in this process");
     describe_gauge!(

@@ -11,11 +11,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Belong to no room, and may be imported by any but `domain`.
-const LEAVES: [&str; 8] = [
+const LEAVES: [&str; 9] = [
     "clock",
     "config",
     "entropy",
     "health",
+    "heavy",
     "reconnect",
     "shutdown",
     "telemetry",
@@ -23,7 +24,7 @@ const LEAVES: [&str; 8] = [
 ];
 
 /// Each room, and the rooms it may import; leaves are listed only where they import a room.
-const RULES: [(&str, &[&str]); 14] = [
+const RULES: [(&str, &[&str]); 15] = [
     ("domain", &[]),
     ("store", &["domain"]),
     ("egress", &["domain"]),
@@ -32,13 +33,14 @@ const RULES: [(&str, &[&str]); 14] = [
     ("dispatch", &["store", "egress", "domain"]),
     ("outputs", &["store", "egress", "domain"]),
     ("outbox", &["broker", "store", "egress", "domain"]),
+    ("replay", &["store", "domain"]),
     ("ops", &["store", "egress", "domain"]),
     ("api", &["store", "egress", "domain"]),
     (
         "app",
         &[
             "broker", "store", "egress", "domain", "ingest", "dispatch", "outputs", "outbox",
-            "ops", "api",
+            "replay", "ops", "api",
         ],
     ),
     // `broker` for `events publish`, which speaks to it as the core does.

@@ -23,7 +23,11 @@ use clap::Parser;
 mod child;
 mod envelope;
 mod feeder;
+#[path = "../../tests/harness/keys.rs"]
+mod keys;
 mod machine;
+#[path = "../../tests/harness/pollers/mod.rs"]
+mod pollers;
 mod process;
 mod program;
 mod publisher;
@@ -35,6 +39,8 @@ mod scenarios;
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 #[path = "../../tests/harness/services/mod.rs"]
 mod services;
+#[path = "../../tests/harness/sheet.rs"]
+mod sheet;
 mod stock;
 
 use report::Report;

@@ -44,6 +44,10 @@ pub(crate) struct Program {
     /// The same database, for what the bench itself reads and writes.
     pub(crate) store: Arc<dyn Store>,
     publisher: Option<Publisher>,
+    /// Where its API is.
+    pub(crate) api: SocketAddr,
+    /// Its exchanges and queues, and its broker if it has one.
+    pub(crate) amqp: config::Amqp,
     runs: u32,
     /// From its start until it said that it was ready.
     pub(crate) start: Duration,
@@ -135,8 +139,8 @@ impl Place {
     /// Starts the program here and waits until it is ready.
     pub(crate) async fn start(self, entry: Entry) -> anyhow::Result<Program> {
         let file = self.directory.join("forge-dispatch.toml");
-        let ops = free_address()?;
-        fs::write(&file, toml(&self.config, &entry, ops))?;
+        let (api, ops) = (free_address()?, free_address()?);
+        fs::write(&file, toml(&self.config, &entry, api, ops))?;
         let log = File::create(self.directory.join("log"))?;
         let begun = SystemClock.monotonic();
         let process = match &entry {
@@ -152,8 +156,12 @@ impl Place {
         })
         .await?;
         let start = SystemClock.monotonic().saturating_sub(begun);
+        let mut amqp = self.config.amqp;
         let publisher = match entry {
-            Entry::Amqp(url) => Some(Publisher::new(url, self.config.amqp.clone()).await?),
+            Entry::Amqp(url) => {
+                amqp.url = Some(url.clone());
+                Some(Publisher::new(url, amqp.clone()).await?)
+            }
             Entry::Feeder => None,
         };
         Ok(Program {
@@ -161,6 +169,8 @@ impl Place {
             process,
             store: self.store,
             publisher,
+            api,
+            amqp,
             runs: 0,
         })
     }
@@ -254,7 +264,7 @@ fn serve(config: &Config, file: &Path, log: File) -> anyhow::Result<Served> {
 }
 
 /// The defaults, but for what the machine makes necessary.
-fn toml(config: &Config, entry: &Entry, ops: SocketAddr) -> String {
+fn toml(config: &Config, entry: &Entry, api: SocketAddr, ops: SocketAddr) -> String {
     let database = config.database.url.expose_secret();
     let key = config
         .master_key
@@ -265,7 +275,7 @@ fn toml(config: &Config, entry: &Entry, ops: SocketAddr) -> String {
         Entry::Feeder => String::new(),
     };
     format!(
-        "master_key = {key:?}\n[database]\nurl = {database:?}\n{broker}[api]\nlisten = \"127.0.0.1:0\"\n[ops]\nlisten = \"{ops}\"\n\
+        "master_key = {key:?}\n[database]\nurl = {database:?}\n{broker}[api]\nlisten = \"{api}\"\n[ops]\nlisten = \"{ops}\"\n\
          [egress]\nallow_http = true\nallow = [\"127.0.0.0/8\"]\n[log]\nformat = \"json\"\n"
     )
 }

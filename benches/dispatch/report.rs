@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use comfy_table::{Table, presets};
@@ -48,7 +49,7 @@ pub(crate) struct Row {
     pub(crate) cost: Option<Cost>,
 }
 
-/// What one delivery costs, by who pays.
+/// What one delivery, or one read, costs, by who pays.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Cost {
     pub(crate) program_us: f64,
@@ -89,6 +90,20 @@ pub(crate) fn median(values: &[f64]) -> f64 {
         length if length % 2 == 1 => sorted[middle],
         _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
     }
+}
+
+/// The time that this share of them took at most, in milliseconds.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a place in a list"
+)]
+pub(crate) fn percentile_ms(took: &[Duration], share: f64) -> Option<f64> {
+    let mut sorted = took.to_vec();
+    sorted.sort_unstable();
+    let at = ((sorted.len() as f64 * share).ceil() as usize).saturating_sub(1);
+    sorted.get(at).map(|took| took.as_secs_f64() * 1_000.0)
 }
 
 /// The smallest and the largest.
@@ -143,7 +158,7 @@ fn table(rows: &[Row]) -> Table {
         "P99",
         "P99.9",
         "MEMORY",
-        "CPU PER DELIVERY (program, database, broker, receiver)",
+        "CPU EACH (program, database, broker, receiver)",
     ]);
     for row in rows {
         let number = |value: Option<f64>, digits: usize, unit: &str| {

@@ -276,7 +276,7 @@ impl Rig {
 }
 
 impl Costs {
-    fn since(self, before: Self) -> Self {
+    pub(crate) fn since(self, before: Self) -> Self {
         Self {
             program: self.program - before.program,
             database: self.database - before.database,

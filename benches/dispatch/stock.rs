@@ -39,6 +39,15 @@ pub(crate) async fn retries(
     sent(store, count, data_bytes, &Verdict::Retry { delay }, 503).await
 }
 
+/// Accepts events whose deliveries all failed for good.
+pub(crate) async fn failed(
+    store: &dyn Store,
+    count: usize,
+    data_bytes: usize,
+) -> anyhow::Result<()> {
+    sent(store, count, data_bytes, &Verdict::Failed, 500).await
+}
+
 /// Accepts events whose deliveries all succeeded.
 pub(crate) async fn history(
     store: &dyn Store,

@@ -100,6 +100,17 @@ impl Tag {
         Self(value.unwrap_or(HeaderValue::from_static("\"\"")))
     }
 
+    /// Of bytes with this SHA-256, in hexadecimal.
+    pub fn of_content(sha256: &str) -> Self {
+        let value = HeaderValue::try_from(format!("\"{sha256}\""));
+        Self(value.unwrap_or(HeaderValue::from_static("\"\"")))
+    }
+
+    /// Whether a client gave this very tag, by strong comparison (RFC 9110 §8.8.3.2).
+    pub fn is(&self, given: &[u8]) -> bool {
+        self.0.as_bytes() == given
+    }
+
     /// The answer, marked as what the tag stands for.
     pub fn on(self, answer: impl IntoResponse) -> Response {
         let mut response = answer.into_response();
@@ -137,13 +148,18 @@ impl Known {
         self.0.iter().any(same).then(answer)
     }
 
-    /// The answer that shows what is there, or `304` where the client has it: by its tag, or by `*`,
-    /// which stands for whatever is there.
-    pub fn or(&self, tag: Tag, answer: impl IntoResponse) -> Response {
+    /// `304`, where the client has what is there: by its tag, or by `*`, which stands for whatever is
+    /// there.
+    pub fn spared(&self, tag: &Tag) -> Option<Response> {
         if self.0.iter().any(|given| given == "*") {
-            return tag.on(StatusCode::NOT_MODIFIED);
+            return Some(tag.clone().on(StatusCode::NOT_MODIFIED));
         }
-        self.same(&tag).unwrap_or_else(|| tag.on(answer))
+        self.same(tag)
+    }
+
+    /// The answer that shows what is there, or `304` where the client has it.
+    pub fn or(&self, tag: Tag, answer: impl IntoResponse) -> Response {
+        self.spared(&tag).unwrap_or_else(|| tag.on(answer))
     }
 }
 

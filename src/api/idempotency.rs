@@ -45,6 +45,11 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
 }
 
 impl IdempotencyKey {
+    /// Whether the client named its request.
+    pub fn is_given(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// What the store needs to tell a repeat.
     pub fn once(
         self,

@@ -14,6 +14,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +24,7 @@ use crate::domain::rate::RateLimits;
 use crate::egress::WebhookClient;
 use crate::entropy::Entropy;
 use crate::store::intake::Intake;
-use crate::store::{Leasing, Store, TestSend};
+use crate::store::{Files, Leasing, Store, TestSend};
 
 pub mod accept;
 pub mod auth;
@@ -77,6 +78,8 @@ pub struct Parts {
     pub leasing: Leasing,
     /// Sends those deliveries.
     pub intake: Arc<dyn Intake>,
+    /// Files of outputs, where they are kept and made.
+    pub outputs: Option<Outputs>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -85,6 +88,14 @@ pub struct Parts {
     pub settings: config::Api,
     /// Ends waiting: the shutdown's soft token.
     pub stop: CancellationToken,
+}
+
+/// Files of outputs.
+pub struct Outputs {
+    /// Where they are read.
+    pub files: Arc<dyn Files>,
+    /// How long the core has to make what only it can make; `None` where it is not asked.
+    pub core_timeout: Option<Duration>,
 }
 
 impl Api {
@@ -126,6 +137,10 @@ impl Api {
 
     fn intake(&self) -> &dyn Intake {
         &*self.0.parts.intake
+    }
+
+    fn outputs(&self) -> Option<&Outputs> {
+        self.0.parts.outputs.as_ref()
     }
 
     fn client(&self) -> &WebhookClient {

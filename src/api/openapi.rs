@@ -24,6 +24,9 @@ use super::{Api, resources, webhooks};
 /// The name of the security scheme, in the handlers' descriptions too.
 const SCHEME: &str = "api_key";
 
+/// What is refused where the resource stands elsewhere, beside writes that may be repeated.
+const STATEFUL: [&str; 2] = ["replayDelivery", "cancelReplay"];
+
 /// What the document says beside its paths.
 #[derive(Debug, OpenApi)]
 #[openapi(
@@ -39,6 +42,7 @@ const SCHEME: &str = "api_key";
     tags(
         (name = "Subscriptions", description = "Where webhooks go, and which."),
         (name = "Deliveries", description = "What was and is delivered, and every attempt."),
+        (name = "Replays", description = "Sending again, or sooner, because somebody says so."),
         (name = "Events", description = "What webhooks tell of."),
         (name = "Workspace", description = "The workspace of the key, and who belongs to it."),
         (name = "Projects", description = "The projects of the workspace."),
@@ -78,8 +82,10 @@ pub fn routes() -> OpenApiRouter<Api> {
         .merge(resources::audit_log::routes())
         .merge(resources::subscriptions::routes())
         .merge(resources::deliveries::routes())
+        .merge(resources::replays::routes())
         .merge(resources::events::routes())
         .merge(resources::writes::routes())
+        .merge(resources::outputs::writes())
         .merge(polled())
 }
 
@@ -170,10 +176,20 @@ fn complete(operation: &mut Operation) {
     if has(&ParameterIn::Header, Some("Idempotency-Key")) {
         statuses.extend([409, 422]);
     }
+    if operation
+        .operation_id
+        .as_deref()
+        .is_some_and(|id| STATEFUL.contains(&id))
+    {
+        statuses.push(409);
+    }
     if operation.request_body.is_some() {
         statuses.extend([408, 413, 415, 422]);
     }
-    if is_negotiated(operation) {
+    if has(&ParameterIn::Header, Some("Range")) {
+        // A file is of the type that it is of.
+        statuses.extend([409, 416]);
+    } else if is_negotiated(operation) {
         statuses.push(406);
     }
     let is_list = has(&ParameterIn::Query, Some("after"));

@@ -5,9 +5,12 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::openapi::schema::Schema;
 
 use super::problem_type::ProblemType;
+use super::resources::fields;
 use crate::domain::api_key::Scope;
+use crate::domain::replay::Refusal;
 use crate::domain::subscription::FieldError;
 use crate::store::StoreError;
 
@@ -63,6 +66,7 @@ pub struct Problem {
     detail: String,
     faults: Vec<Fault>,
     id: Option<String>,
+    reason: Option<Refusal>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -90,6 +94,15 @@ pub struct ProblemDocument<'a> {
     /// The id of what was made before, for `already-created`.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
+    /// Why, for `not-replayable`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, schema_with = reasons_schema)]
+    reason: Option<&'a str>,
+}
+
+/// Why a delivery is not replayed.
+fn reasons_schema() -> Schema {
+    fields::names(Refusal::ALL.map(Refusal::as_str))
 }
 
 impl Problem {
@@ -100,6 +113,7 @@ impl Problem {
             detail: kind.detail().to_owned(),
             faults: Vec::new(),
             id: None,
+            reason: None,
             headers: Vec::new(),
         }
     }
@@ -206,6 +220,14 @@ impl Problem {
             ..Self::new(ProblemType::AlreadyCreated)
         }
     }
+
+    /// The delivery stands where it cannot be replayed.
+    pub fn not_replayable(reason: Refusal) -> Self {
+        Self {
+            reason: Some(reason),
+            ..Self::new(ProblemType::NotReplayable).detail(reason.told())
+        }
+    }
 }
 
 /// A value that the domain does not take, wherever in the body it stood.
@@ -241,6 +263,7 @@ impl IntoResponse for Problem {
             detail: &self.detail,
             errors: &self.faults,
             id: self.id.as_deref(),
+            reason: self.reason.map(Refusal::as_str),
         };
         // Texts and numbers: writing them cannot fail.
         let body = serde_json::to_vec(&document).unwrap_or_default();

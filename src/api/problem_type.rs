@@ -15,6 +15,8 @@ pub enum ProblemType {
     InvalidHeader,
     /// The answer would be too large.
     ResponseTooLarge,
+    /// The file is too long for one answer.
+    RangeRequired,
     /// No key, or none that is valid.
     Unauthorized,
     /// The key lacks a scope.
@@ -37,6 +39,20 @@ pub enum ProblemType {
     IdempotencyKeyInUse,
     /// The edition stands where its data cannot be changed.
     EditionNotOpen,
+    /// The delivery stands where it cannot be replayed.
+    NotReplayable,
+    /// The replay is done with.
+    ReplayDone,
+    /// The workspace replays enough.
+    TooManyReplays,
+    /// Nothing is known of how the edition is to be filled.
+    BlueprintUnknown,
+    /// The edition stands where no outputs are made of it.
+    EditionNotApproved,
+    /// Files of this format are made by the core, which is not asked.
+    OutputNotMadeHere,
+    /// The output has no file.
+    OutputNotGenerated,
     /// The cursor is of what was removed.
     CursorExpired,
     /// `If-Match` names another version.
@@ -45,6 +61,8 @@ pub enum ProblemType {
     PayloadTooLarge,
     /// The body is of another type, or encoded.
     UnsupportedMediaType,
+    /// The file has none of the bytes that are asked for.
+    RangeNotSatisfiable,
     /// Values that break a rule.
     InvalidValues,
     /// The same `Idempotency-Key`, another request.
@@ -72,12 +90,13 @@ struct Entry {
 
 impl ProblemType {
     /// All of them, by status.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 36] = [
         Self::MalformedBody,
         Self::InvalidParameter,
         Self::InvalidCursor,
         Self::InvalidHeader,
         Self::ResponseTooLarge,
+        Self::RangeRequired,
         Self::Unauthorized,
         Self::InsufficientScope,
         Self::RestrictedKey,
@@ -89,10 +108,18 @@ impl ProblemType {
         Self::AlreadyCreated,
         Self::IdempotencyKeyInUse,
         Self::EditionNotOpen,
+        Self::NotReplayable,
+        Self::ReplayDone,
+        Self::TooManyReplays,
+        Self::BlueprintUnknown,
+        Self::EditionNotApproved,
+        Self::OutputNotMadeHere,
+        Self::OutputNotGenerated,
         Self::CursorExpired,
         Self::StaleVersion,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
+        Self::RangeNotSatisfiable,
         Self::InvalidValues,
         Self::IdempotencyKeyReused,
         Self::RateLimited,
@@ -173,6 +200,14 @@ impl ProblemType {
                 "An answer is at most 10 MB (10,000,000 bytes), and is never cut.",
                 "Ask for pages: send `limit`, and go on from `next_cursor` or the header `Link`. \
                  Pages that name one `edition_version` belong together.",
+            ),
+            Self::RangeRequired => entry(
+                "range-required",
+                StatusCode::BAD_REQUEST,
+                "The file is to be asked for in parts",
+                "An answer is at most 10 MB (10,000,000 bytes), and the file is longer.",
+                "Send `Range: bytes=0-9999999`, and go on behind what `Content-Range` says until all of \
+                 it came; with `If-Range`, so that all parts are of one file.",
             ),
             Self::Unauthorized => entry(
                 "unauthorized",
@@ -256,6 +291,61 @@ impl ProblemType {
                 "Only editions that are `draft` or `changes_requested` can be changed or submitted.",
                 "Read the edition's `status`. Whoever reviews it can request changes, which opens it again.",
             ),
+            Self::NotReplayable => entry(
+                "not-replayable",
+                StatusCode::CONFLICT,
+                "The delivery cannot be replayed",
+                "The delivery, or its subscription, stands where it cannot be replayed.",
+                "`reason` says why: `in_flight` (it is being sent at this moment: wait for what comes of \
+                 that), `cancelled`, `subscription_disabled` (enable it first), `subscription_deleted`, or \
+                 `event_removed`.",
+            ),
+            Self::ReplayDone => entry(
+                "replay-done",
+                StatusCode::CONFLICT,
+                "The replay is done",
+                "All of the replay was sent: there is nothing to cancel.",
+                "Read the replay for what came of it.",
+            ),
+            Self::TooManyReplays => entry(
+                "too-many-replays",
+                StatusCode::CONFLICT,
+                "Too many replays at once",
+                "The workspace has 20 replays under way.",
+                "Wait until one is done, or cancel one.",
+            ),
+            Self::BlueprintUnknown => entry(
+                "blueprint-unknown",
+                StatusCode::CONFLICT,
+                "The edition's blueprint is not there",
+                "The blueprint of this edition was deleted, or has not been told of yet, and values \
+                 cannot be held against it.",
+                "Where the edition is new, send the request again in a moment. A blueprint that was \
+                 deleted takes no more data.",
+            ),
+            Self::EditionNotApproved => entry(
+                "edition-not-approved",
+                StatusCode::CONFLICT,
+                "No outputs are made of the edition yet",
+                "Outputs are made of editions that are `approved` or `closed`.",
+                "Read the edition's `status`, and come again when it is approved.",
+            ),
+            Self::OutputNotMadeHere => entry(
+                "output-not-made-here",
+                StatusCode::CONFLICT,
+                "The output is not made here",
+                "This deployment makes `csv` and `xlsx`, and does not ask Report Forge for other formats.",
+                "Generate it in Report Forge, or ask an operator to set `amqp.url` and \
+                 `outputs.core_hosts`.",
+            ),
+            Self::OutputNotGenerated => entry(
+                "output-not-generated",
+                StatusCode::CONFLICT,
+                "The output has no file",
+                "There is no file to download.",
+                "Read the output: `status` says how far it is, `failure` why it failed. \
+                 `download_url` is there once there is a file.",
+            ),
             Self::CursorExpired => entry(
                 "cursor-expired",
                 StatusCode::GONE,
@@ -286,6 +376,13 @@ impl ProblemType {
                 "Send the body as `application/json`, without a `Content-Encoding`.",
                 "Send JSON that is not compressed. Rows are taken as `text/csv` and \
                  `text/tab-separated-values` too, in UTF-8.",
+            ),
+            Self::RangeNotSatisfiable => entry(
+                "range-not-satisfiable",
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                "The range lies outside of the file",
+                "The file has none of the bytes that `Range` asks for.",
+                "`Content-Range` says how many bytes the file has.",
             ),
             Self::InvalidValues => entry(
                 "invalid-values",

@@ -10,7 +10,9 @@ use super::problem::Fault;
 use super::problem_type::ProblemType;
 use super::{Problem, Result};
 use crate::domain::blueprint::Section;
-use crate::domain::table::{Delimiter, MAX_ROWS_SENT, NewRow, TableError, read_json, read_text};
+use crate::domain::table::{
+    Delimiter, MAX_ROWS_SENT, NewRow, TableError, places_of_ids, read_json, read_text,
+};
 use crate::domain::values::{Place, ValueFaults};
 
 /// What a table comes as.
@@ -84,6 +86,27 @@ impl TableBody {
         };
         Ok(rows?)
     }
+
+    /// Names the ids of rows, where they are told, by where they stand in the text. Takes a while too.
+    pub fn place(&self, faults: &mut ValueFaults, section: &Section) -> Result<()> {
+        let Form::Text(delimiter) = self.form else {
+            return Ok(());
+        };
+        let mut told: Vec<(usize, &mut Place)> = faults
+            .places_mut()
+            .filter_map(|place| match place {
+                Place::RowId(row) => Some((*row, place)),
+                _ => None,
+            })
+            .collect();
+        told.sort_unstable_by_key(|(row, _)| *row);
+        let rows: Vec<usize> = told.iter().map(|(row, _)| *row).collect();
+        let found = places_of_ids(&self.bytes, delimiter, section, &rows)?;
+        for ((_, place), found) in told.into_iter().zip(found) {
+            *place = found;
+        }
+        Ok(())
+    }
 }
 
 impl From<TableError> for Problem {
@@ -126,6 +149,10 @@ fn fault(place: &Place, detail: &str) -> Fault {
     match place {
         Place::Pointer(pointer) => Fault::Value {
             pointer: pointer.clone(),
+            detail,
+        },
+        Place::RowId(_) => Fault::Value {
+            pointer: place.to_string(),
             detail,
         },
         Place::Cell { line, column } => Fault::Cell {

@@ -1,4 +1,4 @@
-//! `forge-dispatch deliveries`: what was and is delivered, and what each attempt met.
+//! `forge-dispatch deliveries`: what was and is delivered, what each attempt met, and sending again.
 
 use std::time::Duration;
 
@@ -16,6 +16,10 @@ use crate::domain::reach::Reach;
 use crate::domain::subscription::FieldError;
 use crate::store::{AttemptRecord, DeliveryFilter, DeliveryRecord, Page, PageRequest, Store};
 
+mod replay;
+
+pub use replay::ReplayArgs;
+
 /// How many attempts are read at once: a schedule's worth.
 const ATTEMPTS_PAGE: usize = 100;
 
@@ -26,6 +30,9 @@ pub enum DeliveriesCommand {
     List(ListArgs),
     /// Show one delivery and its attempts.
     Show(ShowArgs),
+    /// Send again, or sooner: one delivery, those of an event, or those that are selected. Many are
+    /// counted first, and sent by the running service.
+    Replay(ReplayArgs),
 }
 
 /// Which deliveries.
@@ -117,6 +124,7 @@ pub async fn run(command: DeliveriesCommand, context: &Context) -> Result<(), Cl
     match command {
         DeliveriesCommand::List(args) => list(args, context).await,
         DeliveriesCommand::Show(args) => show(args, context).await,
+        DeliveriesCommand::Replay(args) => replay::run(args, context).await,
     }
 }
 
@@ -253,6 +261,22 @@ impl View {
         ]
     }
 
+    fn describe(&self) -> String {
+        fields(&[
+            ("id", self.id.clone()),
+            ("event", self.event_id.clone()),
+            ("type", self.event_type.clone()),
+            ("project", or_dash(self.project_id.as_ref())),
+            ("edition", or_dash(self.edition_id.as_ref())),
+            ("subscription", self.subscription_id.clone()),
+            ("state", self.state.to_owned()),
+            ("attempts", self.attempts.to_string()),
+            ("created", self.created_at.clone()),
+            ("due", or_dash(self.due_at.as_ref())),
+            ("settled", or_dash(self.settled_at.as_ref())),
+        ])
+    }
+
     /// The instant that matters in its state.
     fn when(&self) -> String {
         match (&self.settled_at, &self.due_at) {
@@ -319,20 +343,7 @@ fn beginning(excerpt: &str) -> String {
 
 impl Detail {
     fn describe(&self) -> String {
-        let delivery = &self.delivery;
-        let mut text = fields(&[
-            ("id", delivery.id.clone()),
-            ("event", delivery.event_id.clone()),
-            ("type", delivery.event_type.clone()),
-            ("project", or_dash(delivery.project_id.as_ref())),
-            ("edition", or_dash(delivery.edition_id.as_ref())),
-            ("subscription", delivery.subscription_id.clone()),
-            ("state", delivery.state.to_owned()),
-            ("attempts", delivery.attempts.to_string()),
-            ("created", delivery.created_at.clone()),
-            ("due", or_dash(delivery.due_at.as_ref())),
-            ("settled", or_dash(delivery.settled_at.as_ref())),
-        ]);
+        let mut text = self.delivery.describe();
         if !self.attempt_log.is_empty() {
             text.push('\n');
             text.push_str(&AttemptView::table(&self.attempt_log));

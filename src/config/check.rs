@@ -30,6 +30,9 @@ const BETWEEN: &str = "must be 1 to 10000";
 /// The longest that a file may be on its way: less than the sweep leaves an unknown one alone.
 const LONGEST_FETCH: Duration = Duration::from_mins(30);
 
+/// The longest that the core may take to make a file.
+const LONGEST_MAKING: Duration = Duration::from_hours(30 * 24);
+
 /// The longest name that AMQP can carry (a short string), in bytes.
 const MAX_NAME_BYTES: usize = 255;
 
@@ -329,6 +332,11 @@ fn outputs(outputs: &Outputs, found: &mut Problems) {
         outputs.fetch_timeout <= LONGEST_FETCH,
         "outputs.fetch_timeout",
         "must be at most 30m",
+    );
+    found.require(
+        (Duration::from_secs(1)..=LONGEST_MAKING).contains(&outputs.core_timeout),
+        "outputs.core_timeout",
+        "must be 1s to 30d",
     );
     s3(&outputs.s3, found);
 }

@@ -27,6 +27,9 @@ pub struct Outputs {
     /// For a file of the core's, from dialling to its last byte.
     #[serde(with = "duration")]
     pub fetch_timeout: Duration,
+    /// How long the core has to make what only it can make; after that, it failed.
+    #[serde(with = "duration")]
+    pub core_timeout: Duration,
     /// The S3-compatible store that keeps files instead of a directory.
     pub s3: S3,
 }
@@ -39,6 +42,7 @@ impl Default for Outputs {
             max_file_bytes: 256 * 1024 * 1024,
             concurrency: 2,
             fetch_timeout: Duration::from_mins(5),
+            core_timeout: Duration::from_hours(24),
             s3: S3::default(),
         }
     }

@@ -127,7 +127,8 @@ fn judge<T>(parts: &Parts, delivery: &LeasedDelivery, ask: impl FnOnce(&Judge<'_
     let own = delivery.target.subscription.spec.retry_schedule.as_ref();
     ask(&Judge {
         schedule: own.unwrap_or(&parts.schedule),
-        attempts_before: delivery.attempts,
+        attempts_before: delivery.attempts.saturating_sub(delivery.base),
+        was: delivery.replaying.map(|replaying| replaying.was),
         unit: parts.entropy.unit(),
         now: parts.clock.now(),
     })
@@ -163,7 +164,11 @@ fn log(delivery: &LeasedDelivery, attempt: Option<&Attempt>, verdict: &Verdict) 
     }
     match verdict {
         Verdict::Succeeded | Verdict::Released => line!(debug),
-        Verdict::Retry { .. } | Verdict::Failed | Verdict::Gone => line!(info),
+        Verdict::Retry { .. }
+        | Verdict::Resumed { .. }
+        | Verdict::Repeated
+        | Verdict::Failed
+        | Verdict::Gone => line!(info),
     }
 }
 
@@ -185,5 +190,7 @@ fn name(verdict: &Verdict) -> &'static str {
         Verdict::Retry { .. } => "retried",
         Verdict::Failed | Verdict::Gone => "failed",
         Verdict::Released => "released",
+        Verdict::Resumed { .. } => "resumed",
+        Verdict::Repeated => "repeated",
     }
 }

@@ -208,7 +208,7 @@ impl Dispatcher {
     /// attempt is spent.
     fn may_be_sent(&self, delivery: &LeasedDelivery) -> bool {
         let circuit = self.parts.store.circuit(delivery.target.id());
-        circuit.open_until().is_none() || delivery.sending == Sending::Probe
+        circuit.open_until().is_none() || delivery.sending != Sending::Usual
     }
 }
 

@@ -6,15 +6,18 @@ use chrono::{DateTime, Utc};
 
 use crate::domain::attempt::{Attempt, ErrorClass, Trigger};
 use crate::domain::delivery::Verdict;
-use crate::domain::retry::RetrySchedule;
+use crate::domain::replay::Was;
+use crate::domain::retry::{MAX_RETRY_AFTER, RetrySchedule};
 use crate::egress::{Answer, Sent};
 
 /// What to judge by, beside the answer.
 pub struct Judge<'a> {
     /// The subscription's schedule, or the deployment's.
     pub schedule: &'a RetrySchedule,
-    /// Attempts made before this one.
+    /// Attempts of the schedule made before this one.
     pub attempts_before: u32,
+    /// What the delivery was, where the attempt is a replay's.
+    pub was: Option<Was>,
     /// A random number in `0.0..1.0`, for the jitter.
     pub unit: f64,
     /// The time, for a `Retry-After` that names a date.
@@ -27,7 +30,7 @@ impl Judge<'_> {
         let mut attempt = Attempt {
             at: sent.at,
             duration: sent.duration,
-            trigger: Trigger::Schedule,
+            trigger: self.trigger(),
             status: None,
             error: None,
             response_headers: Vec::new(),
@@ -61,7 +64,7 @@ impl Judge<'_> {
         let attempt = Attempt {
             at,
             duration: Duration::ZERO,
-            trigger: Trigger::Schedule,
+            trigger: self.trigger(),
             status: None,
             error: Some(class),
             response_headers: Vec::new(),
@@ -84,7 +87,24 @@ impl Judge<'_> {
         }
     }
 
+    fn trigger(&self) -> Trigger {
+        match self.was {
+            Some(_) => Trigger::Replay,
+            None => Trigger::Schedule,
+        }
+    }
+
+    /// What a failed attempt comes to. A replay spends no step of a schedule that runs, and takes
+    /// nothing back that had succeeded.
     fn again(&self, retry_after: Option<Duration>) -> Verdict {
+        match self.was {
+            Some(Was::Pending) => {
+                let not_before = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
+                return Verdict::Resumed { not_before };
+            }
+            Some(Was::Succeeded) => return Verdict::Repeated,
+            Some(Was::Failed | Was::Unmade) | None => {}
+        }
         let attempts = self.attempts_before.saturating_add(1);
         match self.schedule.delay_after(attempts, retry_after, self.unit) {
             Some(delay) => Verdict::Retry { delay },
@@ -121,6 +141,7 @@ mod tests {
         let judge = Judge {
             schedule: &schedule,
             attempts_before,
+            was: None,
             unit: 0.5,
             now: now(),
         };
@@ -190,6 +211,41 @@ mod tests {
                 seconds(5),
                 "{nonsense:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_replay_that_fails_leaves_a_running_schedule_and_a_success_as_they_were() {
+        let schedule = RetrySchedule::default();
+        let judge = |was, status, retry_after| {
+            let judge = Judge {
+                schedule: &schedule,
+                attempts_before: 0,
+                was: Some(was),
+                unit: 0.5,
+                now: now(),
+            };
+            let (attempt, verdict) = judge.judge(Sent {
+                at: now(),
+                duration: Duration::ZERO,
+                answer: Ok(answer(status, retry_after)),
+            });
+            assert_eq!(attempt.trigger, Trigger::Replay);
+            verdict
+        };
+        let resumed = |seconds| Verdict::Resumed {
+            not_before: Duration::from_secs(seconds),
+        };
+        assert_eq!(judge(Was::Pending, 500, None), resumed(0));
+        assert_eq!(judge(Was::Pending, 503, Some("120")), resumed(120));
+        assert_eq!(judge(Was::Pending, 429, Some("999999")), resumed(86_400));
+        assert_eq!(judge(Was::Succeeded, 500, None), Verdict::Repeated);
+        for was in [Was::Failed, Was::Unmade] {
+            assert_eq!(judge(was, 500, None), seconds(5), "a fresh schedule");
+        }
+        for was in Was::ALL {
+            assert_eq!(judge(was, 200, None), Verdict::Succeeded);
+            assert_eq!(judge(was, 410, None), Verdict::Gone);
         }
     }
 

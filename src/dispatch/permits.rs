@@ -1,7 +1,7 @@
 //! The rules by which a bounded good is shared out: slots (requests in flight), rooms (leased
 //! deliveries in memory) and bytes. Pure; [`super::lines`] keeps the books.
 //!
-//! - Each lane has its own share, so that neither retries nor fresh work starve the other.
+//! - Each lane has its own share, so that fresh work, retries and replays do not starve each other.
 //! - A subscription has at most its limit in flight, and within it each lane its share.
 //! - The last quarter of a lane is for subscriptions with nothing of it, and of the rest a
 //!   subscription has at most as much as is still free (the dynamic threshold of shared-buffer
@@ -19,13 +19,27 @@ pub(super) const ROOMS_PER_SLOT: usize = 64;
 pub(super) struct PerLane<T> {
     pub(super) fresh: T,
     pub(super) retry: T,
+    pub(super) replay: T,
 }
 
 impl<T> PerLane<T> {
+    pub(super) fn each(make: impl Fn(Lane) -> T) -> Self {
+        Self {
+            fresh: make(Lane::Fresh),
+            retry: make(Lane::Retry),
+            replay: make(Lane::Replay),
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        [&self.fresh, &self.retry, &self.replay].into_iter()
+    }
+
     pub(super) fn of(&self, lane: Lane) -> &T {
         match lane {
             Lane::Fresh => &self.fresh,
             Lane::Retry => &self.retry,
+            Lane::Replay => &self.replay,
         }
     }
 
@@ -33,6 +47,7 @@ impl<T> PerLane<T> {
         match lane {
             Lane::Fresh => &mut self.fresh,
             Lane::Retry => &mut self.retry,
+            Lane::Replay => &mut self.replay,
         }
     }
 }
@@ -50,11 +65,17 @@ impl Pool {
         Self { all, free: all }
     }
 
-    /// Slots of both lanes out of `concurrency` in all: a quarter, and one at least, for retries.
-    pub(super) fn slots(concurrency: usize) -> PerLane<Self> {
+    /// For all lanes out of `concurrency` slots, so many of a thing for each slot. What no lane may
+    /// take from another: a quarter is for retries and an eighth for replays, one slot at least.
+    pub(super) fn shared(concurrency: usize, for_each: usize) -> PerLane<Self> {
+        let (retry, replay) = [Lane::Retry, Lane::Replay]
+            .map(|lane| lane_share(lane, concurrency))
+            .into();
+        let fresh = concurrency.saturating_sub(retry + replay).max(1);
         PerLane {
-            fresh: Self::of(lane_share(Lane::Fresh, concurrency)),
-            retry: Self::of(lane_share(Lane::Retry, concurrency)),
+            fresh: Self::of(fresh * for_each),
+            retry: Self::of(retry * for_each),
+            replay: Self::of(replay * for_each),
         }
     }
 
@@ -93,11 +114,13 @@ impl Pool {
     }
 }
 
-/// How much of a limit a lane may take: a quarter of it, and one at least, is for retries. (A limit
-/// of one cannot be shared; the lanes then take turns.)
+/// How much of a subscription's limit a lane may take at most: retries a quarter of it, replays an
+/// eighth, one at least, and fresh work all but the quarter. Where all want their most there is not
+/// enough for that, and the lanes take turns.
 pub(super) fn lane_share(lane: Lane, limit: usize) -> usize {
     let retry = (limit / 4).max(1);
     match lane {
+        Lane::Replay => (limit / 8).max(1),
         Lane::Retry => retry,
         Lane::Fresh => limit.saturating_sub(retry).max(1),
     }

@@ -86,6 +86,7 @@ impl Tester {
         let judge = |now| Judge {
             schedule: &self.once,
             attempts_before: 0,
+            was: None,
             unit: 0.0,
             now,
         };

@@ -128,19 +128,28 @@ pub enum Action {
     SecretRotated,
     /// A subscription was deleted.
     SubscriptionDeleted,
+    /// A delivery was replayed.
+    DeliveryReplayed,
+    /// A replay of many deliveries was begun.
+    ReplayCreated,
+    /// A replay of many deliveries was ended early.
+    ReplayCancelled,
     /// A key was used.
     Request,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::KeyCreated,
         Self::KeyRevoked,
         Self::SubscriptionCreated,
         Self::SubscriptionUpdated,
         Self::SecretRotated,
         Self::SubscriptionDeleted,
+        Self::DeliveryReplayed,
+        Self::ReplayCreated,
+        Self::ReplayCancelled,
         Self::Request,
     ];
 
@@ -153,6 +162,9 @@ impl Action {
             Self::SubscriptionUpdated => "subscription.updated",
             Self::SecretRotated => "subscription.secret_rotated",
             Self::SubscriptionDeleted => "subscription.deleted",
+            Self::DeliveryReplayed => "delivery.replayed",
+            Self::ReplayCreated => "replay.created",
+            Self::ReplayCancelled => "replay.cancelled",
             Self::Request => "request",
         }
     }

@@ -1,6 +1,7 @@
 //! The states of a delivery and the steps between them (product.md §4, docs/DELIVERY.md).
 //!
-//! `pending → in_flight → succeeded | pending (with a due time) | failed | cancelled`
+//! `pending → in_flight → succeeded | pending (with a due time) | failed | cancelled`, and by a replay
+//! `failed → pending`
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,9 +17,9 @@ pub enum DeliveryState {
     Pending,
     /// Leased by a process that is sending it.
     InFlight,
-    /// Answered with a 2xx. Final.
+    /// Answered with a 2xx. Final; a replay sends it once more and changes nothing in that.
     Succeeded,
-    /// The schedule is spent, or the receiver answered `410`. Final.
+    /// The schedule is spent, or the receiver answered `410`. Final, unless it is replayed.
     Failed,
     /// The subscription was deleted. Final.
     Cancelled,
@@ -39,6 +40,8 @@ pub enum Step {
     Release,
     /// The subscription is gone.
     Cancel,
+    /// Somebody wants it sent again, or sooner.
+    Replay,
 }
 
 /// A step that a delivery in this state cannot take.
@@ -81,9 +84,12 @@ impl DeliveryState {
     pub fn after(self, step: Step) -> Result<Self, IllegalStep> {
         match (self, step) {
             (Self::Pending | Self::InFlight, Step::Lease) => Ok(Self::InFlight),
-            (Self::InFlight, Step::Succeed) => Ok(Self::Succeeded),
+            (Self::InFlight, Step::Succeed) | (Self::Succeeded, Step::Replay) => {
+                Ok(Self::Succeeded)
+            }
             (Self::InFlight, Step::Fail) => Ok(Self::Failed),
-            (Self::InFlight, Step::Retry | Step::Release) => Ok(Self::Pending),
+            (Self::InFlight, Step::Retry | Step::Release)
+            | (Self::Pending | Self::Failed, Step::Replay) => Ok(Self::Pending),
             (Self::Pending | Self::InFlight, Step::Cancel) => Ok(Self::Cancelled),
             (from, step) => Err(IllegalStep { from, step }),
         }
@@ -117,18 +123,20 @@ pub enum Lane {
     Fresh,
     /// Tried and failed.
     Retry,
+    /// Replayed: sent because somebody says so.
+    Replay,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Self; 2] = [Self::Fresh, Self::Retry];
+    pub const ALL: [Self; 3] = [Self::Fresh, Self::Retry, Self::Replay];
 
-    /// The other one.
-    #[must_use]
-    pub fn other(self) -> Self {
+    /// All lanes, the one whose turn comes behind this one first.
+    pub fn behind(self) -> [Self; 3] {
         match self {
-            Self::Fresh => Self::Retry,
-            Self::Retry => Self::Fresh,
+            Self::Fresh => [Self::Retry, Self::Replay, Self::Fresh],
+            Self::Retry => [Self::Replay, Self::Fresh, Self::Retry],
+            Self::Replay => [Self::Fresh, Self::Retry, Self::Replay],
         }
     }
 
@@ -137,6 +145,7 @@ impl Lane {
         match self {
             Self::Fresh => "fresh",
             Self::Retry => "retry",
+            Self::Replay => "replay",
         }
     }
 }
@@ -149,6 +158,8 @@ pub enum Sending {
     Usual,
     /// To find out, besides, whether a receiver is back whose circuit is open.
     Probe,
+    /// Because somebody asked for this one, though the circuit is open.
+    Asked,
 }
 
 /// What becomes of a leased delivery, decided from one attempt.
@@ -167,14 +178,22 @@ pub enum Verdict {
     Gone,
     /// Not sent; due again at once, nothing spent.
     Released,
+    /// A replay ahead of its time failed: it waits for that time again, and no step of its schedule
+    /// is spent.
+    Resumed {
+        /// Not sooner than this long after the settle: what the receiver asked for.
+        not_before: Duration,
+    },
+    /// A replay of what had succeeded was not taken: final, and succeeded as before.
+    Repeated,
 }
 
 impl Verdict {
     /// The step of the state machine that this is.
     pub fn step(&self) -> Step {
         match self {
-            Self::Succeeded => Step::Succeed,
-            Self::Retry { .. } => Step::Retry,
+            Self::Succeeded | Self::Repeated => Step::Succeed,
+            Self::Retry { .. } | Self::Resumed { .. } => Step::Retry,
             Self::Failed | Self::Gone => Step::Fail,
             Self::Released => Step::Release,
         }
@@ -183,8 +202,8 @@ impl Verdict {
     /// The state that a leased delivery is in afterwards.
     pub fn state(&self) -> DeliveryState {
         match self {
-            Self::Succeeded => DeliveryState::Succeeded,
-            Self::Retry { .. } | Self::Released => DeliveryState::Pending,
+            Self::Succeeded | Self::Repeated => DeliveryState::Succeeded,
+            Self::Retry { .. } | Self::Resumed { .. } | Self::Released => DeliveryState::Pending,
             Self::Failed | Self::Gone => DeliveryState::Failed,
         }
     }
@@ -216,6 +235,30 @@ mod tests {
     }
 
     #[test]
+    fn a_replay_revives_what_failed_and_nothing_that_was_cancelled() {
+        let replayed = |state: DeliveryState| state.after(Step::Replay).ok();
+        assert_eq!(
+            replayed(DeliveryState::Failed),
+            Some(DeliveryState::Pending)
+        );
+        assert_eq!(
+            replayed(DeliveryState::Succeeded),
+            Some(DeliveryState::Succeeded)
+        );
+        assert_eq!(replayed(DeliveryState::Cancelled), None);
+        assert_eq!(replayed(DeliveryState::InFlight), None);
+    }
+
+    #[test]
+    fn every_lane_comes_round() {
+        for lane in Lane::ALL {
+            let turns = lane.behind();
+            assert_eq!(turns[2], lane, "the last one served is asked last");
+            assert!(Lane::ALL.iter().all(|lane| turns.contains(lane)));
+        }
+    }
+
+    #[test]
     fn only_a_leased_delivery_gets_an_outcome() {
         for step in [Step::Succeed, Step::Retry, Step::Fail, Step::Release] {
             assert!(DeliveryState::Pending.after(step).is_err());
@@ -241,6 +284,10 @@ mod tests {
             Verdict::Failed,
             Verdict::Gone,
             Verdict::Released,
+            Verdict::Resumed {
+                not_before: Duration::ZERO,
+            },
+            Verdict::Repeated,
         ];
         for verdict in verdicts {
             assert_eq!(

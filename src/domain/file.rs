@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use sha2::{Digest, Sha256};
+use url::Url;
 
 use super::hex::hex;
 use super::ids::{FileId, OutputId, WorkspaceId};
@@ -91,6 +93,28 @@ pub struct KeptFile {
     pub sha256: String,
 }
 
+/// Where the file of an output is read, with a key: an address, or a path of this deployment where it
+/// was not told its own address.
+pub fn download_url(public: Option<&Url>, output: &OutputId) -> String {
+    format!("{}/download", output_url(public, output))
+}
+
+/// Where an output itself is read.
+pub fn output_url(public: Option<&Url>, output: &OutputId) -> String {
+    let base = public.map_or("", |url| url.as_str().trim_end_matches('/'));
+    format!("{base}/v1/outputs/{}", segment(output.as_str()))
+}
+
+/// A text as a segment of a path (RFC 3986 §3.3): what is not unreserved is encoded.
+fn segment(text: &str) -> PercentEncode<'_> {
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'_')
+        .remove(b'~');
+    utf8_percent_encode(text, RESERVED)
+}
+
 fn digest(id: &str) -> String {
     hex(&Sha256::digest(id.as_bytes())[..DIGEST_BYTES])
 }
@@ -126,6 +150,21 @@ mod tests {
         assert_ne!(directory("a", "o"), directory("b", "o"));
         assert_ne!(directory("a", "o"), directory("a", "p"));
         assert_ne!(directory("a/b", "o"), directory("a", "b/o"));
+    }
+
+    #[test]
+    fn an_address_leads_to_the_file_whatever_the_id_holds() {
+        let id = OutputId::new("out/ä ?1.x").unwrap();
+        let path = "/v1/outputs/out%2F%C3%A4%20%3F1.x/download";
+        assert_eq!(download_url(None, &id), path);
+        for public in ["https://forge.example", "https://forge.example/"] {
+            let url = Url::parse(public).unwrap();
+            let expected = format!("https://forge.example{path}");
+            assert_eq!(download_url(Some(&url), &id), expected);
+        }
+        let below = Url::parse("https://forge.example/reports/").unwrap();
+        let url = download_url(Some(&below), &OutputId::new("o").unwrap());
+        assert_eq!(url, "https://forge.example/reports/v1/outputs/o/download");
     }
 
     #[test]

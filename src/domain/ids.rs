@@ -40,6 +40,10 @@ typed_id!(
     DeliveryId, DeliveryTag, "dlv"
 );
 typed_id!(
+    /// One replay of many deliveries.
+    ReplayId, ReplayTag, "rpl"
+);
+typed_id!(
     /// One signing secret of a subscription.
     SecretId, SecretTag, "sec"
 );

@@ -8,7 +8,8 @@
 //!   checked against the [`catalogue`] of known types.
 //! - [`subscription`], [`filter`] and [`headers`]: who wants which events, where and how.
 //! - [`delivery`] and [`attempt`]: the states of a delivery and what one try produced.
-//! - [`retry`]: when to try again; [`circuit`]: when to leave a receiver alone.
+//! - [`retry`]: when to try again; [`circuit`]: when to leave a receiver alone. [`replay`] and
+//!   [`selection`]: sending because somebody says so, of one delivery or of many.
 //! - [`api_key`], [`key_text`], [`reach`] and [`rate`]: who may ask for what, how they show it, of
 //!   which projects, and how often.
 //! - [`audit`]: who did what.
@@ -43,8 +44,10 @@ pub mod own_event;
 pub mod payload;
 pub mod rate;
 pub mod reach;
+pub mod replay;
 pub mod retry;
 pub mod secret;
+pub mod selection;
 pub mod signature;
 pub mod snapshot;
 pub mod subscription;

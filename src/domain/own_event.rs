@@ -4,12 +4,14 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::edition::Edition;
+use super::blueprint::OutputOffer;
+use super::edition::{Edition, Row};
 use super::event::EventError;
-use super::ids::{EventId, RowId, WorkspaceId};
+use super::ids::{EventId, OutputId, RowId, WorkspaceId};
 use super::operational::Operational;
 use super::output::Output;
 use super::payload::{Payload, timestamp};
+use super::values::Values;
 
 /// The `source` of all of them.
 pub const SOURCE: &str = "/forge-dispatch";
@@ -17,8 +19,8 @@ pub const SOURCE: &str = "/forge-dispatch";
 /// What happened here.
 #[derive(Clone, Copy, Debug)]
 pub enum OwnEvent<'a> {
-    /// `edition.created`
-    EditionCreated(&'a Edition),
+    /// `edition.created`, with the outputs that were made for it, which the core adopts.
+    EditionCreated(&'a Edition, &'a [(&'a OutputId, &'a OutputOffer)]),
     /// `edition.changed`: the edition as it is now, and what is different.
     EditionChanged(&'a Edition, &'a [Change]),
     /// `edition.submitted`
@@ -31,7 +33,9 @@ pub enum OwnEvent<'a> {
     Operational(&'a Operational),
 }
 
-/// What a write changed of an edition. It says where; the data itself is read over the API.
+/// What a write changed of an edition: where, and what was written there, as long as that is not much.
+/// So the core can do the same to an edition that it has changed itself meanwhile; what is left out is
+/// read over the API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Change {
@@ -41,6 +45,9 @@ pub enum Change {
         section: String,
         /// The fields that were named.
         fields: Vec<String>,
+        /// What they hold now; null is nothing.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        values: Option<Values>,
     },
     /// All rows of a section.
     RowsReplaced {
@@ -48,6 +55,9 @@ pub enum Change {
         section: String,
         /// How many there are now.
         rows: usize,
+        /// The rows.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<Vec<WrittenRow>>,
     },
     /// Rows that came last.
     RowsAppended {
@@ -55,6 +65,9 @@ pub enum Change {
         section: String,
         /// How many came.
         rows: usize,
+        /// The rows.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<Vec<WrittenRow>>,
     },
     /// Values of one row.
     RowSet {
@@ -64,6 +77,9 @@ pub enum Change {
         row: RowId,
         /// The fields that were named.
         fields: Vec<String>,
+        /// What they hold now; null is nothing.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        values: Option<Values>,
     },
     /// One row is no more.
     RowDeleted {
@@ -72,6 +88,30 @@ pub enum Change {
         /// The row.
         row: RowId,
     },
+}
+
+/// A row as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WrittenRow {
+    id: RowId,
+    values: Values,
+}
+
+impl From<&Row> for WrittenRow {
+    fn from(row: &Row) -> Self {
+        Self {
+            id: row.id.clone(),
+            values: row.values.clone(),
+        }
+    }
+}
+
+/// An output that was made with its edition.
+#[derive(Serialize)]
+struct NewOutput<'a> {
+    id: &'a str,
+    name: &'a str,
+    format: &'a str,
 }
 
 #[derive(Serialize)]
@@ -106,6 +146,7 @@ enum Data<'a> {
         version: i64,
         name: &'a str,
         period: Option<&'a str>,
+        outputs: Vec<NewOutput<'a>>,
         timestamp: String,
     },
     Changed {
@@ -145,7 +186,7 @@ impl<'a> OwnEvent<'a> {
     /// Its type.
     pub fn event_type(&self) -> &'static str {
         match self {
-            Self::EditionCreated(_) => "edition.created",
+            Self::EditionCreated(..) => "edition.created",
             Self::EditionChanged(..) => "edition.changed",
             Self::EditionSubmitted(_) => "edition.submitted",
             Self::OutputRequested(_) => "output.requested",
@@ -182,7 +223,7 @@ impl<'a> OwnEvent<'a> {
     /// The edition and the project, if it is about one.
     fn about(&self) -> Option<(&'a str, &'a str)> {
         Some(match self {
-            Self::EditionCreated(edition)
+            Self::EditionCreated(edition, _)
             | Self::EditionChanged(edition, _)
             | Self::EditionSubmitted(edition) => (edition.id.as_str(), edition.project.as_str()),
             Self::OutputRequested(output) | Self::OutputGenerated(output, _) => {
@@ -196,13 +237,21 @@ impl<'a> OwnEvent<'a> {
         let (edition_id, project_id) = self.about().unwrap_or_default();
         match *self {
             Self::Operational(told) => Data::Operational { told, timestamp },
-            Self::EditionCreated(edition) => Data::Created {
+            Self::EditionCreated(edition, outputs) => Data::Created {
                 edition_id,
                 blueprint_id: edition.blueprint.as_str(),
                 project_id,
                 version: edition.version,
                 name: &edition.name,
                 period: edition.period.as_deref(),
+                outputs: outputs
+                    .iter()
+                    .map(|(id, offer)| NewOutput {
+                        id: id.as_str(),
+                        name: &offer.name,
+                        format: offer.format.as_str(),
+                    })
+                    .collect(),
                 timestamp,
             },
             Self::EditionChanged(edition, changes) => Data::Changed {
@@ -257,7 +306,7 @@ mod tests {
     fn each_is_an_event_of_ours_about_its_edition() {
         let (edition, output) = (edition(), output());
         for event in [
-            OwnEvent::EditionCreated(&edition),
+            OwnEvent::EditionCreated(&edition, &[]),
             OwnEvent::EditionChanged(&edition, &[]),
             OwnEvent::EditionSubmitted(&edition),
             OwnEvent::OutputRequested(&output),
@@ -298,17 +347,19 @@ mod tests {
             Change::RowsReplaced {
                 section: "costs".into(),
                 rows: 20_000,
+                data: None,
             },
             Change::RowSet {
                 section: "costs".into(),
                 row,
                 fields: vec!["amount".into()],
+                values: Some(Values::parse(r#"{"amount":12.50}"#).unwrap()),
             },
         ];
         let payload = build(OwnEvent::EditionChanged(&edition(), &changes));
         assert_eq!(
             payload.data(),
-            r#"{"edition_id":"ed_1","project_id":"pr_1","version":1,"changes":[{"kind":"rows_replaced","section":"costs","rows":20000},{"kind":"row_set","section":"costs","row":"r1","fields":["amount"]}],"timestamp":"2026-05-01T09:00:00.123Z"}"#
+            r#"{"edition_id":"ed_1","project_id":"pr_1","version":1,"changes":[{"kind":"rows_replaced","section":"costs","rows":20000},{"kind":"row_set","section":"costs","row":"r1","fields":["amount"],"values":{"amount":12.50}}],"timestamp":"2026-05-01T09:00:00.123Z"}"#
         );
     }
 }

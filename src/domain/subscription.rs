@@ -256,12 +256,16 @@ impl SubscriptionSpec {
             .event_types
             .iter()
             .any(|filter| filter.matches(&event.event_type));
-        let project_matches = match (&self.project_ids, &event.project) {
+        type_matches && self.wants_project(event.project.as_ref())
+    }
+
+    /// Whether events of this project are among those asked for; `None` is of no project.
+    pub fn wants_project(&self, project: Option<&ProjectId>) -> bool {
+        match (&self.project_ids, project) {
             (None, _) => true,
             (Some(wanted), Some(project)) => wanted.contains(project),
             (Some(_), None) => false,
-        };
-        type_matches && project_matches
+        }
     }
 }
 

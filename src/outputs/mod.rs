@@ -8,19 +8,22 @@
 //! - [`files`]: keeps files, in a directory or an S3-compatible store.
 //! - [`fetch`]: takes a file of the core's, once.
 //!
-//! Nothing here knows of outputs' states. What runs them takes a queued output, calls
-//! [`Renderer::render`] with a [`Source`], [`FileStore::keep`] with what came of it, and settles.
+//! - [`runner`]: takes the jobs of outputs out of the store, a few at a time; `job`: does one, and
+//!   settles it. [`stored`]: the store's editions, as renderers read them.
 
 pub mod cell;
 pub mod csv;
 pub mod error;
 pub mod fetch;
 pub mod files;
+mod job;
 mod names;
 pub mod number;
 pub mod render;
+pub mod runner;
 pub mod scratch;
 pub mod source;
+pub mod stored;
 pub mod xlsx;
 
 pub use error::RenderError;
@@ -28,3 +31,4 @@ pub use fetch::{FetchError, Fetcher};
 pub use files::FileStore;
 pub use render::{Rendered, Renderer};
 pub use source::{At, Outline, RowPage, Source, SourceError};
+pub use stored::Stored;

@@ -97,11 +97,6 @@ impl Renderer {
         self
     }
 
-    /// Whether files of this format are made here.
-    pub fn makes(format: &OutputFormat) -> bool {
-        matches!(format, OutputFormat::Csv | OutputFormat::Xlsx)
-    }
-
     /// Renders an edition as it is now, when it is its turn. `made_at` is what the file says of
     /// itself.
     pub async fn render(
@@ -112,7 +107,7 @@ impl Renderer {
         format: &OutputFormat,
         made_at: DateTime<Utc>,
     ) -> Result<Rendered, RenderError> {
-        if !Self::makes(format) {
+        if !format.is_made_here() {
             return Err(RenderError::NotMadeHere(format.clone()));
         }
         // The thread holds its turn to its own end, also when nobody waits for it any more.

@@ -99,8 +99,13 @@ pub(super) fn may_matter<'a>(
     known.has_circuits() || settled.any(is_noteworthy)
 }
 
-/// Whether a delivery ended without being taken.
+/// Whether a delivery ended without being taken. One that had succeeded and was replayed has not.
 pub(super) fn is_given_up(settlement: &Settlement) -> bool {
+    matches!(settlement.verdict, Verdict::Failed | Verdict::Gone) && !settlement.repeats()
+}
+
+/// Whether more follows from an outcome than what it tells of its receiver.
+pub(super) fn ends_something(settlement: &Settlement) -> bool {
     matches!(settlement.verdict, Verdict::Failed | Verdict::Gone)
 }
 

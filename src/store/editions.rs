@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::{Page, PageRequest, Result};
 use crate::domain::blueprint::Blueprint;
 use crate::domain::edition::{Content, Edition, EditionStatus, Row};
+use crate::domain::file::FileKey;
 use crate::domain::ids::{BlueprintId, EditionId, OutputId, ProjectId, UserId, WorkspaceId};
 use crate::domain::output::Output;
 use crate::domain::reach::Reach;
@@ -187,8 +188,10 @@ pub enum Whole {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputRecord {
     /// What was told of it. After an `output.generated` that is later than its newest snapshot it is
-    /// `generated`, and its file is not known yet.
+    /// `generated`, and its file is not known until it was taken.
     pub output: Output,
+    /// Where its file is kept, if it is kept here.
+    pub kept: Option<FileKey>,
     /// Grows with every change, also with those that raise no version.
     pub revision: i64,
 }
@@ -208,12 +211,14 @@ pub trait Editions: Send + Sync {
         page: PageRequest<UserId>,
     ) -> Result<Page<Member, UserId>>;
 
-    /// The blueprints of a project, in the order of their ids.
+    /// The blueprints of a project, in the order of their ids. The page ends before the one that would
+    /// make it larger than `max_bytes` (of definitions as they are kept), but holds at least one.
     async fn blueprints(
         &self,
         reach: &Reach,
         project: &ProjectId,
         page: PageRequest<BlueprintId>,
+        max_bytes: usize,
     ) -> Result<Page<BlueprintRecord, BlueprintId>>;
 
     /// One blueprint.

@@ -9,6 +9,7 @@ use std::num::ParseIntError;
 use std::str::FromStr;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{EventRecord, MAX_LOOKED_AT, Result};
@@ -21,7 +22,7 @@ const FIRST_LOOK: usize = 4;
 
 /// A place in the feed: behind the event that has this position. As text it always has as many digits,
 /// so that a length tells nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FeedPosition(pub(super) i64);
 
 impl FeedPosition {

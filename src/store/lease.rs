@@ -16,6 +16,9 @@ impl LeaseName {
     /// Publishing what is in the outbox.
     pub const OUTBOX: Self = Self("outbox");
 
+    /// Taking replays of many forward.
+    pub const REPLAY: Self = Self("replay");
+
     /// Another name.
     pub const fn new(name: &'static str) -> Self {
         Self(name)

@@ -11,7 +11,8 @@
 //! - [`projects`]: which projects are known.
 //! - [`snapshots`] and `projection`: what the core's state and its events change in the read model;
 //!   [`editions`]: reading it. `definition`: blueprints as they are kept.
-//! - [`writing`] and `edits`: edition data that clients push.
+//! - [`writing`] and `edits`: edition data that clients push. `content`: what sections are to hold.
+//! - [`output_jobs`] and [`files`]: outputs that are asked for, and the files that come of it.
 //! - [`access`]: API keys and the audit log.
 //! - [`circuits`]: which receivers are left alone. [`replicas`]: how many processes send.
 //! - [`subscriptions`]: registering and changing subscriptions.
@@ -21,6 +22,7 @@
 //!   may do.
 //! - `headers`: custom headers, sealed.
 //! - [`test_send`]: a `ping` out of turn.
+//! - [`replays`]: deliveries that are sent again because somebody says so.
 //! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
 //! - [`vault`]: the master key, and the sealing of secrets under it.
 //! - [`open`](mod@open): the store that the configuration names, under its key.
@@ -38,10 +40,12 @@ use crate::domain::delivery::{Lane, Sending, Verdict};
 use crate::domain::filter::EventType;
 use crate::domain::ids::{DeliveryId, EventId, OwnerId, SubscriptionId, WorkspaceId};
 use crate::domain::payload::Payload;
+use crate::domain::replay::{Replaying, Was};
 use crate::wake::Wake;
 
 pub mod access;
 pub mod circuits;
+mod content;
 mod definition;
 pub mod editions;
 mod edits;
@@ -57,10 +61,14 @@ pub mod log;
 pub mod open;
 mod operational;
 pub mod outbox;
+pub mod output_jobs;
 pub mod postgres;
 mod projection;
 pub mod projects;
+pub mod replays;
 pub mod replicas;
+mod room;
+mod rows_change;
 mod search;
 pub mod snapshots;
 pub mod sqlite;
@@ -69,6 +77,7 @@ pub mod subscriptions;
 pub mod targets;
 pub mod test_send;
 pub mod vault;
+mod walk;
 pub mod writing;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
@@ -91,7 +100,14 @@ pub use log::{
 };
 pub use open::open;
 pub use outbox::{Outbox, OutboxDepth, Outgoing, OutgoingRequest};
+pub use output_jobs::{
+    CoreFiles, JobOutcome, JobSettled, OutputAsk, OutputAsked, OutputJob, OutputJobs, OutputTask,
+    Telling,
+};
 pub use projects::{ProjectRecord, Projects};
+pub use replays::{
+    Cancelled, Candidate, Cursor, NewReplay, ReplayRecord, Replays, Requeued, Running,
+};
 pub use replicas::Replicas;
 pub use snapshots::{Applied, Snapshots};
 pub use stats::{RECENTLY, Stats, SubscriptionStats, Tally};
@@ -119,12 +135,15 @@ pub trait Store:
     + DeliveryLog
     + Stats
     + TestLog
+    + Replays
     + Outbox
     + Leases
     + Projects
     + Snapshots
     + Editions
     + EditionWrites
+    + OutputJobs
+    + FileReferences
     + ApiKeys
     + Audit
     + Maintenance
@@ -143,12 +162,15 @@ impl<T> Store for T where
         + DeliveryLog
         + Stats
         + TestLog
+        + Replays
         + Outbox
         + Leases
         + Projects
         + Snapshots
         + Editions
         + EditionWrites
+        + OutputJobs
+        + FileReferences
         + ApiKeys
         + Audit
         + Maintenance
@@ -175,6 +197,11 @@ pub struct LeasedDelivery {
     pub epoch: i32,
     /// Attempts made before this one.
     pub attempts: u32,
+    /// Those of them that were made before its schedule began: how far the schedule is follows from
+    /// the others.
+    pub base: u32,
+    /// Whether this attempt is a replay's, and of what.
+    pub replaying: Option<Replaying>,
     /// Leases in a row that ended without an outcome. A delivery that kills its process shows here.
     pub lost_leases: u32,
     /// Which share of the slots it is sent under.
@@ -236,7 +263,7 @@ pub trait EventStore: Send + Sync {
 #[derive(Clone, Debug, Default)]
 pub struct Due {
     /// Subscriptions with at least one delivery due, active ones only; of those whose circuit is open,
-    /// the ones whose probe is due.
+    /// the ones whose probe is due, or of which a single delivery is replayed.
     pub work: Vec<(Arc<Target>, Lane)>,
     /// How long until the next delivery becomes due, where one is known.
     pub next_in: Option<Duration>,
@@ -279,6 +306,8 @@ pub struct Settlement {
     pub attempts_before: u32,
     /// What it was sent for.
     pub sending: Sending,
+    /// Whether the attempt was a replay's, and of what.
+    pub replaying: Option<Replaying>,
     /// What becomes of it.
     pub verdict: Verdict,
     /// What the attempt met; `None` only for [`Verdict::Released`].
@@ -286,6 +315,13 @@ pub struct Settlement {
 }
 
 impl Settlement {
+    /// Whether it ends a queue row whose delivery stays in history as it was, but for the number of
+    /// its attempts: a replay of what had succeeded.
+    pub(crate) fn repeats(&self) -> bool {
+        let was = self.replaying.map(|replaying| replaying.was);
+        was == Some(Was::Succeeded) && self.verdict.state().is_final()
+    }
+
     /// What is to be written for this delivery.
     pub fn of(delivery: &LeasedDelivery, verdict: Verdict, attempt: Option<Attempt>) -> Self {
         let event = delivery.payload.event();
@@ -298,6 +334,7 @@ impl Settlement {
             epoch: delivery.epoch,
             attempts_before: delivery.attempts,
             sending: delivery.sending,
+            replaying: delivery.replaying,
             verdict,
             attempt,
         }
@@ -320,7 +357,8 @@ pub struct QueueDepth {
     pub pending: u64,
     /// Leased.
     pub in_flight: u64,
-    /// How long the oldest due and unleased delivery of an active subscription has been waiting.
+    /// How long the oldest due and unleased delivery has been waiting of an active subscription whose
+    /// circuit is not open: what waits because of its receiver is nobody's backlog.
     pub oldest_due: Option<Duration>,
 }
 
@@ -334,7 +372,8 @@ pub trait DeliveryQueue: Send + Sync {
     /// Leases due deliveries. Two claims never get the same delivery; subscriptions that are
     /// disabled or deleted by now are passed over, whatever was asked. So are those whose circuit is
     /// open; where a probe is due, one delivery is leased as that ([`Sending::Probe`]), to one claim of
-    /// all, and the next probe is due when that lease is over.
+    /// all, and the next probe is due when that lease is over. What is replayed by itself, and not as
+    /// one of many, is leased all the same ([`Sending::Asked`]).
     async fn claim(&self, claim: &Claim) -> Result<Vec<LeasedDelivery>>;
 
     /// Writes outcomes, in one transaction, each under its lease token (`owner`, epoch). Answers in
@@ -342,7 +381,9 @@ pub trait DeliveryQueue: Send + Sync {
     /// what was committed answers `Settled` again and changes nothing.
     ///
     /// [`Verdict::Gone`] also disables the subscription. What outcomes tell of receivers is noted with
-    /// them, once, if the rules were said ([`Circuits::judge_receivers`]); it may disable one too.
+    /// them, once, if the rules were said ([`Circuits::judge_receivers`]); it may disable one too. What
+    /// replays of many put into the queue is counted for them as
+    /// [`ReplayRecord::done`](replays::ReplayRecord::done) or `failed` here.
     async fn settle(
         &self,
         owner: OwnerId,
@@ -350,7 +391,8 @@ pub trait DeliveryQueue: Send + Sync {
     ) -> Result<Vec<SettleOutcome>>;
 
     /// Moves up to `limit` deliveries of deleted subscriptions that nobody is sending to history as
-    /// `cancelled`. Answers how many; 0 when nothing is left to do.
+    /// `cancelled`; those that were to be sent once more after they succeeded stay as they were. Answers
+    /// how many; 0 when nothing is left to do.
     async fn cancel_orphans(&self, grace: Duration, limit: usize) -> Result<usize>;
 
     /// Counts the queue. Postgres estimates one of more than ten thousand deliveries; up to there,

@@ -17,6 +17,8 @@ use serde::Deserialize;
 use crate::domain::edition::EditionStatus;
 use crate::domain::event::Event;
 use crate::domain::ids::{EditionId, OutputId, ProjectId, WorkspaceId};
+use crate::domain::output::OutputFormat;
+use crate::domain::own_event::SOURCE;
 use crate::domain::payload::Payload;
 
 /// The event that says that an output was made.
@@ -31,6 +33,8 @@ pub(super) struct Told<'a> {
     pub(super) by: &'a str,
     /// What it told, where there are several things to tell.
     pub(super) status: Option<EditionStatus>,
+    /// Where the file is that it told of, if the core made it.
+    pub(super) file: Option<String>,
 }
 
 impl Told<'_> {
@@ -58,30 +62,54 @@ impl<'a> Moves<'a> {
         let mut moves = Self::default();
         for payload in events {
             let event = payload.event();
-            let told = |status| Told {
+            let told = |status, file| Told {
                 at: event.occurred_at,
                 by: &event.external_id,
                 status,
+                file,
             };
             let event_type = event.event_type.as_str();
             if let Some(status) = EditionStatus::told_by(event_type) {
                 let edition = event.edition.clone();
                 moves
                     .editions
-                    .tell(&event.workspace, edition, told(Some(status)));
+                    .tell(&event.workspace, edition, told(Some(status), None));
             } else if event_type == OUTPUT_GENERATED {
+                let (output, file) = generated(payload);
                 moves
                     .outputs
-                    .tell(&event.workspace, output_of(payload), told(None));
+                    .tell(&event.workspace, output, told(None, file));
             }
         }
         moves
+    }
+
+    /// Outputs whose file the core made, and where that is.
+    pub(super) fn files(&self) -> impl Iterator<Item = Made<'_>> {
+        self.outputs.iter().filter_map(|((workspace, id), told)| {
+            Some(Made {
+                workspace,
+                id,
+                told,
+                url: told.file.as_deref()?,
+            })
+        })
     }
 
     /// Whether there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
         self.editions.is_empty() && self.outputs.is_empty()
     }
+}
+
+/// An output whose file the core made.
+pub(super) struct Made<'m> {
+    pub(super) workspace: &'m WorkspaceId,
+    pub(super) id: &'m OutputId,
+    /// The event that told of it.
+    pub(super) told: &'m Told<'m>,
+    /// Where the file is.
+    pub(super) url: &'m str,
 }
 
 trait Tell<'a, Id> {
@@ -104,15 +132,26 @@ impl<'a, Id: Ord> Tell<'a, Id> for BTreeMap<(&'a WorkspaceId, Id), Told<'a>> {
     }
 }
 
-/// The output that an event is about; `None` if what it says there is no id.
-fn output_of(payload: &Payload) -> Option<OutputId> {
+/// The output that an event is about, `None` if what it says there is no id; and where its file is, if
+/// it is one of the core's. What we made ourselves is kept here, and what we make is not taken from others.
+fn generated(payload: &Payload) -> (Option<OutputId>, Option<String>) {
     #[derive(Deserialize)]
     struct Data<'a> {
         #[serde(borrow)]
         output_id: Cow<'a, str>,
+        #[serde(borrow)]
+        format: Cow<'a, str>,
+        #[serde(borrow)]
+        download_url: Cow<'a, str>,
     }
-    let data: Data<'_> = serde_json::from_str(payload.data()).ok()?;
-    OutputId::new(&data.output_id).ok()
+    let Ok(data) = serde_json::from_str::<Data<'_>>(payload.data()) else {
+        return (None, None);
+    };
+    let made_here = |format: OutputFormat| format.is_made_here();
+    let is_ours =
+        payload.event().source == SOURCE || OutputFormat::parse(&data.format).is_none_or(made_here);
+    let url = (!is_ours).then(|| data.download_url.into_owned());
+    (OutputId::new(&data.output_id).ok(), url)
 }
 
 /// An edition, and the workspace that knows it.
@@ -203,6 +242,33 @@ mod tests {
             .collect();
         assert_eq!(told, [("o1", "1")]);
         assert!(Moves::of(events[7..].iter().map(|payload| &**payload)).is_empty());
+    }
+
+    #[test]
+    fn only_files_of_the_cores_are_somewhere_else() {
+        let made = |source: &str, format: &str| {
+            let data = format!(
+                r#"{{"edition_id":"e","output_id":"o","format":"{format}","download_url":"u"}}"#
+            );
+            let text = format!(
+                r#"{{"specversion":"1.0","id":"1","source":"{source}","type":"output.generated",
+                    "time":"2026-05-01T09:00:00Z","data":{data}}}"#
+            );
+            let now = DateTime::UNIX_EPOCH;
+            let payload = Payload::decode(text.as_bytes(), new_id(now, [1; 10]), now).unwrap();
+            let moves = Moves::of(std::iter::once(&payload));
+            assert_eq!(moves.outputs.len(), 1);
+            moves.files().next().map(|file| file.url.to_owned())
+        };
+        assert_eq!(made("/report-forge", "pdf").as_deref(), Some("u"));
+        for (source, format) in [
+            ("/report-forge", "csv"),
+            ("/report-forge", "excel"),
+            ("/report-forge", "no word"),
+            (SOURCE, "pdf"),
+        ] {
+            assert_eq!(made(source, format), None, "{source} {format}");
+        }
     }
 
     #[test]

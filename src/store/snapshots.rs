@@ -1,6 +1,7 @@
 //! Taking in what the core says of its entities (product.md §3).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
@@ -10,6 +11,7 @@ use crate::domain::edition::Row;
 use crate::domain::ids::WorkspaceId;
 use crate::domain::snapshot::{EntityKey, EntityKind, Snapshot, State};
 use crate::store::projects::NewProjects;
+use crate::store::room::Size;
 
 /// What became of one snapshot of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +29,17 @@ pub trait Snapshots: Send + Sync {
     /// Takes in a batch, in one transaction; answers in the order given. Of each entity the greatest
     /// version wins, wherever in the batch or in the past it came. What was deleted stays deleted for
     /// every smaller version. An edition's snapshot replaces all that the edition holds; deleting it
-    /// deletes that, and its outputs.
+    /// deletes that, and its outputs. With a project that comes back, its editions that changed while
+    /// it was deleted change once more: who asks for what changed since then is told.
     ///
     /// Coming again after an ambiguous failure is safe: what was committed is then older.
     async fn apply(&self, snapshots: &[Snapshot]) -> Result<Vec<Applied>>;
 }
+
+/// By how much a change's time may lie before that of the commit, with room to spare: no transaction
+/// takes half a minute. So what was committed after a project was deleted has a time that is not
+/// earlier than this before it.
+pub(super) const LONGEST_WRITE: Duration = Duration::from_mins(1);
 
 /// Where an entity's row stands in the order in which all writers of several rows touch them: table
 /// by table, each in the order of its keys.
@@ -49,6 +57,15 @@ pub(super) fn newest(snapshots: &[Snapshot]) -> impl Iterator<Item = (usize, &Sn
         }
     }
     newest.into_values()
+}
+
+/// What the editions of a batch hold, in bytes.
+pub(super) fn bytes(snapshots: &[Snapshot]) -> usize {
+    let states = snapshots.iter().map(|snapshot| match &snapshot.state {
+        State::Edition(state) => Size::of_content(state.content.iter().map(|(_, held)| held)),
+        _ => Size::default(),
+    });
+    states.map(Size::bytes).sum()
 }
 
 /// The projects that a batch tells of by what belongs to them: known from then on, even where the

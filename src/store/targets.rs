@@ -57,7 +57,7 @@ impl Target {
         match self.subscription.circuit.open_until() {
             None => Offer::Everything,
             Some(until) if until <= now => Offer::Probe,
-            Some(until) => Offer::NothingUntil(until),
+            Some(until) => Offer::AskedUntil(until),
         }
     }
 
@@ -74,8 +74,8 @@ pub(super) enum Offer {
     Everything,
     /// One delivery, to find out whether its receiver is back.
     Probe,
-    /// Nothing before this.
-    NothingUntil(DateTime<Utc>),
+    /// Before this, only what somebody asked for by itself: replays of one delivery.
+    AskedUntil(DateTime<Utc>),
 }
 
 impl fmt::Debug for Target {

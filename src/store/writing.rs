@@ -11,7 +11,7 @@ use super::intake::Intake;
 use super::{EditionRecord, Idempotency, Leasing, Result};
 use crate::domain::blueprint::Section;
 use crate::domain::edition::{EditionStatus, Row};
-use crate::domain::ids::{BlueprintId, EditionId, EventId, OutputId, RowId};
+use crate::domain::ids::{BlueprintId, EditionId, EventId, OutputId, RowId, WorkspaceId};
 use crate::domain::reach::Reach;
 use crate::domain::values::{ValueFaults, Values};
 
@@ -25,8 +25,9 @@ pub struct Write<'a> {
     pub blueprint_version: i64,
     /// By what a repeated request is known.
     pub once: Option<&'a Idempotency>,
-    /// The answer to the client, made of the edition as it was written. It is kept with the key of
-    /// the request, if there is one, and given again.
+    /// The answer to the client, made of the edition as it was written; that of an edit may be made
+    /// before its `updated_at` is known, and must not tell it. It is kept with the key of the request,
+    /// if there is one, and given again.
     pub answer: &'a (dyn Fn(&EditionRecord) -> String + Send + Sync),
     /// The id of the event that tells of it.
     pub event: EventId,
@@ -95,6 +96,15 @@ pub enum Written {
 /// [`super::StoreError::Stale`].
 #[async_trait]
 pub trait EditionWrites: Send + Sync {
+    /// What an earlier request with this key came to; `None` if there was none, or if it is not done
+    /// yet. To be asked before what is sent is looked at: a repeat is given the same answer whatever
+    /// has changed since.
+    async fn answered(
+        &self,
+        workspace: &WorkspaceId,
+        once: &Idempotency,
+    ) -> Result<Option<Written>>;
+
     /// Makes an edition in draft, with empty sections and outputs that are not generated;
     /// `edition.created` goes to the outbox.
     async fn create_edition(&self, new: &NewEdition, write: &Write<'_>) -> Result<Written>;

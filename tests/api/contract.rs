@@ -13,6 +13,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
+use super::outputs;
 use super::rig::Rig;
 use super::scene::{ROW, SECTION, Scene};
 use super::told::{edition, tell};
@@ -40,6 +41,7 @@ async fn every_answer_is_as_the_document_says(db: &TestDatabase) {
     let program = Binary::serve(&config, dir.path());
     let started: Value = serde_json::from_str(&program.logged("starting").await).unwrap();
     program.logged("ready").await;
+    program.logged("output settled").await;
     // In the program's own directory, unless the database has one.
     let certificate = dir.path().join(config.data_directory());
     let output = run(
@@ -81,7 +83,16 @@ async fn seed(db: &TestDatabase) -> Seeded {
     let held = r#"{"summary":{"values":{"rate":1}}}"#;
     let told = edition("default", "pr_1", &scene.blueprint, submitted, 1, held);
     tell(&db.store, &[told]).await;
+    // What can be made, and is by the time that it is asked for.
+    let (approved, generated) = ("ed_approved", "out_generated");
+    let told = [
+        outputs::approved("default", "pr_1", &scene.blueprint, approved, "April", held),
+        outputs::output("default", "pr_1", approved, generated, "Figures", "xlsx"),
+    ];
+    tell(&db.store, &told).await;
+    outputs::ask(&db.store, "default", generated).await;
     let ids = vec![
+        ("CONTRACT_GENERATED", generated.to_owned()),
         ("CONTRACT_KEY", key.id().to_string()),
         ("CONTRACT_SUBSCRIPTION", scene.subscription),
         ("CONTRACT_EVENT", scene.event),
@@ -93,6 +104,7 @@ async fn seed(db: &TestDatabase) -> Seeded {
         ("CONTRACT_ROW", ROW.to_owned()),
         ("CONTRACT_OUTPUT", scene.output),
         ("CONTRACT_DELIVERY", scene.delivery),
+        ("CONTRACT_REPLAY", scene.replay),
         (
             "CONTRACT_DELIVERY_WITH_ATTEMPT",
             tested["delivery_id"].as_str().unwrap().to_owned(),

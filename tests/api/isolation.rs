@@ -21,7 +21,7 @@ on_both_databases!(
     an_admin_that_is_restricted_does_not_see_the_whole,
 );
 
-const EVERYTHING: [Scope; 7] = [
+const EVERYTHING: [Scope; 8] = [
     Scope::ReadWebhooks,
     Scope::WriteWebhooks,
     Scope::ReadEditions,
@@ -29,6 +29,7 @@ const EVERYTHING: [Scope; 7] = [
     Scope::ReadWorkspace,
     Scope::ReadBlueprints,
     Scope::ReadOutputs,
+    Scope::WriteOutputs,
 ];
 
 /// Every operation of the document with an id in its path.
@@ -43,7 +44,7 @@ fn operations() -> Vec<(Method, String)> {
             }
         }
     }
-    assert!(found.len() >= 24, "{found:?}");
+    assert!(found.len() >= 27, "{found:?}");
     found
 }
 
@@ -65,7 +66,7 @@ async fn ask(rig: &Rig, key: &KeyText, method: &Method, path: &str, id: &str) ->
 
 async fn what_is_elsewhere_is_answered_as_what_is_missing(db: &TestDatabase) {
     let rig = Rig::over(&db.store).await;
-    let scene = Scene::in_workspace(&rig, "default", "pr_1").await;
+    let scene = Scene::with_file(&rig, "default", "pr_1").await;
     let elsewhere = rig
         .key(Key {
             workspace: "other",

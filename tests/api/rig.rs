@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use bytes::Bytes;
 use forge_dispatch::api::listener::ClientAddress;
-use forge_dispatch::api::{Api, Parts, Recorder, router};
+use forge_dispatch::api::{Api, Outputs, Parts, Recorder, router};
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::config::{self, Config};
 use forge_dispatch::dispatch::Tester;
@@ -19,11 +19,13 @@ use forge_dispatch::domain::ids::{ProjectId, WorkspaceId};
 use forge_dispatch::domain::key_text::KeyText;
 use forge_dispatch::egress::{SystemLookup, WebhookClient};
 use forge_dispatch::entropy::Entropy;
+use forge_dispatch::outputs::FileStore;
 use forge_dispatch::shutdown::Shutdown;
 use forge_dispatch::store::intake::NoDispatch;
 use forge_dispatch::store::{Leasing, NewApiKey, Store};
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -41,6 +43,9 @@ pub(crate) struct Rig {
     server: JoinHandle<()>,
     recording: JoinHandle<()>,
     shutdown: Shutdown,
+    /// Where files of outputs are kept.
+    pub(crate) files: Arc<FileStore>,
+    _directory: TempDir,
 }
 
 /// An answer, read to its end.
@@ -83,14 +88,38 @@ impl Rig {
         store: &Arc<dyn Store>,
         change: impl FnOnce(&mut config::Api),
     ) -> Self {
-        let mut config = Config::default();
+        let change = |config: &mut Config| change(&mut config.api);
+        Self::serve(store, Config::default(), change).await
+    }
+
+    /// One that reads the files of a program with this configuration, and asks the core where that does.
+    pub(crate) async fn beside(store: &Arc<dyn Store>, program: &Config) -> Self {
+        let outputs = config::Outputs {
+            directory: Some(program.outputs_directory()),
+            ..program.outputs.clone()
+        };
+        let amqp = program.amqp.clone();
+        let public_url = program.api.public_url.clone();
+        let change = |config: &mut Config| {
+            config.outputs = outputs;
+            config.amqp = amqp;
+            config.api.public_url = public_url;
+        };
+        Self::serve(store, Config::default(), change).await
+    }
+
+    async fn serve(
+        store: &Arc<dyn Store>,
+        mut config: Config,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         config.egress.allow_http = true;
         config.egress.allow = vec!["127.0.0.1/32".parse().unwrap()];
         config.api.requests_per_minute = 100_000;
         config.api.requests_per_hour = 100_000;
         config.api.concurrent_requests = 1_000;
         config.api.failed_authentications_per_minute = 100_000;
-        change(&mut config.api);
+        change(&mut config);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let client =
             WebhookClient::new(&config.egress, Arc::new(SystemLookup), Arc::clone(&clock)).unwrap();
@@ -102,7 +131,18 @@ impl Rig {
             Entropy::system(),
         );
         let shutdown = Shutdown::default();
+        let directory = tempfile::tempdir().unwrap();
+        let place = config.outputs.directory.clone();
+        let place = place.unwrap_or_else(|| directory.path().to_owned());
+        let files = FileStore::open(&config.outputs, &place, &config.egress, Arc::clone(&clock));
+        let files = Arc::new(files.unwrap());
+        let asks = config.amqp.url.is_some() && !config.outputs.core_hosts.is_empty();
+        let outputs = Outputs {
+            files: Arc::clone(&files) as _,
+            core_timeout: asks.then_some(config.outputs.core_timeout),
+        };
         let api = Api::new(Parts {
+            outputs: Some(outputs),
             store: Arc::clone(store),
             client,
             tester: Arc::new(tester),
@@ -144,6 +184,8 @@ impl Rig {
             server,
             recording,
             shutdown,
+            files,
+            _directory: directory,
         }
     }
 

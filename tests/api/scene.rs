@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::api_key::Scope;
-use forge_dispatch::domain::ids::{DeliveryId, EventId, SubscriptionId};
+use forge_dispatch::domain::ids::{DeliveryId, EventId, ReplayId, SubscriptionId};
 use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::intake::NoDispatch;
 use forge_dispatch::store::{Leasing, Store};
+use http::StatusCode;
 use serde_json::json;
 
+use super::outputs;
 use super::rig::{Key, Rig};
 use super::told::{blueprint, edition, output, tell};
 
@@ -21,6 +23,8 @@ pub(crate) struct Scene {
     pub(crate) subscription: String,
     pub(crate) event: String,
     pub(crate) delivery: String,
+    /// Of the project's own, and not under way any more.
+    pub(crate) replay: String,
     pub(crate) blueprint: String,
     pub(crate) edition: String,
     pub(crate) output: String,
@@ -60,6 +64,7 @@ impl Scene {
         let path = format!("/v1/deliveries?subscription_id={subscription}");
         let page = rig.get(&key, &path).await.json();
         let delivery = page["data"][0]["id"].as_str().unwrap().to_owned();
+        let replay = replay(rig, workspace, project).await;
         let [of_project, of_it, of_that] =
             ["bp", "ed", "out"].map(|kind| format!("{kind}_{project}"));
         let told = [
@@ -80,10 +85,32 @@ impl Scene {
             edition: of_it,
             output: of_that,
             project: project.to_owned(),
+            replay,
             subscription,
             event: event.to_string(),
             delivery,
         }
+    }
+
+    /// The same, with the file that its output has by then, made of an edition that is approved.
+    pub(crate) async fn with_file(rig: &Rig, workspace: &str, project: &str) -> Self {
+        let scene = Self::in_workspace(rig, workspace, project).await;
+        let edition = format!("done_{project}");
+        let output = format!("file_{project}");
+        let told = [
+            outputs::approved(
+                workspace,
+                project,
+                &scene.blueprint,
+                &edition,
+                "April",
+                HELD,
+            ),
+            outputs::output(workspace, project, &edition, &output, "Figures", "csv"),
+        ];
+        tell(&rig.store, &told).await;
+        outputs::make(rig, workspace, &output, b"content").await;
+        Self { output, ..scene }
     }
 
     /// The id that a path of the document asks for.
@@ -91,6 +118,7 @@ impl Scene {
         let id = match kind_of(path) {
             "subscriptions" => &self.subscription,
             "deliveries" => &self.delivery,
+            "replays" => &self.replay,
             "events" => &self.event,
             "projects" => &self.project,
             "blueprints" => &self.blueprint,
@@ -109,6 +137,10 @@ impl Scene {
                 let id: SubscriptionId = entropy.id(now);
                 id.to_string()
             }
+            "replays" => {
+                let id: ReplayId = entropy.id(now);
+                id.to_string()
+            }
             "deliveries" => {
                 let id: DeliveryId = entropy.id(now);
                 id.to_string()
@@ -120,6 +152,23 @@ impl Scene {
             _ => "nowhere".to_owned(),
         }
     }
+}
+
+/// A replay of what failed in a project, cancelled before anything was done.
+async fn replay(rig: &Rig, workspace: &str, project: &str) -> String {
+    let key = rig
+        .key(Key {
+            workspace,
+            projects: Some(&[project]),
+            ..Key::with(&[Scope::WriteWebhooks])
+        })
+        .await;
+    let made = rig.post(&key, "/v1/replays", &json!({"filter": {}})).await;
+    let id = made.json()["id"].as_str().unwrap().to_owned();
+    let cancel = format!("/v1/replays/{id}/cancel");
+    let cancelled = rig.post(&key, &cancel, &json!({})).await;
+    assert_eq!(cancelled.status, StatusCode::OK);
+    id
 }
 
 /// What the id in a path is of: `/v1/editions/{id}/outputs` has that of an edition.

@@ -21,6 +21,7 @@ mod events;
 mod keys;
 mod openapi;
 mod postgres;
+mod replay;
 mod served;
 mod starting;
 mod subscriptions;
@@ -149,7 +150,7 @@ fn stable(text: &str) -> String {
 }
 
 fn stable_word(word: &str) -> String {
-    for prefix in ["evt_", "sub_", "dlv_", "key_"] {
+    for prefix in ["evt_", "sub_", "dlv_", "key_", "rpl_"] {
         if word
             .strip_prefix(prefix)
             .is_some_and(|rest| rest.len() == 26)

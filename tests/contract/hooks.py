@@ -32,6 +32,12 @@ LET_PASS = [
     ("invalid-parameter", r"edition_id|edition|project|blueprint", r"must be at most \d+ bytes"),
     ("invalid-values", r"/url", r"must be at most \d+ bytes.*"),
     ("invalid-values", r"/project_ids/\d+", r"must be at most \d+ bytes"),
+    ("invalid-values", r"/filter/(edition|project)_id", r"must be at most \d+ bytes"),
+    # Either of two, which the document says in words; and what is named is looked for.
+    ("invalid-values", r"/filter", r"goes without `event_id`|must be given, or `event_id`"),
+    ("invalid-values", r"/filter/backfill", r"needs a `subscription_id`"),
+    ("invalid-values", r"/filter/subscription_id", r"is another than `subscription_id`"),
+    ("invalid-values", r"/event_id|/subscription_id", r"is no (event|subscription) that this key can see"),
     # The clock says what is past.
     ("invalid-values", r"/expires_at", r"must be in the future|must be before the year 10000"),
     # Which secrets there are depends on the format, of the subscription that is there, too.

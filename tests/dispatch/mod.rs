@@ -5,6 +5,7 @@ mod headers;
 mod isolation;
 mod lifecycle;
 mod rates;
+mod replay;
 mod retries;
 mod road;
 mod stopping;

@@ -1,6 +1,7 @@
 //! TLS: whom the client trusts, and what it makes of those that it does not.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 
 use forge_dispatch::config::Egress;
@@ -43,6 +44,11 @@ impl Authority {
             .unwrap();
         server.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         server
+    }
+
+    /// Where its own certificate lies.
+    pub(crate) fn file(&self) -> &Path {
+        self.file.path()
     }
 
     /// A client that trusts it and knows `inside.example` as this machine.

@@ -4,3 +4,4 @@ mod broker;
 mod database;
 mod killed;
 mod replicas;
+mod submitted;

@@ -26,6 +26,9 @@ macro_rules! on_both_databases {
 pub(crate) mod databases;
 pub(crate) mod events;
 pub(crate) mod flow;
+pub(crate) mod gate;
+pub(crate) mod keys;
+pub(crate) mod pollers;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod publisher;
@@ -33,6 +36,7 @@ pub(crate) mod queues;
 pub(crate) mod receiver;
 pub(crate) mod services;
 mod services_tests;
+pub(crate) mod sheet;
 pub(crate) mod simple;
 
 use std::time::Duration;

@@ -31,6 +31,11 @@ pub(crate) fn settings(database_url: SecretString) -> Config {
         ..Config::default()
     };
     config.database.url = database_url;
+    if !config.database.url.expose_secret().starts_with("sqlite:") {
+        // There is no file to keep them beside. Tests share it: files have keys of their own.
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("outputs");
+        config.outputs.directory = Some(place);
+    }
     config.api.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     // In clear, so that no certificate is made where no test asks for the API.
     config.api.behind_proxy = vec!["127.0.0.0/8".parse().expect("a network")];
@@ -57,6 +62,8 @@ pub(crate) struct InProcess {
     pub(crate) shutdown: Shutdown,
     /// Where `/readyz` and `/metrics` are.
     pub(crate) ops: SocketAddr,
+    /// Where the API is.
+    pub(crate) api: SocketAddr,
     running: JoinHandle<Result<(), AppError>>,
 }
 
@@ -76,6 +83,7 @@ impl InProcess {
             entrance: app.entrance(),
             shutdown,
             ops: app.ops_address().expect("the port is open"),
+            api: app.api_address().expect("the port is open"),
             running: tokio::spawn(app.run()),
         };
         program.store.migrate().await.expect("the schema is made");

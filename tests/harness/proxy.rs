@@ -1,4 +1,4 @@
-//! A line between the program and a server that a test can cut.
+//! A line between the program and a server that a test can cut, or hold up one way.
 
 #![expect(
     clippy::expect_used,
@@ -8,14 +8,24 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use url::Url;
+
+/// A way over the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    ToServer,
+    ToProgram,
+}
 
 /// Passes TCP connections on to a server. Dropping it cuts them all, and takes no more.
 pub(crate) struct Proxy {
     url: String,
     lines: Arc<Mutex<Vec<AbortHandle>>>,
+    held: watch::Sender<Option<Way>>,
     listening: JoinHandle<()>,
 }
 
@@ -36,15 +46,17 @@ impl Proxy {
         url.set_port(Some(port)).expect("a port fits");
         let lines = Arc::new(Mutex::new(Vec::new()));
         let accepted = Arc::clone(&lines);
+        let (held, gate) = watch::channel(None);
         let listening = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                let line = tokio::spawn(pass_on(near, target.clone()));
+                let line = tokio::spawn(pass_on(near, target.clone(), gate.clone()));
                 hold(&accepted).push(line.abort_handle());
             }
         });
         Self {
             url: url.to_string(),
             lines,
+            held,
             listening,
         }
     }
@@ -52,6 +64,17 @@ impl Proxy {
     /// The server's URL, by way of this line.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// From now on nothing passes this way; what comes waits.
+    pub(crate) fn hold_up(&self, way: Way) {
+        self.held.send_replace(Some(way));
+    }
+
+    /// Cuts every connection, what waits in them is lost; new ones are passed on both ways.
+    pub(crate) fn cut_and_let_pass(&self) {
+        self.cut();
+        self.held.send_replace(None);
     }
 
     /// Cuts every connection of this moment, without a word to either side. New ones are taken.
@@ -69,11 +92,32 @@ impl Drop for Proxy {
     }
 }
 
-async fn pass_on(mut near: TcpStream, target: String) {
+async fn pass_on(mut near: TcpStream, target: String, held: watch::Receiver<Option<Way>>) {
     if let Ok(mut far) = TcpStream::connect(target).await {
-        tokio::io::copy_bidirectional(&mut near, &mut far)
-            .await
-            .ok();
+        let (from_near, to_near) = near.split();
+        let (from_far, to_far) = far.split();
+        let there = carry(from_near, to_far, Way::ToServer, held.clone());
+        let back = carry(from_far, to_near, Way::ToProgram, held);
+        // Where one way breaks, both do.
+        tokio::try_join!(there, back).ok();
+    }
+}
+
+async fn carry(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    way: Way,
+    mut held: watch::Receiver<Option<Way>>,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        let passes = held.wait_for(|held| *held != Some(way)).await;
+        passes.map_err(std::io::Error::other)?;
+        to.write_all(&buffer[..read]).await?;
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use forge_dispatch::store::Store;
 use lapin::ExchangeKind;
@@ -11,11 +10,11 @@ use lapin::options::ExchangeDeclareOptions;
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::{Connection as _, PgConnection};
 
 use super::rig::{Core, PATIENCE, Relay, check_order, ids, numbered, publish, until_empty};
 use crate::harness::databases::{Kind, TestDatabase};
 use crate::harness::eventually;
+use crate::harness::gate::Gate;
 use crate::harness::queues;
 use crate::harness::services::Broker;
 
@@ -98,54 +97,10 @@ async fn a_broker_that_is_away_is_told_without_the_password_and_does_not_hold_up
     db.remove().await;
 }
 
-/// A database in which rows of the outbox can be written and read, and not deleted, for as long as this
-/// lives.
-struct Locked(PgConnection);
-
-impl Locked {
-    async fn outbox_of(db: &TestDatabase) -> Self {
-        db.tamper(
-            "create function wait_for_the_test() returns trigger language plpgsql as
-             'begin perform pg_advisory_xact_lock(4711); return old; end';
-             create trigger wait_for_the_test before delete on outbox
-             for each row execute function wait_for_the_test()",
-        )
-        .await;
-        let url = db.url();
-        let mut connection = PgConnection::connect(url.expose_secret()).await.unwrap();
-        sqlx::raw_sql("select pg_advisory_lock(4711)")
-            .execute(&mut connection)
-            .await
-            .unwrap();
-        Self(connection)
-    }
-
-    /// Waits until so many deletes wait for it.
-    async fn until_waiting(&mut self, count: i64) {
-        let waiting = async {
-            let mut interval = tokio::time::interval(Duration::from_millis(20));
-            while self.waiting().await != count {
-                interval.tick().await;
-            }
-        };
-        let seen = tokio::time::timeout(PATIENCE, waiting).await;
-        assert!(seen.is_ok(), "never did {count} deletes wait");
-    }
-
-    async fn waiting(&mut self) -> i64 {
-        sqlx::query_scalar(
-            "select count(*) from pg_locks
-             where not granted
-               and database = (select oid from pg_database where datname = current_database())",
-        )
-        .fetch_one(&mut self.0)
-        .await
-        .unwrap()
-    }
-
-    async fn open(self) {
-        self.0.close().await.unwrap();
-    }
+/// Rows of the outbox can be written and read, and not deleted. Who tries gives up like who waits for
+/// any lock.
+async fn outbox_locked(db: &TestDatabase) -> Gate {
+    Gate::before(db, "delete on outbox", "3s").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +109,7 @@ async fn a_relay_that_dies_between_the_confirm_and_the_delete_leaves_a_second_co
     let db = TestDatabase::new(Kind::Postgres).await;
     let settings = queues::unique().await;
     let core = Core::all(&settings).await;
-    let mut locked = Locked::outbox_of(&db).await;
+    let mut locked = outbox_locked(&db).await;
     let relay = Relay::start(&db.store, &settings);
     publish(&db.store, &[numbered("ed_1", 0)]).await;
     locked.until_waiting(1).await;
@@ -178,7 +133,7 @@ async fn a_database_that_is_away_between_the_confirm_and_the_delete_costs_no_sec
     let db = TestDatabase::new(Kind::Postgres).await;
     let settings = queues::unique().await;
     let core = Core::all(&settings).await;
-    let mut locked = Locked::outbox_of(&db).await;
+    let mut locked = outbox_locked(&db).await;
     let relay = Relay::start(&db.store, &settings);
     publish(&db.store, &[numbered("ed_1", 0)]).await;
     locked.until_waiting(1).await;

@@ -9,5 +9,5 @@
 mod faults;
 mod relay;
 mod replicas;
-mod rig;
+pub(crate) mod rig;
 mod road;

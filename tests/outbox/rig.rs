@@ -136,7 +136,7 @@ pub(super) async fn publish(store: &Arc<dyn Store>, events: &[EventBuilder]) {
 }
 
 /// What the core has of it: a queue on the exchange, made before the relay starts.
-pub(super) struct Core {
+pub(crate) struct Core {
     channel: Channel,
     queue: String,
     _connection: Connection,
@@ -144,7 +144,7 @@ pub(super) struct Core {
 
 impl Core {
     /// Binds a durable queue with these arguments to the exchange, which it declares.
-    pub(super) async fn bound(settings: &Amqp, pattern: &str, arguments: FieldTable) -> Self {
+    pub(crate) async fn bound(settings: &Amqp, pattern: &str, arguments: FieldTable) -> Self {
         let core = Self::at(settings, pattern).await;
         let exchange = settings.dispatch_exchange.as_str();
         let durable = ExchangeDeclareOptions {
@@ -178,12 +178,12 @@ impl Core {
     }
 
     /// A queue for everything.
-    pub(super) async fn all(settings: &Amqp) -> Self {
+    pub(crate) async fn all(settings: &Amqp) -> Self {
         Self::bound(settings, "#", FieldTable::default()).await
     }
 
     /// The queue that was bound with this pattern, over a new connection.
-    pub(super) async fn at(settings: &Amqp, pattern: &str) -> Self {
+    pub(crate) async fn at(settings: &Amqp, pattern: &str) -> Self {
         let url = settings.url.as_ref().expect("a broker").expose_secret();
         let connection = Connection::connect(url, ConnectionProperties::default());
         let connection = connection.await.expect("the broker serves");
@@ -195,7 +195,7 @@ impl Core {
     }
 
     /// The next message, if there is one now.
-    pub(super) async fn next(&self) -> Option<Delivery> {
+    pub(crate) async fn next(&self) -> Option<Delivery> {
         let options = BasicGetOptions { no_ack: true };
         let got = self
             .channel
@@ -206,7 +206,7 @@ impl Core {
     }
 
     /// Takes messages until this holds of what was taken so far.
-    pub(super) async fn take_until(
+    pub(crate) async fn take_until(
         &self,
         what: &str,
         taken: &mut Vec<Delivery>,
@@ -232,7 +232,7 @@ impl Core {
     }
 
     /// Publishes an envelope to the events exchange, as the core does.
-    pub(super) async fn tell(&self, settings: &Amqp, envelope: &[u8]) {
+    pub(crate) async fn tell(&self, settings: &Amqp, envelope: &[u8]) {
         self.channel
             .basic_publish(
                 settings.events_exchange.as_str().into(),
@@ -246,7 +246,7 @@ impl Core {
     }
 
     /// Takes so many messages.
-    pub(super) async fn take(&self, count: usize) -> Vec<Delivery> {
+    pub(crate) async fn take(&self, count: usize) -> Vec<Delivery> {
         let mut taken = Vec::new();
         let what = format!("{count} messages");
         self.take_until(&what, &mut taken, |taken| taken.len() >= count)
@@ -256,7 +256,7 @@ impl Core {
 }
 
 /// The ids of messages.
-pub(super) fn ids(messages: &[Delivery]) -> Vec<String> {
+pub(crate) fn ids(messages: &[Delivery]) -> Vec<String> {
     messages
         .iter()
         .map(|message| {
@@ -267,7 +267,7 @@ pub(super) fn ids(messages: &[Delivery]) -> Vec<String> {
 }
 
 /// Checks that of [`numbered`] events each edition's came in their order, copies left aside.
-pub(super) fn check_order(messages: &[Delivery]) {
+pub(crate) fn check_order(messages: &[Delivery]) {
     let mut next: HashMap<String, usize> = HashMap::new();
     for id in ids(messages) {
         let (edition, number) = id.split_once('/').expect("numbered");

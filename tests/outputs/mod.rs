@@ -6,6 +6,6 @@ mod fetching;
 mod files;
 mod fixture;
 mod memory;
-mod reading;
+pub(crate) mod reading;
 mod rendering;
 mod xlsx;

@@ -12,7 +12,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// All sheets, as `read_xlsx.py` prints them.
-pub(super) fn read(workbook: &[u8]) -> Value {
+pub(crate) fn read(workbook: &[u8]) -> Value {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("output.xlsx");
     fs::write(&path, workbook).unwrap();

@@ -211,7 +211,9 @@ pub(super) fn refused(status: u16) -> Attempt {
 pub(super) fn settlement(delivery: &LeasedDelivery, verdict: Verdict) -> Settlement {
     let attempt = match verdict {
         Verdict::Succeeded => Some(taken()),
-        Verdict::Retry { .. } | Verdict::Failed => Some(refused(500)),
+        Verdict::Retry { .. } | Verdict::Resumed { .. } | Verdict::Repeated | Verdict::Failed => {
+            Some(refused(500))
+        }
         Verdict::Gone => Some(refused(410)),
         Verdict::Released => None,
     };

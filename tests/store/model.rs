@@ -8,6 +8,7 @@ use forge_dispatch::domain::delivery::{DeliveryState, Lane, Step, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, EventId, OwnerId, SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::domain::reach::Reach;
+use forge_dispatch::domain::replay::{Refusal, Was};
 use forge_dispatch::domain::subscription::{Subscription, SubscriptionStatus};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{
@@ -76,10 +77,47 @@ struct Known {
     owner: Option<OwnerId>,
     epoch: i32,
     attempts: u32,
+    base: u32,
+    /// What it was, where it is being replayed, and whether it was due then.
+    replaying: Option<(Was, bool)>,
     lost_leases: u32,
 }
 
 impl Known {
+    /// In history, and in the queue for one more attempt.
+    fn is_repeated(&self) -> bool {
+        matches!(self.replaying, Some((Was::Succeeded, _)))
+    }
+
+    /// What an outcome makes of it, under a lease that holds.
+    fn settle(&mut self, verdict: &Verdict) {
+        let was_due = self.replaying.is_some_and(|(_, due)| due);
+        let is_repeated = self.is_repeated();
+        if !is_repeated {
+            self.step(verdict.step());
+        }
+        self.owner = None;
+        self.due = !self.state.is_final() || is_repeated;
+        if *verdict == Verdict::Released {
+            return;
+        }
+        self.replaying = None;
+        self.lost_leases = 0;
+        self.lane = Lane::Retry;
+        match verdict {
+            Verdict::Retry { delay } => self.due = delay.is_zero(),
+            Verdict::Resumed { not_before } => {
+                if self.attempts == self.base {
+                    self.lane = Lane::Fresh;
+                }
+                self.base += 1;
+                self.due = was_due && not_before.is_zero();
+            }
+            _ => self.due = false,
+        }
+        self.attempts += 1;
+    }
+
     fn step(&mut self, step: Step) {
         self.state = self.state.after(step).unwrap();
     }
@@ -148,7 +186,7 @@ impl<'a> Model<'a> {
     }
 
     async fn act(&mut self) -> &'static str {
-        let act = match self.below(20) {
+        let act = match self.below(24) {
             0..=4 => self.accept().await,
             5..=8 => self.claim().await,
             9..=14 => self.settle().await,
@@ -156,6 +194,7 @@ impl<'a> Model<'a> {
             16 => self.accept_again().await,
             17 => self.disable_or_enable().await,
             18 => self.delete_or_replace().await,
+            19..=22 => self.replay().await,
             _ => self.cancel_orphans().await,
         };
         self.acts_seen.insert(act);
@@ -191,6 +230,8 @@ impl<'a> Model<'a> {
                         owner: None,
                         epoch: 0,
                         attempts: 0,
+                        base: 0,
+                        replaying: None,
                         lost_leases: 0,
                     };
                     self.known
@@ -212,7 +253,9 @@ impl<'a> Model<'a> {
         let known = self.known.get_mut(&key).unwrap();
         assert!(known.due, "{key:?} was leased too early: {known:?}");
         known.lost_leases += u32::from(known.owner.is_some());
-        known.step(Step::Lease);
+        if !known.is_repeated() {
+            known.step(Step::Lease);
+        }
         known.epoch += 1;
         known.owner = Some(leasing.owner);
         known.due = leasing.lease.is_zero();
@@ -220,10 +263,19 @@ impl<'a> Model<'a> {
             (
                 delivery.epoch,
                 delivery.attempts,
+                delivery.base,
                 delivery.lost_leases,
-                delivery.lane
+                delivery.lane,
+                delivery.replaying.map(|replaying| replaying.was)
             ),
-            (known.epoch, known.attempts, known.lost_leases, known.lane)
+            (
+                known.epoch,
+                known.attempts,
+                known.base,
+                known.lost_leases,
+                known.lane,
+                known.replaying.map(|(was, _)| was)
+            )
         );
         self.leases.push(Lease {
             delivery,
@@ -278,7 +330,7 @@ impl<'a> Model<'a> {
 
     async fn claim(&mut self) -> &'static str {
         let leasing = self.leasing();
-        let lane = Lane::ALL[self.below(2)];
+        let lane = Lane::ALL[self.below(3)];
         let wants: Vec<_> = self
             .subscriptions
             .iter()
@@ -336,19 +388,29 @@ impl<'a> Model<'a> {
         let Lease {
             delivery, owner, ..
         } = &self.leases[lease];
+        // What a failed attempt comes to depends on what is replayed.
+        let verdict = match (delivery.replaying.map(|it| it.was), verdict) {
+            (Some(Was::Pending), Verdict::Retry { delay }) => {
+                Verdict::Resumed { not_before: delay }
+            }
+            (Some(Was::Pending), Verdict::Failed) => Verdict::Resumed {
+                not_before: Duration::ZERO,
+            },
+            (Some(Was::Succeeded), Verdict::Retry { .. } | Verdict::Failed) => Verdict::Repeated,
+            (_, verdict) => verdict,
+        };
         let settlement = settlement(delivery, verdict.clone());
         let key = (delivery.payload.event().id, delivery.target.id());
         let known = self.known.get_mut(&key).unwrap();
-        let held = known.state == DeliveryState::InFlight
-            && known.owner == Some(*owner)
-            && known.epoch == delivery.epoch;
+        let held = known.owner == Some(*owner) && known.epoch == delivery.epoch;
         let outcomes = store
             .settle(*owner, std::slice::from_ref(&settlement))
             .await
             .unwrap();
         // Given back already (an accept that came again did it) is as good as given back.
         let given_back = verdict == Verdict::Released
-            && known.state == DeliveryState::Pending
+            && known.owner.is_none()
+            && (known.state == DeliveryState::Pending || known.is_repeated())
             && known.epoch == delivery.epoch;
         let expected = if held || given_back {
             SettleOutcome::Settled
@@ -358,22 +420,55 @@ impl<'a> Model<'a> {
         assert_eq!(outcomes, [expected], "{verdict:?} of {known:?}");
         self.leases[lease].settled = Some((settlement, expected));
         if held {
-            known.step(verdict.step());
-            known.owner = None;
-            known.due = !known.state.is_final();
-            if verdict != Verdict::Released {
-                known.attempts += 1;
-                known.lost_leases = 0;
-                known.lane = Lane::Retry;
-            }
-            if let Verdict::Retry { delay } = verdict {
-                known.due = delay.is_zero();
-            }
+            known.settle(&verdict);
             if verdict == Verdict::Gone {
                 self.reread(key.1).await;
             }
         }
         "settle"
+    }
+
+    async fn replay(&mut self) -> &'static str {
+        let records = deliveries(self.store(), &WorkspaceId::default()).await;
+        if records.is_empty() {
+            return "nothing to replay";
+        }
+        let record = &records[self.below(records.len())];
+        let key = (record.event_id, record.subscription_id);
+        let is_active = self.is_active(key.1);
+        let known = &self.known[&key];
+        let expected = if known.owner.is_some() {
+            Err(Refusal::InFlight)
+        } else if known.replaying.is_some() {
+            Err(Refusal::AlreadyReplaying)
+        } else if known.state == DeliveryState::Cancelled {
+            Err(Refusal::Cancelled)
+        } else if self.deleted.contains(&key.1) {
+            Err(Refusal::SubscriptionDeleted)
+        } else if is_active {
+            Was::of(known.state)
+        } else {
+            Err(Refusal::SubscriptionDisabled)
+        };
+        let reach = Reach::all(&WorkspaceId::default());
+        let answer = self
+            .store()
+            .replay_delivery(&reach, record.id, &events::act())
+            .await
+            .unwrap();
+        assert_eq!(answer, Some(expected), "{known:?}");
+        let known = self.known.get_mut(&key).unwrap();
+        if let Ok(was) = expected {
+            known.step(Step::Replay);
+            known.lane = Lane::Replay;
+            known.replaying = Some((was, known.due));
+            known.due = true;
+            if was != Was::Pending {
+                known.base = known.attempts;
+                known.lost_leases = 0;
+            }
+        }
+        "replay"
     }
 
     /// A subscription changed by the store itself.
@@ -450,8 +545,12 @@ impl<'a> Model<'a> {
         let mut expected = 0;
         for ((_, subscription), known) in &mut self.known {
             let idle = known.owner.is_none() || known.due;
-            if self.deleted.contains(subscription) && !known.state.is_final() && idle {
-                known.step(Step::Cancel);
+            let is_queued = !known.state.is_final() || known.is_repeated();
+            if self.deleted.contains(subscription) && is_queued && idle {
+                if !known.is_repeated() {
+                    known.step(Step::Cancel);
+                }
+                known.replaying = None;
                 known.owner = None;
                 known.due = false;
                 expected += 1;

@@ -1,11 +1,14 @@
 //! What only Postgres has to be asked of edition data.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use forge_dispatch::domain::edition::EditionStatus;
 use forge_dispatch::domain::ids::WorkspaceId;
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::store::{Applied, EditionFilter, PageRequest};
+use secrecy::ExposeSecret;
+use sqlx::{Connection, PgConnection};
 
 use super::fixture::accept;
 use super::polling::churn;
@@ -16,6 +19,42 @@ use super::state::{
 use crate::harness::databases::{Kind, TestDatabase};
 use crate::harness::events::reach;
 use crate::harness::eventually;
+
+/// A large snapshot may hold its edition for longer than the three seconds that a statement waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waited_too_long_for_an_edition_tries_again() {
+    let db = TestDatabase::new(Kind::Postgres).await;
+    tell(&db.store, &[edition("ed_1", 1)]).await;
+    let mut holder = PgConnection::connect(db.url().expose_secret())
+        .await
+        .unwrap();
+    sqlx::raw_sql("begin; select 1 from edition where id = 'ed_1' for update")
+        .execute(&mut holder)
+        .await
+        .unwrap();
+    let store = Arc::clone(&db.store);
+    let telling = tokio::spawn(async move { tell(&store, &[edition("ed_1", 2)]).await });
+    // Of a transaction that began when the first one had given up.
+    let again = "pg_stat_activity as waiting
+        join pg_stat_activity as holder using (datname)
+        where datname = current_database() and waiting.wait_event_type = 'Lock'
+          and holder.state = 'idle in transaction'
+          and waiting.xact_start > holder.xact_start + interval '3 seconds'";
+    eventually(
+        Duration::from_secs(20),
+        "a second transaction waits",
+        async || db.count(again).await == 1,
+    )
+    .await;
+    holder.close().await.unwrap();
+    telling.await.unwrap();
+    let tag = db
+        .store
+        .edition_tag(&Reach::all(&WorkspaceId::default()), &edition_id("ed_1"))
+        .await;
+    assert_eq!(tag.unwrap().unwrap().version, 2);
+    db.remove().await;
+}
 
 /// Closes the store, and waits until its connections have told what they counted.
 async fn tell_statistics(db: &TestDatabase) {
@@ -31,13 +70,19 @@ async fn tell_statistics(db: &TestDatabase) {
     .await;
 }
 
+/// Closes the store, whose transactions never locked each other out. (They would have been run again,
+/// and nobody else sees anything of it.)
+pub(super) async fn tell_of_no_deadlock(db: &TestDatabase) {
+    tell_statistics(db).await;
+    let deadlocks = "pg_stat_database where datname = current_database() and deadlocks > 0";
+    assert_eq!(db.count(deadlocks).await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_that_write_the_same_entities_never_lock_each_other_out() {
     let db = TestDatabase::new(Kind::Postgres).await;
     churn(&db).await;
-    tell_statistics(&db).await;
-    let deadlocks = "pg_stat_database where datname = current_database() and deadlocks > 0";
-    assert_eq!(db.count(deadlocks).await, 0);
+    tell_of_no_deadlock(&db).await;
     db.remove().await;
 }
 
@@ -154,7 +199,16 @@ async fn edition_data_is_found_by_its_indexes_whatever_the_statistics_say() {
         period: Some("2026-Q1".to_owned()),
         ..EditionFilter::default()
     };
+    let statuses = EditionFilter {
+        statuses: ["submitted", "closed"]
+            .into_iter()
+            .filter_map(EditionStatus::parse)
+            .collect(),
+        ..EditionFilter::default()
+    };
     for (reach, filter, expected) in [
+        (&everything, &statuses, 1),
+        (&only, &statuses, 1),
         (&everything, &EditionFilter::default(), 5),
         (&everything, &project, 1),
         (&everything, &blueprint, 1),

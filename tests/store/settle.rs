@@ -483,6 +483,7 @@ async fn an_unknown_delivery_is_a_lost_lease(db: &TestDatabase) {
         epoch: 1,
         attempts_before: 0,
         sending: Sending::Usual,
+        replaying: None,
         verdict: Verdict::Failed,
         attempt: Some(refused(500)),
     };

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use forge_dispatch::domain::edition::SectionContent;
 use forge_dispatch::domain::ids::WorkspaceId;
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::snapshot::Snapshot;
-use forge_dispatch::store::{Applied, PageRequest, Store, Whole};
+use forge_dispatch::store::{Applied, EditionFilter, EditionRecord, PageRequest, Store, Whole};
 
+use super::fixture::accept;
 use super::state::{
     apply, at, blueprint, blueprint_id, deletion, edition, edition_as, edition_id, output,
-    output_id, project, project_id, repeating, single, stated, tell, workspace_state,
+    output_id, project, project_id, repeating, single, stated, tell, told, workspace_state,
 };
-use crate::harness::databases::TestDatabase;
+use crate::harness::databases::{Kind, TestDatabase};
 
 on_both_databases!(
     the_greatest_version_wins_whenever_it_came,
@@ -23,6 +25,7 @@ on_both_databases!(
     an_edition_is_replaced_as_a_whole,
     a_deleted_edition_holds_nothing_and_its_outputs_are_gone,
     a_deleted_project_hides_what_belongs_to_it,
+    what_changed_while_its_project_was_deleted_is_told_when_that_comes_back,
     a_large_edition_is_kept_whole,
     a_batch_that_fails_changes_nothing,
     nothing_is_no_change,
@@ -203,7 +206,10 @@ async fn a_deleted_project_hides_what_belongs_to_it(db: &TestDatabase) {
         limit: 9,
         after: None,
     };
-    let blueprints = db.store.blueprints(&reach, &project_id("pr_1"), list).await;
+    let blueprints = db
+        .store
+        .blueprints(&reach, &project_id("pr_1"), list, usize::MAX)
+        .await;
     assert!(blueprints.unwrap().items.is_empty());
     let tag = db.store.edition_tag(&reach, &edition_id("ed_1")).await;
     assert_eq!(tag.unwrap(), None);
@@ -213,6 +219,71 @@ async fn a_deleted_project_hides_what_belongs_to_it(db: &TestDatabase) {
     tell(&db.store, &[project("pr_1", 3, "pr v3")]).await;
     let expected = [Some(1), Some(3), Some(1), Some(2), Some(1)];
     assert_eq!(versions(&db.replica).await, expected);
+}
+
+/// What changed since then, and from when on to ask the next time.
+async fn changed(
+    store: &Arc<dyn Store>,
+    since: Option<DateTime<Utc>>,
+) -> (Vec<EditionRecord>, DateTime<Utc>) {
+    let filter = EditionFilter {
+        updated_since: since,
+        ..EditionFilter::default()
+    };
+    let page = PageRequest {
+        limit: 100,
+        after: None,
+    };
+    let list = store.editions(&everything(), &filter, page).await.unwrap();
+    (list.page.items, list.as_of)
+}
+
+async fn what_changed_while_its_project_was_deleted_is_told_when_that_comes_back(
+    db: &TestDatabase,
+) {
+    let elsewhere = edition_as("ed_9", 1, |state| {
+        state.edition.project = project_id("pr_2");
+    });
+    let first = ["ed_1", "ed_2", "ed_3"].map(|id| edition(id, 1));
+    tell(&db.store, &[project("pr_1", 1, "x"), elsewhere]).await;
+    tell(&db.store, &first).await;
+    // That was long ago.
+    let hour = match db.kind {
+        Kind::Sqlite => "3600000",
+        Kind::Postgres => "interval '1 hour'",
+    };
+    db.tamper(&format!(
+        "update edition set changed_at = changed_at - {hour}"
+    ))
+    .await;
+    let (all, since) = changed(&db.store, None).await;
+    assert_eq!(all.len(), 4);
+
+    tell(&db.store, &[deletion(&project("pr_1", 1, "x"), 2)]).await;
+    tell(&db.store, &[edition("ed_1", 2)]).await;
+    accept(&db.store, &[told("approved", "ed_2", at(9)).build()]).await;
+    let (seen, since) = changed(&db.store, Some(since)).await;
+    assert!(seen.is_empty(), "{seen:?}");
+
+    // In a batch with others, one of which is hidden too.
+    let with_others = [
+        edition("ed_0", 1),
+        project("pr_1", 3, "x"),
+        edition("ed_2", 2),
+        project("pr_2", 1, "y"),
+    ];
+    tell(&db.replica, &with_others).await;
+    let (seen, since) = changed(&db.store, Some(since)).await;
+    let mut ids: Vec<_> = seen.iter().map(|one| one.edition.id.as_str()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["ed_0", "ed_1", "ed_2"]);
+    for one in &seen {
+        let before = all.iter().find(|known| known.edition.id == one.edition.id);
+        assert!(before.is_none_or(|before| before.revision < one.revision));
+    }
+    // It comes back once.
+    tell(&db.store, &[project("pr_1", 4, "x")]).await;
+    assert!(changed(&db.store, Some(since)).await.0.is_empty());
 }
 
 async fn a_large_edition_is_kept_whole(db: &TestDatabase) {

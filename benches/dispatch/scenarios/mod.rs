@@ -12,6 +12,9 @@ mod fanout;
 mod history;
 mod idle;
 mod latency;
+mod pollers;
+mod put;
+mod replay;
 mod throughput;
 
 /// By name.
@@ -41,12 +44,18 @@ pub(crate) enum Scenario {
     Neighbour,
     /// 100,000 retries that are due at once, while fresh events arrive.
     RetryStorm,
+    /// 1,000,000 failed deliveries that are replayed.
+    Replay,
+    /// 50 clients that poll 200 editions while 20 edits a second come.
+    Pollers,
+    /// 20,000 rows put over HTTP.
+    Put,
     /// Nothing happens.
     Idle,
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Raw,
         Self::Sqlite,
         Self::Postgres,
@@ -58,6 +67,9 @@ impl Scenario {
         Self::History,
         Self::Neighbour,
         Self::RetryStorm,
+        Self::Replay,
+        Self::Pollers,
+        Self::Put,
         Self::Idle,
     ];
 }
@@ -94,6 +106,20 @@ pub(crate) async fn run(scenario: Scenario, rig: &mut Rig) -> anyhow::Result<Vec
         ]),
         Scenario::Neighbour => latency::neighbour(&name, rig).await,
         Scenario::RetryStorm => backlog::retry_storm(&name, rig).await,
+        Scenario::Replay => Ok(vec![
+            replay::run(&name, rig, Sqlite).await?,
+            replay::run(&name, rig, Postgres).await?,
+        ]),
+        Scenario::Pollers => Ok([
+            pollers::run(&name, rig, Sqlite).await?,
+            pollers::run(&name, rig, Postgres).await?,
+        ]
+        .concat()),
+        Scenario::Put => Ok([
+            put::run(&name, rig, Sqlite).await?,
+            put::run(&name, rig, Postgres).await?,
+        ]
+        .concat()),
         Scenario::Idle => Ok(vec![
             idle::run("idle sqlite", rig, Way::Direct, Sqlite).await?,
             idle::run("idle amqp+postgres", rig, Way::Amqp, Postgres).await?,

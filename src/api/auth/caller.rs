@@ -59,6 +59,10 @@ pub struct ReadBlueprints;
 #[derive(Debug)]
 pub struct ReadOutputs;
 
+/// What editions are presented in, to have it made.
+#[derive(Debug)]
+pub struct WriteOutputs;
+
 impl Need for Administer {
     const SCOPE: Scope = Scope::Admin;
     const WHOLE_WORKSPACE: bool = true;
@@ -95,6 +99,10 @@ impl Need for ReadBlueprints {
 
 impl Need for ReadOutputs {
     const SCOPE: Scope = Scope::ReadOutputs;
+}
+
+impl Need for WriteOutputs {
+    const SCOPE: Scope = Scope::WriteOutputs;
 }
 
 /// Who asks: put into the request by [`super::admission`].

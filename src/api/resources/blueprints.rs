@@ -12,7 +12,7 @@ use super::fields::{self, KnownHeader};
 use crate::api::auth::Caller;
 use crate::api::auth::caller::ReadBlueprints;
 use crate::api::etag::{Known, Tag};
-use crate::api::page::{Asked, Listing, PageOf, Part};
+use crate::api::page::{Asked, Listing, MAX_PAGE_BYTES, PageOf, Part};
 use crate::api::path::Id;
 use crate::api::query::Query;
 use crate::api::{Api, Problem, Result};
@@ -133,7 +133,11 @@ async fn of_project(
     let request = listing.request()?;
     let project = api.store().project(&reach, &id).await?;
     project.ok_or_else(Problem::not_found)?;
-    let page = api.store().blueprints(&reach, &id, request).await?;
+    // What is kept is about as long as what is shown: a page that fits is not read twice.
+    let page = api
+        .store()
+        .blueprints(&reach, &id, request, MAX_PAGE_BYTES)
+        .await?;
     let key = |found: &BlueprintRecord| found.blueprint.id.clone();
     listing.answer_checked(&page, key, |found| Ok(View::new(found)))
 }

@@ -286,7 +286,8 @@ impl Params {
 }
 
 impl View {
-    fn new(found: &DeliveryRecord) -> Self {
+    /// As clients see it.
+    pub fn new(found: &DeliveryRecord) -> Self {
         Self {
             id: found.id.to_string(),
             event_id: found.event_id.to_string(),

@@ -100,7 +100,7 @@ pub fn projects(ids: Option<&[ProjectId]>) -> Option<Vec<String>> {
 const FORMATS: [&str; 3] = ["standard", "kazinex", "cloudevents"];
 
 /// One of these names.
-fn names<const N: usize>(names: [&'static str; N]) -> Schema {
+pub fn names<const N: usize>(names: [&'static str; N]) -> Schema {
     let schema = ObjectBuilder::new()
         .schema_type(SchemaType::Type(Type::String))
         .enum_values(Some(names));
@@ -164,6 +164,14 @@ pub fn states_schema() -> Schema {
     names(DeliveryState::ALL.map(DeliveryState::as_str))
 }
 
+/// States of deliveries, by name; or null.
+pub fn states_or_null_schema() -> Schema {
+    let state = ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::String))
+        .enum_values(Some(DeliveryState::ALL.map(DeliveryState::as_str)));
+    list_or_null(state).build().into()
+}
+
 /// Ids of projects, which are the core's own; or null.
 pub fn project_ids_schema() -> Schema {
     let id = ObjectBuilder::new()
@@ -180,14 +188,26 @@ pub fn project_ids_schema() -> Schema {
         .into()
 }
 
-/// Which event types a subscription asks for.
-pub fn event_types_schema() -> Schema {
-    let filter = ObjectBuilder::new()
+/// Which event types are asked for; or null.
+pub fn event_types_or_null_schema() -> Schema {
+    list_or_null(event_filter())
+        .max_items(Some(MAX_FILTERS))
+        .examples([json!(["edition.submitted", "output.*"])])
+        .build()
+        .into()
+}
+
+fn event_filter() -> ObjectBuilder {
+    ObjectBuilder::new()
         .schema_type(SchemaType::Type(Type::String))
         .max_length(Some(MAX_EVENT_TYPE_BYTES))
-        .pattern(Some(r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$"));
+        .pattern(Some(r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$"))
+}
+
+/// Which event types a subscription asks for.
+pub fn event_types_schema() -> Schema {
     ArrayBuilder::new()
-        .items(RefOr::T(Schema::Object(filter.build())))
+        .items(RefOr::T(Schema::Object(event_filter().build())))
         .min_items(Some(1))
         .max_items(Some(MAX_FILTERS))
         .examples([json!(["edition.submitted", "output.*"])])

@@ -10,6 +10,7 @@ pub mod feed;
 pub mod fields;
 pub mod outputs;
 pub mod projects;
+pub mod replays;
 pub mod rows;
 pub mod sections;
 pub mod subscriptions;

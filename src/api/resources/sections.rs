@@ -86,10 +86,10 @@ async fn show(
         edition_version: edition.edition.version,
         name: &section.name,
         kind: kind.as_str(),
-        values: match (data, kind) {
-            (SectionData::Single(values), _) => Some(values),
-            (_, SectionKind::Single) => Some(Values::default()),
-            (_, SectionKind::Repeating) => None,
+        values: match (kind, data) {
+            (SectionKind::Repeating, _) => None,
+            (SectionKind::Single, SectionData::Single(values)) => Some(values),
+            (SectionKind::Single, _) => Some(Values::default()),
         },
     })?;
     if body.len() > MAX_ANSWER_BYTES {
@@ -136,12 +136,15 @@ impl Defined {
         })
     }
 
-    /// How the section is filled: as it is, or as it is to be; `None` where there is no such section.
+    /// How the section is filled: as it is, so that what an edition got by an earlier blueprint stays
+    /// to be read; where it holds no value, as it is to be. `None` where there is no such section.
     pub(super) fn kind(&self, data: &SectionData) -> Option<SectionKind> {
+        let to_be = self.section.as_ref().map(|section| section.kind);
         match data {
+            SectionData::Single(values) if values.is_empty() => to_be.or(Some(SectionKind::Single)),
             SectionData::Single(_) => Some(SectionKind::Single),
             SectionData::Repeating => Some(SectionKind::Repeating),
-            SectionData::Empty => self.section.as_ref().map(|section| section.kind),
+            SectionData::Empty => to_be,
         }
     }
 
@@ -187,4 +190,37 @@ pub(super) fn variant(form: &str, asked: &[&str]) -> String {
     // No part holds NUL.
     let digest = Sha256::digest(asked.join("\0"));
     format!("{form}-{}", hex(&digest[..8]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_that_holds_nothing_is_what_its_blueprint_says() {
+        let defined = |kind| Defined {
+            version: Some(1),
+            section: Some(Section {
+                name: "costs".to_owned(),
+                label: None,
+                kind,
+                fields: Vec::new(),
+            }),
+        };
+        let unknown = Defined {
+            version: None,
+            section: None,
+        };
+        let values = |text| SectionData::Single(Values::parse(text).unwrap());
+        for kind in [SectionKind::Single, SectionKind::Repeating] {
+            assert_eq!(defined(kind).kind(&SectionData::Empty), Some(kind));
+            assert_eq!(defined(kind).kind(&values("{ }")), Some(kind));
+            let held = defined(kind).kind(&values(r#"{"a":1}"#));
+            assert_eq!(held, Some(SectionKind::Single));
+            let held = defined(kind).kind(&SectionData::Repeating);
+            assert_eq!(held, Some(SectionKind::Repeating));
+        }
+        assert_eq!(unknown.kind(&SectionData::Empty), None);
+        assert_eq!(unknown.kind(&values("{}")), Some(SectionKind::Single));
+    }
 }

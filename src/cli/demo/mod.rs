@@ -1,42 +1,36 @@
 //! `forge-dispatch demo`: the whole road on one machine with nothing installed.
 
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use secrecy::SecretString;
-use serde::Serialize;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use super::{CliError, Context};
-use crate::app::{App, AppError, Entrance, Surroundings};
-use crate::clock::pause;
+use crate::app::{App, AppError, Surroundings};
 use crate::config::Config;
-use crate::domain::audit::Act;
-use crate::domain::delivery::DeliveryState;
-use crate::domain::headers::CustomHeaders;
-use crate::domain::ids::{OwnerId, SubscriptionId, WorkspaceId};
-use crate::domain::reach::Reach;
-use crate::domain::secret::SigningSecret;
-use crate::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
+use crate::domain::ids::{OwnerId, WorkspaceId};
 use crate::shutdown::Shutdown;
-use crate::store::{DeliveryFilter, NewSubscription, PageRequest, Store};
 
+mod guide;
+mod making;
+mod plan;
 mod receiver;
+mod seed;
+mod stage;
 mod story;
+mod summary;
 mod view;
 
+use guide::Door;
 use receiver::Receiver;
-use story::{PROJECTS, Story};
-use view::{Row, View};
-
-/// Events a second while the demo runs for someone to look at.
-const PACE: u64 = 40;
-
-/// Events handed in at once when a number of them was asked for.
-const BATCH: u64 = 100;
+use stage::Stage;
+use summary::Summary;
 
 /// How much to show.
 #[derive(Clone, Debug, Args)]
@@ -54,38 +48,12 @@ pub struct DemoArgs {
     pub exit: bool,
 }
 
-/// The three subscriptions of the demo.
-const HOOKS: [(&str, &str, Option<&str>, BodyFormat); 3] = [
-    ("everything", "*", None, BodyFormat::Standard),
-    ("editions", "edition.*", None, BodyFormat::Kazinex),
-    ("harbour", "*", Some(PROJECTS[0]), BodyFormat::CloudEvents),
-];
-
-/// What a bounded run came to.
-#[derive(Debug, Default, Serialize)]
-struct Summary {
-    events: u64,
-    deliveries: u64,
-    succeeded: u64,
-    failed: u64,
-    attempts: u64,
-    verified: u64,
-    seconds: f64,
-}
-
-impl Summary {
-    /// Whether everything was delivered, and every delivery verified by the receiver.
-    fn is_whole(&self) -> bool {
-        self.succeeded == self.deliveries && self.verified == self.deliveries
-    }
-}
-
-/// A temporary SQLite database, a local receiver that verifies every signature, three subscriptions
-/// and a stream of events; until Ctrl-C, or until so many are settled.
+/// A temporary SQLite database with a workspace, a local receiver that verifies every signature, three
+/// subscriptions, a stream of events, and the API to look on; until Ctrl-C, or until so many are settled.
 pub async fn run(args: DemoArgs, context: &Context) -> Result<(), CliError> {
     match play(&args, context).await? {
         None => Ok(()),
-        Some(summary) => report(&summary, context),
+        Some(summary) => summary.report(context),
     }
 }
 
@@ -101,13 +69,22 @@ async fn play(args: &DemoArgs, context: &Context) -> anyhow::Result<Option<Summa
         entropy: context.entropy.clone(),
         ..Surroundings::default()
     };
-    let config = config(data, &receiver)?;
+    let mut config = config(data, &receiver)?;
+    if !args.exit {
+        config.api.listen = local(context.config.api.listen.port())?;
+        let port = config.api.listen.port();
+        config.api.public_url = Some(Url::parse(&format!("https://localhost:{port}"))?);
+    }
     // A signal ends the show; the program behind it ends when its subscriptions are gone.
     let behind = Shutdown {
         soft: CancellationToken::new(),
         hard: shutdown.hard.clone(),
     };
     let app = App::build(config, surroundings.clone(), behind.clone()).await?;
+    let door = Door {
+        port: app.api_address()?.port(),
+        certificate: std::path::absolute(data.join("api-cert.pem"))?,
+    };
     let stage = Stage {
         store: app.store(),
         entrance: app.entrance(),
@@ -122,190 +99,18 @@ async fn play(args: &DemoArgs, context: &Context) -> anyhow::Result<Option<Summa
     let subscriptions = stage.subscribe().await?;
 
     let running: JoinHandle<Result<(), AppError>> = tokio::spawn(app.run());
-    let summary = stage.play(args).await;
+    let summary = stage.play(args, &door).await;
     // The receiver goes with this run: what is left over must not be tried for ever.
     for id in subscriptions {
         stage
             .store
-            .delete_subscription(&Reach::all(&stage.workspace), id, None, &stage.act())
+            .delete_subscription(&stage.reach(), id, None, &stage.act())
             .await?;
     }
     behind.begin();
     running.await??;
     receiver_end.cancel();
     summary
-}
-
-/// Prints the summary of a bounded run, and fails if it is not whole.
-fn report(summary: &Summary, context: &Context) -> Result<(), CliError> {
-    context.output.print(summary, |summary| {
-        format!(
-            "{} events, {} deliveries: {} succeeded, {} failed, in {} attempts; {} verified by the receiver; {:.1} s",
-            summary.events,
-            summary.deliveries,
-            summary.succeeded,
-            summary.failed,
-            summary.attempts,
-            summary.verified,
-            summary.seconds,
-        )
-    })?;
-    if summary.is_whole() {
-        return Ok(());
-    }
-    Err(CliError::Failure(anyhow::anyhow!(
-        "not every delivery was made and verified"
-    )))
-}
-
-/// Everything that plays.
-struct Stage {
-    store: std::sync::Arc<dyn Store>,
-    entrance: Entrance,
-    receiver: Receiver,
-    workspace: WorkspaceId,
-    surroundings: Surroundings,
-    shutdown: Shutdown,
-    started: Duration,
-}
-
-impl Stage {
-    fn elapsed(&self) -> Duration {
-        self.surroundings
-            .clock
-            .monotonic()
-            .saturating_sub(self.started)
-    }
-
-    /// The circumstances of what the show sets up and takes down.
-    fn act(&self) -> Act {
-        let Surroundings { clock, entropy, .. } = &self.surroundings;
-        Act::on_command_line(entropy.id(clock.now()))
-    }
-
-    async fn subscribe(&self) -> anyhow::Result<Vec<SubscriptionId>> {
-        let mut ids = Vec::new();
-        let now = self.surroundings.clock.now();
-        let entropy = &self.surroundings.entropy;
-        for (name, wants, project, format) in HOOKS {
-            let secret = SigningSecret::generate(entropy.bytes());
-            self.receiver.expect(name, secret.expose())?;
-            let new = NewSubscription {
-                id: entropy.id(now),
-                workspace: self.workspace.clone(),
-                spec: SubscriptionSpec {
-                    url: TargetUrl::new(&self.receiver.url(name))?,
-                    description: format!("demo: {name}"),
-                    event_types: vec![wants.parse()?],
-                    project_ids: project
-                        .map(|id| id.parse().map(|id| vec![id]))
-                        .transpose()?,
-                    format,
-                    headers: CustomHeaders::default(),
-                    max_concurrency: None,
-                    rate_limit: None,
-                    retry_schedule: None,
-                },
-                secret_id: entropy.id(now),
-                secret,
-            };
-            let created = self
-                .store
-                .create_subscription(&new, &self.act(), None)
-                .await?;
-            ids.push(created.created()?.id);
-        }
-        Ok(ids)
-    }
-
-    /// Sends events: so many and a summary, or until the signal.
-    async fn play(&self, args: &DemoArgs) -> anyhow::Result<Option<Summary>> {
-        let mut story = Story::new(self.workspace.clone(), self.surroundings.entropy.clone());
-        let mut sent = 0;
-        let mut view = View::new();
-        let mut drawn = None;
-        while !self.shutdown.soft.is_cancelled() {
-            let left = args.events.map_or(u64::MAX, |events| events - sent);
-            let batch = if args.exit { BATCH } else { PACE / 10 }.min(left);
-            if batch == 0 && args.exit {
-                return self.settled(sent).await;
-            }
-            let now = self.surroundings.clock.now();
-            let events: Vec<_> = (0..batch).map(|_| story.next(now)).collect();
-            self.entrance.publish(&events).await?;
-            sent += batch;
-            if args.exit {
-                continue;
-            }
-            if drawn.is_none_or(|at| self.elapsed() >= at + view.interval()) {
-                view.draw(sent, self.elapsed(), &self.rows())?;
-                drawn = Some(self.elapsed());
-            }
-            tokio::select! {
-                () = pause(Duration::from_millis(100)) => {}
-                () = self.shutdown.soft.cancelled() => {}
-            }
-        }
-        Ok(None)
-    }
-
-    fn rows(&self) -> Vec<Row> {
-        HOOKS
-            .iter()
-            .map(|(name, wants, project, format)| Row {
-                name,
-                wants: match project {
-                    None => (*wants).to_owned(),
-                    Some(project) => format!("{wants} of {project}"),
-                },
-                format: format.as_str(),
-                tally: self.receiver.tally(name),
-            })
-            .collect()
-    }
-
-    /// Waits until nothing is left in the queue, and counts.
-    async fn settled(&self, events: u64) -> anyhow::Result<Option<Summary>> {
-        loop {
-            let depth = self.store.queue_depth().await?;
-            if depth.pending + depth.in_flight == 0 {
-                break;
-            }
-            tokio::select! {
-                () = pause(Duration::from_millis(20)) => {}
-                () = self.shutdown.soft.cancelled() => break,
-            }
-        }
-        let mut summary = Summary {
-            events,
-            seconds: self.elapsed().as_secs_f64(),
-            ..Summary::default()
-        };
-        let mut after = None;
-        loop {
-            let page = PageRequest { limit: 500, after };
-            let (reach, filter) = (Reach::all(&self.workspace), DeliveryFilter::default());
-            let page = self.store.deliveries(&reach, &filter, page).await?;
-            for delivery in &page.items {
-                summary.deliveries += 1;
-                summary.attempts += u64::from(delivery.attempts);
-                match delivery.state {
-                    DeliveryState::Succeeded => summary.succeeded += 1,
-                    DeliveryState::Failed => summary.failed += 1,
-                    _ => {}
-                }
-            }
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
-        summary.verified = HOOKS
-            .iter()
-            .map(|(name, ..)| self.receiver.tally(name).verified)
-            .sum();
-        Ok(Some(summary))
-    }
 }
 
 fn run_workspace(surroundings: &Surroundings) -> anyhow::Result<WorkspaceId> {
@@ -329,4 +134,11 @@ fn config(data: &std::path::Path, receiver: &Receiver) -> anyhow::Result<Config>
     ];
     config.retry.schedule = [200, 1_000, 5_000].map(Duration::from_millis).to_vec();
     Ok(config)
+}
+
+/// This port of the loopback, or where that is taken a free one: it is part of the addresses that are
+/// told, so it has to be known before anything listens.
+fn local(port: u16) -> std::io::Result<SocketAddr> {
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    bind(port).or_else(|_| bind(0))?.local_addr()
 }

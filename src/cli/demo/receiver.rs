@@ -20,8 +20,6 @@ const REFUSE_ONE_IN: u64 = 10;
 /// What one hook of the receiver saw.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
-    /// Requests in all.
-    pub(super) requests: u64,
     /// Deliveries that were verified and taken; a second receipt is not counted again.
     pub(super) verified: u64,
     /// First attempts refused on purpose.
@@ -107,7 +105,6 @@ async fn receive(
     let Some(hook) = hooks.get_mut(&name) else {
         return StatusCode::NOT_FOUND;
     };
-    hook.tally.requests += 1;
     let id = headers
         .get(HEADER_WEBHOOK_ID)
         .and_then(|id| id.to_str().ok());

@@ -1,167 +1,159 @@
-//! What happens in the demo's workspace: editions of a few reports walk from `submitted` to a
-//! generated output, some of them back for changes first.
+//! What happens in the demo's workspace: the editions of this quarter walk from a draft over a review
+//! to their outputs, some of them back for changes first; one that is closed is opened again.
+//!
+//! Of the steps that Report Forge documents as webhooks the core tells by an event each; how the
+//! editions stand behind these and others (a review begins, one is closed, opened again), by snapshots.
+
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use super::plan::Luck;
+use super::seed::{Core, Edition, OUTPUTS};
+use crate::domain::edition::EditionStatus;
 use crate::domain::ids::WorkspaceId;
 use crate::domain::payload::timestamp;
-use crate::entropy::Entropy;
+use crate::domain::snapshot::Snapshot;
 
-/// The demo's projects; one subscription wants the first of them only.
-pub(super) const PROJECTS: [&str; 3] = ["pr_harbour", "pr_airport", "pr_hospital"];
-const REPORTS: [&str; 4] = ["progress", "safety", "cost", "quality"];
-const FORMATS: [&str; 4] = ["pdf", "xlsx", "docx", "csv"];
-const PEOPLE: [(&str, &str); 4] = [
-    ("usr_1", "Amara Okafor"),
-    ("usr_2", "Jonas Weber"),
-    ("usr_3", "Léa Martin"),
-    ("usr_4", "Noor Haddad"),
-];
-
-/// Where an edition stands in its walk.
-#[derive(Clone, Copy)]
-enum Stage {
-    Submitted,
-    ChangesRequested,
-    Approved,
-    Generated,
-}
-
-struct Edition {
-    id: String,
-    project: &'static str,
-    report: &'static str,
-    stage: Stage,
-}
-
-/// A stream of believable events.
+/// What happens to the demo's editions: the same story each time.
 pub(super) struct Story {
-    workspace: WorkspaceId,
-    entropy: Entropy,
-    editions: Vec<Edition>,
+    core: Core,
+    luck: Luck,
+    closed: Vec<Edition>,
+    open: Vec<Edition>,
     told: u64,
-    begun: u64,
+}
+
+/// What the core tells at once; in which order the two are taken in is of no matter.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) events: Vec<Vec<u8>>,
+    pub(super) snapshots: Vec<Snapshot>,
 }
 
 impl Story {
-    pub(super) fn new(workspace: WorkspaceId, entropy: Entropy) -> Self {
-        Self {
-            workspace,
-            entropy,
-            editions: Vec::new(),
+    pub(super) fn new(workspace: WorkspaceId, now: DateTime<Utc>) -> anyhow::Result<Self> {
+        let core = Core::new(workspace)?;
+        let (closed, open) = core.editions(now);
+        Ok(Self {
+            core,
+            luck: Luck::seeded(5),
+            closed,
+            open,
             told: 0,
-            begun: 0,
-        }
+        })
     }
 
-    /// The next event as a CloudEvents envelope.
-    pub(super) fn next(&mut self, now: DateTime<Utc>) -> Vec<u8> {
-        // A few editions are under way at once; a new one begins when there is room.
-        if self.editions.len() < 6 {
-            self.begin();
+    /// All that there is at the start.
+    pub(super) fn seed(&self, now: DateTime<Utc>) -> anyhow::Result<Vec<Snapshot>> {
+        let mut told = self.core.grounds(now)?;
+        for edition in self.closed.iter().chain(&self.open) {
+            told.append(&mut self.core.edition(edition)?);
         }
-        let index = self.pick(self.editions.len());
-        let (kind, data) = self.step(index, now);
-        let edition = &self.editions[index];
-        self.told += 1;
-        let envelope = json!({
-            "specversion": "1.0",
-            "id": self.told.to_string(),
-            "source": format!("/report-forge/{}", self.workspace),
-            "workspaceid": self.workspace,
-            "type": kind,
-            "time": timestamp(now),
-            "subject": edition.id,
-            "projectid": edition.project,
-            "data": data,
-        });
-        if matches!(edition.stage, Stage::Generated) {
-            self.editions.swap_remove(index);
-        }
-        envelope.to_string().into_bytes()
+        Ok(told)
     }
 
-    fn begin(&mut self) {
-        self.begun += 1;
-        let (project, report) = (self.pick(PROJECTS.len()), self.pick(REPORTS.len()));
-        self.editions.push(Edition {
-            id: format!("ed_{}_{:04}", REPORTS[report], self.begun),
-            project: PROJECTS[project],
-            report: REPORTS[report],
-            stage: Stage::ChangesRequested,
-        });
+    /// The next events, and how the editions that they are about stand behind them.
+    pub(super) fn batch(&mut self, events: u64, now: DateTime<Utc>) -> anyhow::Result<Batch> {
+        let mut batch = Batch::default();
+        let mut moved = BTreeSet::new();
+        let end = self.told + events;
+        while self.told < end {
+            let index = self.luck.index(self.open.len());
+            let edition = &mut self.open[index];
+            moved.insert(index);
+            if let Some((kind, data)) = step(edition, &self.core, &self.luck, now) {
+                self.told += 1;
+                let event = envelope(&self.core, edition, self.told, kind, &data);
+                batch.events.push(event);
+            }
+        }
+        for index in moved {
+            let mut told = self.core.edition(&self.open[index])?;
+            batch.snapshots.append(&mut told);
+        }
+        Ok(batch)
     }
+}
 
-    /// Moves an edition on and tells of it.
-    fn step(&mut self, index: usize, now: DateTime<Utc>) -> (&'static str, Value) {
-        let back = self.pick(4) == 0;
-        let comments = self.pick(9) + 1;
-        let (person, name) = PEOPLE[self.pick(PEOPLE.len())];
-        let format = FORMATS[self.pick(FORMATS.len())];
-        let edition = &mut self.editions[index];
-        let (id, time) = (edition.id.clone(), timestamp(now));
-        edition.stage = match edition.stage {
-            Stage::Submitted if back => Stage::ChangesRequested,
-            Stage::Submitted => Stage::Approved,
-            Stage::ChangesRequested => Stage::Submitted,
-            Stage::Approved | Stage::Generated => Stage::Generated,
-        };
-        match edition.stage {
-            Stage::Submitted => (
-                "edition.submitted",
-                json!({
-                    "edition_id": id, "blueprint_id": format!("bp_{}", edition.report),
-                    "project_id": edition.project, "timestamp": time,
-                }),
-            ),
-            Stage::ChangesRequested => (
-                "edition.changes_requested",
-                json!({ "edition_id": id, "comment_count": comments, "timestamp": time }),
-            ),
-            Stage::Approved => (
-                "edition.approved",
-                json!({
-                    "edition_id": id, "approved_by": { "id": person, "name": name },
-                    "timestamp": time,
-                }),
-            ),
-            Stage::Generated => (
-                "output.generated",
-                json!({
-                    "edition_id": id, "output_id": format!("out_{}", &id[3..]), "format": format,
-                    "download_url": format!("https://reports.example/outputs/out_{}", &id[3..]),
-                }),
-            ),
+/// Moves an edition on; what the core tells of it in an event, if anything.
+fn step(
+    edition: &mut Edition,
+    core: &Core,
+    luck: &Luck,
+    now: DateTime<Utc>,
+) -> Option<(&'static str, Value)> {
+    let project = core.project(edition);
+    match edition.status {
+        EditionStatus::Draft | EditionStatus::ChangesRequested => {
+            edition.filled += 1;
+            edition.turn(EditionStatus::Submitted, now);
+            let data = json!({
+                "edition_id": edition.id, "blueprint_id": project.blueprint["id"],
+                "project_id": project.id, "timestamp": timestamp(edition.at),
+            });
+            Some(("edition.submitted", data))
+        }
+        EditionStatus::Submitted => {
+            edition.turn(EditionStatus::InReview, now);
+            None
+        }
+        EditionStatus::InReview if luck.below(4) == 0 => {
+            edition.turn(EditionStatus::ChangesRequested, now);
+            let data = json!({
+                "edition_id": edition.id, "comment_count": luck.below(9) + 1,
+                "timestamp": timestamp(edition.at),
+            });
+            Some(("edition.changes_requested", data))
+        }
+        EditionStatus::InReview => {
+            edition.turn(EditionStatus::Approved, now);
+            let data = json!({
+                "edition_id": edition.id, "approved_by": core.plan.member(luck),
+                "timestamp": timestamp(edition.at),
+            });
+            Some(("edition.approved", data))
+        }
+        EditionStatus::Approved if edition.made < OUTPUTS => {
+            let output = edition.output(edition.made);
+            let data = json!({
+                "edition_id": edition.id, "output_id": output,
+                "format": project.blueprint["outputs"][edition.made]["format"],
+                "download_url": format!("https://reports.example/outputs/{output}"),
+            });
+            edition.made += 1;
+            edition.turn(EditionStatus::Approved, now);
+            Some(("output.generated", data))
+        }
+        EditionStatus::Approved => {
+            edition.turn(EditionStatus::Closed, now);
+            None
+        }
+        // Opened again: what was made of it is of the past.
+        _ => {
+            edition.made = 0;
+            edition.turn(EditionStatus::Draft, now);
+            None
         }
     }
+}
 
-    fn pick(&self, of: usize) -> usize {
-        let number = u64::from_le_bytes(self.entropy.bytes());
-        usize::try_from(number % (of.max(1) as u64)).unwrap_or(0)
-    }
+/// An event as a CloudEvents envelope.
+fn envelope(core: &Core, edition: &Edition, number: u64, kind: &str, data: &Value) -> Vec<u8> {
+    let envelope = json!({
+        "specversion": "1.0",
+        "id": number.to_string(),
+        "source": format!("/report-forge/{}", core.workspace),
+        "workspaceid": core.workspace,
+        "type": kind,
+        "time": timestamp(edition.at),
+        "subject": edition.id,
+        "projectid": core.project(edition).id,
+        "data": data,
+    });
+    envelope.to_string().into_bytes()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-    use crate::domain::event::Event;
-
-    #[test]
-    fn every_event_of_the_story_is_one_that_would_be_accepted() {
-        let entropy = Entropy::seeded(3);
-        let now = DateTime::from_timestamp_millis(1_777_000_000_000).unwrap();
-        let mut story = Story::new(WorkspaceId::default(), entropy.clone());
-        let mut types = HashSet::new();
-        let mut ids = HashSet::new();
-        for _ in 0..500 {
-            let event = Event::decode(&story.next(now), entropy.id(now), now).unwrap();
-            assert!(event.project.is_some() && event.edition.is_some());
-            types.insert(event.event_type.to_string());
-            assert!(ids.insert(event.external_id));
-        }
-        assert_eq!(types.len(), 4, "{types:?}");
-    }
-}
+mod tests;

@@ -1,12 +1,13 @@
 //! What the demo shows: a live table on a terminal, a line now and then elsewhere.
 
 use std::io::IsTerminal;
+use std::iter;
 use std::time::Duration;
 
 use console::Term;
 
 use super::receiver::Tally;
-use crate::cli::output;
+use super::summary::{Statuses, describe};
 
 /// One row: a subscription and what its hook saw.
 pub(super) struct Row {
@@ -37,31 +38,38 @@ impl View {
         Duration::from_millis(if self.live { 250 } else { 5_000 })
     }
 
+    /// Says something that stays.
+    pub(super) fn say(&self, text: &str) -> std::io::Result<()> {
+        self.term.write_line(text)
+    }
+
     /// Draws the picture of this moment.
     pub(super) fn draw(
         &mut self,
         events: u64,
         elapsed: Duration,
         rows: &[Row],
+        statuses: &Statuses,
     ) -> std::io::Result<()> {
         let verified: u64 = rows.iter().map(|row| row.tally.verified).sum();
         let summary = format!(
             "{events} events, {verified} deliveries verified, {:.0} s",
             elapsed.as_secs_f64()
         );
+        let editions = describe(statuses);
         if !self.live {
-            return self.term.write_line(&summary);
+            return self.term.write_line(&format!("{summary}\n{editions}"));
         }
         let (height, width) = self.term.size();
         let (height, width) = (usize::from(height), usize::from(width));
-        let table = table(rows);
         let summary = format!("{summary}   (Ctrl-C ends it)");
         // Only what fits is drawn: what has scrolled away cannot be drawn over.
-        let mut lines: Vec<&str> = table.lines().collect();
-        if lines.len() + 2 > height {
+        let mut lines = table(rows);
+        if lines.len() + 3 > height {
             lines.clear();
         }
-        lines.push(&summary);
+        lines.push(editions);
+        lines.push(summary);
         self.term.clear_last_lines(self.lines)?;
         for line in &lines {
             self.term
@@ -72,26 +80,25 @@ impl View {
     }
 }
 
-fn table(rows: &[Row]) -> String {
-    let header = [
-        "subscription",
-        "wants",
-        "format",
-        "requests",
-        "refused once",
-        "verified",
-        "bad signature",
-    ];
-    let cells = rows.iter().map(|row| {
-        vec![
-            row.name.to_owned(),
-            row.wants.clone(),
-            row.format.to_owned(),
-            row.tally.requests.to_string(),
-            row.tally.refused.to_string(),
-            row.tally.verified.to_string(),
-            row.tally.forged.to_string(),
-        ]
+/// A header and a line each, without rules: with the guide above, it fits a terminal of 24 lines.
+fn table(rows: &[Row]) -> Vec<String> {
+    let header = format!(
+        "{:12}  {:15}  {:11}  {:>7}  {:>8}  {:>6}",
+        "subscription", "wants", "format", "refused", "verified", "forged"
+    );
+    let lines = rows.iter().map(|row| {
+        let Tally {
+            refused,
+            verified,
+            forged,
+        } = row.tally;
+        let Row {
+            name,
+            wants,
+            format,
+            ..
+        } = row;
+        format!("{name:12}  {wants:15}  {format:11}  {refused:7}  {verified:8}  {forged:6}")
     });
-    output::table(&header, cells)
+    iter::once(header).chain(lines).collect()
 }

@@ -211,6 +211,7 @@ fn values_that_do_not_fit_together_are_named() {
         ("outputs.max_file_bytes", "0"),
         ("outputs.concurrency", "0"),
         ("outputs.fetch_timeout", "31m"),
+        ("outputs.core_timeout", "31d"),
         ("outputs.core_hosts", "https://files.example"),
         ("outputs.s3.endpoint", "ftp://files.example"),
         ("outputs.s3.region", ""),

@@ -80,17 +80,13 @@ pub(super) struct Waiting {
 impl Books {
     /// Nothing taken.
     pub(super) fn new(settings: &config::Dispatch) -> Self {
-        let rooms = |lane| Pool::of(lane_share(lane, settings.concurrency) * ROOMS_PER_SLOT);
         Self {
-            slots: Pool::slots(settings.concurrency),
-            rooms: PerLane {
-                fresh: rooms(Lane::Fresh),
-                retry: rooms(Lane::Retry),
-            },
+            slots: Pool::shared(settings.concurrency, 1),
+            rooms: Pool::shared(settings.concurrency, ROOMS_PER_SLOT),
             bytes: Bytes::of(settings.max_bytes_in_flight),
             accounts: HashMap::new(),
             ready: PerLane::default(),
-            last: Lane::Retry,
+            last: Lane::Replay,
             is_short: false,
             doors: Doors::Open,
             meters: Meters::new(),
@@ -140,7 +136,7 @@ impl Books {
 
     /// Slots taken.
     pub(super) fn in_flight(&self) -> usize {
-        self.slots.fresh.taken() + self.slots.retry.taken()
+        self.slots.iter().map(|pool| pool.taken()).sum()
     }
 
     /// Notes which subscriptions have fresh deliveries waiting in the database.
@@ -251,8 +247,7 @@ impl Books {
 
     /// Takes the next delivery that may be sent now; the lanes take turns.
     pub(super) fn next(&mut self) -> Option<Waiting> {
-        let first = self.last.other();
-        [first, self.last].into_iter().find_map(|lane| {
+        self.last.behind().into_iter().find_map(|lane| {
             let next = self.next_of(lane)?;
             self.last = lane;
             Some(next)
@@ -296,7 +291,7 @@ impl Books {
         if let Some(account) = self.accounts.get_mut(&id) {
             account.lines.of_mut(lane).in_flight -= 1;
         }
-        // Either lane may have been at the subscription's limit.
+        // Each lane may have been at the subscription's limit.
         for lane in Lane::ALL {
             self.make_ready(id, lane);
         }
@@ -316,9 +311,14 @@ impl Books {
     /// Nothing is taken, and nobody has an account.
     #[cfg(test)]
     pub(super) fn is_pristine(&self) -> bool {
-        let taken = [self.slots, self.rooms].map(|pool| pool.fresh.taken() + pool.retry.taken());
-        let ready = self.ready.fresh.len() + self.ready.retry.len();
-        taken == [0, 0] && self.bytes.taken() == 0 && self.accounts.is_empty() && ready == 0
+        let pools = [self.slots, self.rooms];
+        let taken: usize = pools
+            .iter()
+            .flat_map(PerLane::iter)
+            .map(|pool| pool.taken())
+            .sum();
+        let ready: usize = self.ready.iter().map(VecDeque::len).sum();
+        taken + self.bytes.taken() + ready == 0 && self.accounts.is_empty()
     }
 
     pub(super) fn give_up_on_crowded(&mut self) {
@@ -336,10 +336,7 @@ impl Account {
         };
         Self {
             limit,
-            lines: PerLane {
-                fresh: line(Lane::Fresh),
-                retry: line(Lane::Retry),
-            },
+            lines: PerLane::each(line),
             bytes: 0,
             backlogged: false,
             stalled: false,
@@ -365,13 +362,13 @@ impl Account {
 
     /// Whether one more request would be more than the subscription, or its lane, may have.
     fn is_at_limit(&self, lane: Lane) -> bool {
-        let of_all = self.lines.fresh.in_flight + self.lines.retry.in_flight;
+        let of_all: usize = self.lines.iter().map(|line| line.in_flight).sum();
         of_all >= self.limit || self.lines.of(lane).in_flight >= lane_share(lane, self.limit)
     }
 
     /// Nothing of it is in memory.
     fn is_empty(&self) -> bool {
-        self.lines.fresh.rooms + self.lines.retry.rooms == 0
+        self.lines.iter().all(|line| line.rooms == 0)
     }
 
     /// Nothing is lost if it is forgotten.

@@ -61,6 +61,8 @@ fn leased(target: &Arc<Target>, lane: Lane) -> LeasedDelivery {
         id: new_id(now, [0; 10]),
         epoch: 1,
         attempts: 0,
+        base: 0,
+        replaying: None,
         lost_leases: 0,
         lane,
         sending: Sending::Usual,
@@ -100,15 +102,22 @@ fn of(flights: &[Flight], target: &Target) -> usize {
 }
 
 #[test]
-fn a_subscriptions_own_limit_holds_over_both_lanes() {
+fn a_subscriptions_own_limit_holds_over_all_lanes() {
     let (lines, target) = (lines(100, 64, 1_000), target(1, Some(4)));
     fill(&lines, &target, Lane::Fresh, 30);
     let fresh = launch(&lines);
     fill(&lines, &target, Lane::Retry, 20);
     let retry = launch(&lines);
     assert_eq!((fresh.len(), retry.len()), (3, 1));
+    fill(&lines, &target, Lane::Replay, 20);
+    assert!(launch(&lines).is_empty(), "four is the limit");
     drop(fresh);
-    assert_eq!(launch(&lines).len(), 3);
+    let next = launch(&lines);
+    let of = |lane| {
+        let of_it = |flight: &&Flight| flight.delivery.lane == lane;
+        next.iter().filter(of_it).count()
+    };
+    assert_eq!((of(Lane::Fresh), of(Lane::Replay)), (2, 1), "in turns");
 }
 
 #[test]
@@ -116,6 +125,7 @@ fn where_there_is_one_slot_the_lanes_take_turns() {
     let (lines, target) = (lines(100, 64, 1_000), target(1, Some(1)));
     fill(&lines, &target, Lane::Fresh, 3);
     fill(&lines, &target, Lane::Retry, 3);
+    fill(&lines, &target, Lane::Replay, 3);
     let mut flight = lines.next();
     let mut seen = Vec::new();
     while let Some(now) = flight {
@@ -123,8 +133,7 @@ fn where_there_is_one_slot_the_lanes_take_turns() {
         seen.push(now.delivery.lane);
         flight = lines.finish(now);
     }
-    let (f, r) = (Lane::Fresh, Lane::Retry);
-    assert_eq!(seen, [f, r, f, r, f, r]);
+    assert_eq!(seen, [Lane::ALL, Lane::ALL, Lane::ALL].concat());
 }
 
 #[test]
@@ -147,7 +156,7 @@ fn lines_take_turns_for_the_slots() {
 fn however_many_receivers_hang_the_next_one_gets_a_slot() {
     let lines = lines(512, 512, 100_000);
     let mut hanging = Vec::new();
-    for number in 0..90 {
+    for number in 0..70 {
         fill(&lines, &target(number, None), Lane::Fresh, 600);
         hanging.extend(launch(&lines));
     }
@@ -171,6 +180,22 @@ fn retries_and_fresh_work_do_not_take_each_others_share() {
     assert_eq!(retries.len(), 4);
     fill(&lines, &target(200, None), Lane::Fresh, 1);
     assert_eq!(launch(&lines).len(), 1);
+}
+
+#[test]
+fn a_replay_of_a_million_takes_neither_slots_nor_rooms_of_live_work() {
+    let lines = lines(64, 64, 1_000_000);
+    let mut replays = Vec::new();
+    for number in 0..200 {
+        fill(&lines, &target(number, None), Lane::Replay, 10_000);
+        replays.extend(launch(&lines));
+    }
+    assert_eq!(replays.len(), 8, "an eighth of the slots");
+    // A subscription that is replayed to the full has its live deliveries sent all the same.
+    for lane in [Lane::Fresh, Lane::Retry] {
+        assert_eq!(fill(&lines, &target(0, None), lane, 1), 1);
+        assert_eq!(launch(&lines).len(), 1);
+    }
 }
 
 #[test]
@@ -287,11 +312,11 @@ fn a_limit_outlasts_what_is_in_memory() {
 proptest! {
     /// Whatever is taken and given back in whatever order, the books balance at the end.
     #[test]
-    fn the_books_balance(steps in prop::collection::vec((0_u8..4, any::<bool>(), 0_usize..300, 0_u8..4), 0..200)) {
+    fn the_books_balance(steps in prop::collection::vec((0_u8..4, 0_usize..3, 0_usize..300, 0_u8..4), 0..200)) {
         let lines = lines(8, 4, 10_000);
         let (mut rooms, mut flights) = (Vec::new(), Vec::new());
-        for (number, retry, bytes, act) in steps {
-            let lane = if retry { Lane::Retry } else { Lane::Fresh };
+        for (number, lane, bytes, act) in steps {
+            let lane = Lane::ALL[lane];
             let target = target(number, None);
             match act {
                 0 => rooms.extend(lines.admit(&target, bytes)),

@@ -42,8 +42,11 @@ impl Tally {
     /// Counts one more, in the order in which they ended.
     pub fn add(&mut self, attempt: Option<&Attempt>, sending: Sending) {
         let met = Met::of(attempt);
-        if sending == Sending::Probe {
-            self.probe = Some(met);
+        match sending {
+            Sending::Probe => self.probe = Some(met),
+            // What somebody asked for shows as well that the receiver is back. That it is not was known.
+            Sending::Asked if met == Met::Taken => self.probe = Some(met),
+            Sending::Usual | Sending::Asked => {}
         }
         match met {
             Met::Taken => {

@@ -24,6 +24,11 @@ pub const MAX_SNAPSHOT_BYTES: usize = 16 * 1024 * 1024;
 /// The most rows that an edition may have, all its sections together.
 pub const MAX_ROWS: usize = 200_000;
 
+/// The most bytes that clients may fill an edition with: values, and ids of rows, as they are kept. What
+/// they wrote comes back in a snapshot of the core's: with [`MAX_ROWS`] rows, the JSON around each and
+/// the head, it is still not larger than [`MAX_SNAPSHOT_BYTES`].
+pub const MAX_WRITTEN_BYTES: usize = 12_000_000;
+
 /// What the core says of one entity, at one version of it.
 #[derive(Clone, Debug)]
 pub struct Snapshot {

@@ -202,3 +202,27 @@ proptest! {
         prop_assert_eq!(format!("{again:?}"), format!("{snapshot:?}"));
     }
 }
+
+#[test]
+fn what_clients_may_write_fits_into_a_snapshot() {
+    let all = MAX_WRITTEN_BYTES / MAX_ROWS;
+    let row = |number: usize| {
+        let id = format!("{number:07}");
+        let frame = id.len() + r#"{"x":""}"#.len();
+        let values = Values::trusted(&format!(r#"{{"x":"{}"}}"#, "y".repeat(all - frame)));
+        let id = RowId::new(&id).unwrap();
+        Row { id, values }
+    };
+    let mut snapshot = decode("edition.snapshot", EDITION).unwrap();
+    let State::Edition(state) = &mut snapshot.state else {
+        panic!("an edition");
+    };
+    let rows = (0..MAX_ROWS).map(row).collect();
+    state.content = vec![("costs".to_owned(), SectionContent::Repeating(rows))];
+    let message = snapshot.to_json("1", "/report-forge").unwrap();
+    assert!(
+        message.len() < MAX_SNAPSHOT_BYTES - 100_000,
+        "{}",
+        message.len()
+    );
+}

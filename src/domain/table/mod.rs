@@ -19,7 +19,7 @@ use super::values::{Place, ValueFaults, Values};
 
 pub use guard::{guarded, is_formula};
 pub use json::read_json;
-pub use read::read_text;
+pub use read::{places_of_ids, read_text};
 pub use write::TableWriter;
 
 /// The most rows that one request may send.

@@ -50,6 +50,35 @@ pub fn read_text(
     reader.faults.or(rows).map_err(TableError::Invalid)
 }
 
+/// Finds, in a text that [`read_text`] takes, where the ids of rows stand: of these rows, each later
+/// than the one before it.
+pub fn places_of_ids(
+    bytes: &[u8],
+    delimiter: Delimiter,
+    section: &Section,
+    rows: &[usize],
+) -> Result<Vec<Place>, TableError> {
+    let mut records = Records::new(bytes, delimiter)?;
+    let mut cells = Vec::new();
+    let line = records.next(&mut cells)?.unwrap_or(1);
+    let columns = columns(section, &cells, line).map_err(TableError::Invalid)?;
+    let ids = columns.iter().position(|column| *column == Column::Id);
+    let name = ids.and_then(|at| cells.get(at)).map_or("", |cell| cell);
+    let name = name.trim().to_owned();
+    let (mut places, mut row) = (Vec::with_capacity(rows.len()), 0);
+    for wanted in rows {
+        while let Some(line) = records.next(&mut cells)? {
+            row += 1;
+            if row > *wanted {
+                let column = name.clone();
+                places.push(Place::Cell { line, column });
+                break;
+            }
+        }
+    }
+    Ok(places)
+}
+
 /// What reading one row after the other needs.
 struct Reader<'a> {
     checker: Checker<'a>,

@@ -1,6 +1,6 @@
 //! Whether an edition may be handed in: each field that is required is filled.
 
-use super::super::blueprint::{Blueprint, FieldType, Section};
+use super::super::blueprint::{Blueprint, FieldType, Section, SectionKind};
 use super::super::edition::SectionContent;
 use super::fault::{Place, ValueFaults, pointer_token};
 use super::{Values, text_of};
@@ -52,7 +52,8 @@ fn is_filled(json: &str) -> bool {
     }
 }
 
-/// What is missing before an edition with this content can be handed in. Places are pointers into
+/// What is missing before an edition with this content can be handed in. The blueprint says how a
+/// section is filled: what is held otherwise, from before it said so, fills nothing. Places are pointers into
 /// the content: `/sections/costs/rows/3/values/amount`.
 pub fn check_complete(blueprint: &Blueprint, content: &[(String, SectionContent)]) -> ValueFaults {
     let mut faults = ValueFaults::default();
@@ -60,8 +61,8 @@ pub fn check_complete(blueprint: &Blueprint, content: &[(String, SectionContent)
         let required = RequiredFields::of(section);
         let name = pointer_token(&section.name);
         let filled = content.iter().find(|(known, _)| *known == section.name);
-        match filled.map(|(_, content)| content) {
-            Some(SectionContent::Repeating(rows)) => {
+        match (section.kind, filled.map(|(_, content)| content)) {
+            (SectionKind::Repeating, Some(SectionContent::Repeating(rows))) => {
                 for (at, row) in rows.iter().enumerate() {
                     required.check(&row.values, &mut faults, |field| {
                         let field = pointer_token(field);
@@ -69,12 +70,14 @@ pub fn check_complete(blueprint: &Blueprint, content: &[(String, SectionContent)
                     });
                 }
             }
-            Some(SectionContent::Single(values)) => {
+            // A section without rows lacks nothing; one that is filled once lacks all.
+            (SectionKind::Repeating, _) => {}
+            (SectionKind::Single, Some(SectionContent::Single(values))) => {
                 check_single(&required, values, &name, &mut faults);
             }
-            // A section without rows lacks nothing; one that is filled once lacks all.
-            None if section.is_repeating() => {}
-            None => check_single(&required, &Values::default(), &name, &mut faults),
+            (SectionKind::Single, _) => {
+                check_single(&required, &Values::default(), &name, &mut faults);
+            }
         }
     }
     faults
@@ -94,7 +97,7 @@ fn check_single(
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::blueprint::{Field, SectionKind};
+    use super::super::super::blueprint::Field;
     use super::super::super::edition::Row;
     use super::super::super::ids::{BlueprintId, ProjectId, RowId};
     use super::super::check::tests::{field, section};
@@ -171,5 +174,17 @@ mod tests {
             ]
         );
         assert_eq!(places(&[]).len(), 2, "a section that was never filled");
+    }
+
+    #[test]
+    fn what_is_held_in_the_other_kind_fills_nothing() {
+        let (_, no_rows) = rows(&[]);
+        let (_, some_rows) = rows(&[r#"{"ok":true,"tags":["a"]}"#]);
+        for held in [no_rows, some_rows] {
+            assert_eq!(places(&[("sum/mary".into(), held)]).len(), 2);
+        }
+        let (_, values) = summary(r#"{"note":"x"}"#);
+        let filled = summary(r#"{"ok":false,"tags":["a"]}"#);
+        assert_eq!(places(&[("costs".into(), values), filled]), [""; 0]);
     }
 }

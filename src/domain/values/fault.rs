@@ -11,6 +11,9 @@ pub const MAX_FAULTS: usize = 100;
 pub enum Place {
     /// A JSON pointer (RFC 6901).
     Pointer(String),
+    /// The id of a row that was sent, the first row being 0: what is found out where nobody knows any
+    /// more what the rows came as.
+    RowId(usize),
     /// A cell of a table that came as text: the line its row begins in, the first being 1, and the
     /// column as the header names it.
     Cell {
@@ -32,6 +35,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pointer(pointer) => f.write_str(pointer),
+            Self::RowId(row) => write!(f, "/rows/{row}/id"),
             Self::Cell { line, column } => write!(f, "line {line}, column `{column}`"),
             Self::Text { line, column } => write!(f, "line {line}, character {column}"),
         }
@@ -87,6 +91,11 @@ impl ValueFaults {
     /// How many more there are.
     pub fn untold(&self) -> usize {
         self.untold
+    }
+
+    /// The places of those that are told.
+    pub fn places_mut(&mut self) -> impl Iterator<Item = &mut Place> {
+        self.told.iter_mut().map(|fault| &mut fault.place)
     }
 
     /// The value, where nothing is wrong with it.

@@ -47,6 +47,15 @@ impl Values {
         &self.0
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        let inner = self
+            .0
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'));
+        inner.is_some_and(|inner| inner.trim().is_empty())
+    }
+
     /// The value of that name, where there is one.
     pub fn get(&self, name: &str) -> Result<Option<&RawValue>, serde_json::Error> {
         let entries = self.entries()?;

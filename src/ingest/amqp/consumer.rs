@@ -33,6 +33,7 @@ use crate::broker::{AmqpError, topology};
 use crate::clock::Clock;
 use crate::domain::payload::timestamp;
 use crate::health::{Health, Part};
+use crate::heavy::heavy;
 use crate::ingest::batch::Batch;
 use crate::ingest::{Outcome, Sink};
 use crate::shutdown::Shutdown;
@@ -240,8 +241,14 @@ impl<'a, S: Sink> Session<'a, S> {
         while self.storing.is_terminated() && self.batch_is_due() {
             self.due = None;
             let (mut items, mut deliveries) = (Vec::new(), Vec::new());
-            for delivery in self.next_batch() {
-                match self.sink.decode(&delivery.data) {
+            let batch = self.next_batch();
+            let bytes = batch.iter().map(|delivery| delivery.data.len()).sum();
+            let decoded: Vec<_> = heavy(bytes, || {
+                let messages = batch.iter();
+                messages.map(|it| self.sink.decode(&it.data)).collect()
+            });
+            for (delivery, decoded) in batch.into_iter().zip(decoded) {
+                match decoded {
                     Ok(item) => {
                         items.push(item);
                         deliveries.push(delivery);

@@ -11,7 +11,7 @@ use super::{PostgresStore, Result, circuits, drafts, outbox};
 use crate::domain::delivery::Verdict;
 use crate::domain::event::Event;
 use crate::domain::payload::Payload;
-use crate::store::circuits::{GONE_REASON, Judged, is_given_up, may_matter, tallies, tell};
+use crate::store::circuits::{GONE_REASON, Judged, ends_something, may_matter, tallies, tell};
 use crate::store::operational::{Disabled, NOBODY, Teller, Told, is_wanted, no_lease};
 use crate::store::outbox::Appended;
 use crate::store::{Maintenance, Settlement};
@@ -46,7 +46,7 @@ impl PostgresStore {
         }
         let held: Vec<&Settlement> = settlements.iter().filter(is_held).collect();
         let tallies = tallies(held.iter().copied(), &known);
-        if tallies.is_empty() && !held.iter().any(|settlement| is_given_up(settlement)) {
+        if tallies.is_empty() && !held.iter().any(|settlement| ends_something(settlement)) {
             return Ok(Consequences::default());
         }
         // Read before anything is changed: what is in memory was committed.

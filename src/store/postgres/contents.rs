@@ -1,7 +1,11 @@
-//! What the sections of an edition hold, as they are written. Their rows belong to whoever holds the
-//! edition's head.
+//! What the sections of an edition hold, as they are written. Their rows, and the version in its head,
+//! belong to whoever has the edition's turn.
+//!
+//! To write content can take seconds. An accept with an event of the edition must not wait for that,
+//! so whoever writes content goes by a lock that no accept takes, and touches what accepts touch only
+//! when the content is written.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use futures::TryStreamExt;
 use sqlx::PgTransaction;
@@ -9,94 +13,43 @@ use sqlx::postgres::PgBindIterExt;
 
 use super::Result;
 use super::errors::{expect_rows, from_sqlx};
-use crate::domain::blueprint::{Blueprint, SectionKind};
-use crate::domain::edition::{Row, SectionContent};
+use crate::domain::edition::Row;
 use crate::domain::ids::{EditionId, WorkspaceId};
-use crate::domain::snapshot::{Snapshot, State};
-use crate::store::snapshots::digest;
+use crate::store::content::{Content, Held};
 
-/// What an edition is to hold from now on.
-pub(super) struct Content<'a>(Vec<Section<'a>>);
-
-struct Section<'a> {
-    name: &'a str,
-    kind: Kind<'a>,
-}
-
-enum Kind<'a> {
-    Single(&'a str),
-    Repeating { rows: &'a [Row], digest: [u8; 32] },
-}
-
-impl<'a> Content<'a> {
-    /// What this snapshot says; nothing, where it is not of an edition or of one that is deleted.
-    pub(super) fn of(snapshot: &'a Snapshot) -> Self {
-        let State::Edition(state) = &snapshot.state else {
-            return Self(Vec::new());
-        };
-        let sections = state.content.iter().map(|(name, content)| Section {
-            name,
-            kind: match content {
-                SectionContent::Single(values) => Kind::Single(values.as_str()),
-                SectionContent::Repeating(rows) => Kind::Repeating {
-                    rows,
-                    digest: digest(rows),
-                },
-            },
-        });
-        Self(sections.collect())
-    }
-
-    /// Nothing, in each section of a blueprint.
-    pub(super) fn empty(blueprint: &'a Blueprint) -> Self {
-        let sections = blueprint.sections.iter().map(|section| Section {
-            name: &section.name,
-            kind: match section.kind {
-                SectionKind::Single => Kind::Single("{}"),
-                SectionKind::Repeating => Kind::Repeating {
-                    rows: &[],
-                    digest: digest(&[]),
-                },
-            },
-        });
-        Self(sections.collect())
-    }
-}
-
-impl<'a> Section<'a> {
-    fn values(&self) -> Option<&'a str> {
-        match self.kind {
-            Kind::Single(values) => Some(values),
-            Kind::Repeating { .. } => None,
-        }
-    }
-
-    fn digest(&self) -> Option<&[u8]> {
-        match &self.kind {
-            Kind::Single(_) => None,
-            Kind::Repeating { digest, .. } => Some(digest),
-        }
-    }
-
-    fn rows(&self) -> &'a [Row] {
-        match self.kind {
-            Kind::Single(_) => &[],
-            Kind::Repeating { rows, .. } => rows,
-        }
-    }
-
-    /// Whether the rows that are there are these already.
-    fn is_kept(&self, digests: &HashMap<String, Vec<u8>>) -> bool {
-        self.digest()
-            .is_some_and(|digest| digests.get(self.name).is_some_and(|kept| kept == digest))
-    }
-}
+/// The advisory locks of editions' turns: hashes of their ids are beside it.
+const TURN_LOCK: i32 = 0x6564_6974;
 
 /// An edition whose content is written.
 #[derive(Clone, Copy)]
 pub(super) struct Holder<'a> {
     pub(super) workspace: &'a WorkspaceId,
     pub(super) edition: &'a EditionId,
+}
+
+/// Waits for the other writers of these editions' content, in an order that all keep, and goes before
+/// them to the end of the transaction. What was read of the editions before is to be read again.
+pub(super) async fn take_turn(
+    tx: &mut PgTransaction<'_>,
+    editions: impl IntoIterator<Item = Holder<'_>>,
+) -> Result<()> {
+    let keys: BTreeSet<String> = editions
+        .into_iter()
+        .map(|holder| format!("{}/{}", holder.workspace, holder.edition))
+        .collect();
+    sqlx::query(
+        "-- postgres::contents::take_turn
+        select pg_advisory_xact_lock($1, hash)
+        from (
+            select distinct hashtext(key) as hash from unnest($2::text[]) as keys (key) order by hash
+        ) as sorted",
+    )
+    .bind(TURN_LOCK)
+    .bind(keys.iter().map(String::as_str).bind_iter())
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(())
 }
 
 /// Puts this in the place of all that the edition held. Sections whose rows are the same are not
@@ -106,7 +59,7 @@ pub(super) async fn replace(
     holder: Holder<'_>,
     content: &Content<'_>,
 ) -> Result<()> {
-    let Content(sections) = content;
+    let sections = content.sections();
     let digests = digests(tx, holder).await?;
     if !digests.is_empty() {
         forget(tx, holder, sections).await?;
@@ -153,7 +106,7 @@ async fn digests(
 async fn forget(
     tx: &mut PgTransaction<'_>,
     holder: Holder<'_>,
-    sections: &[Section<'_>],
+    sections: &[Held<'_>],
 ) -> Result<()> {
     let repeating = sections.iter().filter(|section| section.digest().is_some());
     sqlx::query(
@@ -181,13 +134,13 @@ pub(super) async fn write(
     holder: Holder<'_>,
     content: &Content<'_>,
 ) -> Result<()> {
-    write_sections(tx, holder, &content.0).await
+    write_sections(tx, holder, content.sections()).await
 }
 
 async fn write_sections(
     tx: &mut PgTransaction<'_>,
     holder: Holder<'_>,
-    sections: &[Section<'_>],
+    sections: &[Held<'_>],
 ) -> Result<()> {
     let written = sqlx::query(
         "-- postgres::contents::write_sections
@@ -202,8 +155,8 @@ async fn write_sections(
     .bind(holder.edition.as_str())
     .bind(sections.iter().map(|section| section.name).bind_iter())
     .bind((1_i32..).zip(sections).map(|(ord, _)| ord).bind_iter())
-    .bind(sections.iter().map(Section::values).bind_iter())
-    .bind(sections.iter().map(Section::digest).bind_iter())
+    .bind(sections.iter().map(Held::values).bind_iter())
+    .bind(sections.iter().map(Held::digest).bind_iter())
     .execute(&mut **tx)
     .await
     .map_err(from_sqlx)?;
@@ -215,7 +168,7 @@ async fn write_sections(
 async fn update_rows<'a>(
     tx: &mut PgTransaction<'_>,
     holder: Holder<'_>,
-    section: &Section<'a>,
+    section: &Held<'a>,
 ) -> Result<Vec<(i64, &'a Row)>> {
     let mut kept = sqlx::query_as::<_, (i64, String, String)>(
         "-- postgres::contents::update_rows (read)

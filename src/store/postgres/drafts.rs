@@ -5,13 +5,14 @@ use sqlx::PgTransaction;
 use sqlx::postgres::PgBindIterExt;
 
 use super::Result;
-use super::contents::{self, Content, Holder};
+use super::contents::{self, Holder};
 use super::errors::{expect_rows, from_sqlx};
 use crate::domain::blueprint::Blueprint;
 use crate::domain::edition::Edition;
 use crate::domain::ids::{OutputId, WorkspaceId};
 use crate::domain::output::OutputStatus;
 use crate::store::EditionRecord;
+use crate::store::content::Content;
 
 /// What time it is, in whole milliseconds.
 pub(super) async fn now(tx: &mut PgTransaction<'_>) -> Result<DateTime<Utc>> {

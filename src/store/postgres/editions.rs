@@ -32,8 +32,12 @@ impl Editions for PostgresStore {
         reach: &Reach,
         project: &ProjectId,
         page: PageRequest<BlueprintId>,
+        max_bytes: usize,
     ) -> Result<Page<BlueprintRecord, BlueprintId>> {
-        reading(structure::blueprints(&self.pool, reach, project, page)).await
+        reading(structure::blueprints(
+            &self.pool, reach, project, page, max_bytes,
+        ))
+        .await
     }
 
     async fn blueprint(&self, reach: &Reach, id: &BlueprintId) -> Result<Option<BlueprintRecord>> {

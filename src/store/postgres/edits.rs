@@ -1,4 +1,4 @@
-//! What an edit changes in a section, in the transaction of its write, which holds the edition's head.
+//! What an edit changes in a section, in the transaction of its write, which has the edition's turn.
 
 use std::collections::HashSet;
 
@@ -8,12 +8,14 @@ use sqlx::postgres::PgBindIterExt;
 use super::Result;
 use super::contents::{delete_rows, write_rows};
 use super::errors::{expect_rows, from_sqlx};
-use super::rows::{limit, parse};
+use super::rows::parse;
 use super::sections::{self, Place};
 use crate::domain::edition::Row;
 use crate::domain::ids::RowId;
 use crate::domain::values::Values;
-use crate::store::edits::{Edited, Progress, Ready, RowsChange, Stop, check_room, patched, taken};
+use crate::store::edits::{Edited, Progress, Ready, Stop, patched, taken};
+use crate::store::room::{Exchange, Size};
+use crate::store::rows_change::RowsChange;
 use crate::store::{Edit, SectionData, Written};
 
 /// Changes the section as the edit says, or nothing.
@@ -50,6 +52,12 @@ async fn set_values(
     if held == SectionData::Repeating {
         forget_rows(tx, place).await?;
     }
+    let exchange = Exchange {
+        goes: Size::of_values(&before),
+        comes: Size::of_values(&after),
+        at: "/values",
+    };
+    check_room(tx, place, exchange).await?;
     write_section(tx, place, Some(after.as_str()), None).await?;
     Ok(Edited::Changed)
 }
@@ -60,12 +68,20 @@ async fn put_rows(
     ready: &Ready<'_>,
     rows: &[Row],
 ) -> Progress<Edited> {
+    let held = sections::one(tx, place).await?;
     let there = rows_of(tx, place).await?;
-    let Some(change) = RowsChange::of(ready.section, &there, rows)? else {
+    let Some(change) = RowsChange::of(ready.section, &held, &there, rows)? else {
         return Ok(Edited::Same);
     };
-    let all = count_rows(tx, place).await?;
-    check_room(all - limit(there.len()), rows.len())?;
+    let exchange = Exchange {
+        goes: match &held {
+            SectionData::Single(values) => Size::of_values(values),
+            _ => Size::of_rows(there.iter().map(|(_, row)| row)),
+        },
+        comes: change.size,
+        at: "/rows",
+    };
+    check_room(tx, place, exchange).await?;
     if change.stale.len() == there.len() {
         forget_rows(tx, place).await?;
     } else if !change.stale.is_empty() {
@@ -91,7 +107,12 @@ async fn append_rows(
     if !faults.is_empty() {
         return Err(Stop::invalid(faults));
     }
-    check_room(count_rows(tx, place).await?, rows.len())?;
+    let exchange = Exchange {
+        goes: Size::default(),
+        comes: Size::of_rows(rows),
+        at: "/rows",
+    };
+    check_room(tx, place, exchange).await?;
     let last: i64 = sqlx::query_scalar(
         "-- postgres::edits::append_rows
         select coalesce(max(ord), 0)
@@ -130,9 +151,16 @@ async fn set_row(
     .await
     .map_err(from_sqlx)?;
     let (ord, content) = found.ok_or(Stop::Answered(Written::NotFound))?;
-    let Some(after) = patched(&Values::trusted(&content), patch)? else {
+    let before = Values::trusted(&content);
+    let Some(after) = patched(&before, patch)? else {
         return Ok(Edited::Same);
     };
+    let exchange = Exchange {
+        goes: Size::of_values(&before),
+        comes: Size::of_values(&after),
+        at: "/values",
+    };
+    check_room(tx, place, exchange).await?;
     let set = sqlx::query(
         "-- postgres::edits::set_row (write)
         update edition_row
@@ -198,17 +226,38 @@ async fn rows_of(tx: &mut PgTransaction<'_>, place: Place<'_>) -> Result<Vec<(i6
         .collect()
 }
 
-/// How many rows the edition has, in all its sections.
-async fn count_rows(tx: &mut PgTransaction<'_>, place: Place<'_>) -> Result<i64> {
-    sqlx::query_scalar(
-        "-- postgres::edits::count_rows
-        select count(*) from edition_row where workspace = $1 and edition = $2",
+/// Lets go on whose edition has room for what is written. What an edition holds is reckoned only
+/// where it is to grow.
+async fn check_room(
+    tx: &mut PgTransaction<'_>,
+    place: Place<'_>,
+    exchange: Exchange,
+) -> Progress<()> {
+    if exchange.fits_anywhere() {
+        return Ok(());
+    }
+    let (rows, bytes): (i64, i64) = sqlx::query_as(
+        "-- postgres::edits::check_room
+        select counted.number, counted.bytes + valued.bytes
+        from (
+            select
+                count(*) as number,
+                coalesce(sum(octet_length(id) + octet_length(content)), 0)::bigint as bytes
+            from edition_row
+            where workspace = $1 and edition = $2
+        ) as counted
+        cross join (
+            select coalesce(sum(octet_length(content)), 0)::bigint as bytes
+            from edition_section
+            where workspace = $1 and edition = $2
+        ) as valued",
     )
     .bind(place.workspace.as_str())
     .bind(place.edition.as_str())
     .fetch_one(&mut **tx)
     .await
-    .map_err(from_sqlx)
+    .map_err(from_sqlx)?;
+    exchange.check_room(Size::reckoned(rows, bytes))
 }
 
 /// Which of these rows' ids are there.

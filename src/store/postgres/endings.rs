@@ -16,10 +16,10 @@ pub(super) struct Ending<'a> {
 }
 
 impl<'a> Ending<'a> {
-    /// `None` for what goes back to the queue.
+    /// `None` for what goes back to the queue, and for what is in history already.
     pub(super) fn of(settlement: &'a Settlement) -> Option<Self> {
         let attempt = settlement.attempt.as_ref()?;
-        let ends = settlement.verdict.state().is_final();
+        let ends = settlement.verdict.state().is_final() && !settlement.repeats();
         ends.then_some(Self {
             settlement,
             attempt,

@@ -1,6 +1,7 @@
 //! Taking events in: four round trips for a batch, whatever its size: begin, what is known, all that
 //! is written, commit. One more where an event is the first of its project, or says none; two more where
-//! events move editions, and two where they move outputs. And reading one of them.
+//! events move editions, and two where they move outputs (three more where these have files to be
+//! taken). And reading one of them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -78,6 +79,8 @@ pub(super) struct Kept {
     new_projects: NewProjects,
     /// Whether the feed has more.
     moves_feed: bool,
+    /// Whether files of the core's are to be taken.
+    makes_jobs: bool,
 }
 
 impl Kept {
@@ -151,6 +154,11 @@ impl PostgresStore {
             write(tx, &new, &births, leasing).await?;
         }
         projection::write(tx, &moves).await?;
+        let jobs = if self.output_jobs.fetches() {
+            projection::fetch(tx, &moves).await?
+        } else {
+            0
+        };
 
         births.extend(adopted);
         let pending = births.iter().filter(|birth| birth.permit.is_none()).count();
@@ -158,6 +166,7 @@ impl PostgresStore {
             new_projects,
             // Those that an earlier try committed too: its answer was lost, and it rang for nobody.
             moves_feed: !(new.is_empty() && again.is_empty()),
+            makes_jobs: jobs > 0,
             accepted: Accepted {
                 outcomes: taken.iter().map(|taken| taken.arrival.outcome()).collect(),
                 leased: births
@@ -173,6 +182,9 @@ impl PostgresStore {
     pub(super) fn kept(&self, kept: Kept) -> Accepted {
         if kept.moves_feed {
             self.feed_moved();
+        }
+        if kept.makes_jobs {
+            self.output_jobs.ring();
         }
         self.known_projects.remember(kept.new_projects);
         kept.accepted
@@ -306,6 +318,8 @@ impl<'a> Birth<'a> {
             id: self.id,
             epoch: FIRST_EPOCH,
             attempts: 0,
+            base: 0,
+            replaying: None,
             lost_leases: 0,
             lane: Lane::Fresh,
             sending: Sending::Usual,

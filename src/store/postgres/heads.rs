@@ -1,7 +1,5 @@
 //! Finding editions: their heads, one or many.
 
-use std::collections::BTreeSet;
-
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection, PgExecutor, PgTransaction};
 
@@ -9,9 +7,10 @@ use super::Result;
 use super::errors::from_sqlx;
 use super::rows::{limit, optional, parse, projects};
 use crate::domain::edition::{Edition, EditionStatus};
-use crate::domain::ids::{BlueprintId, EditionId, ProjectId};
+use crate::domain::ids::{BlueprintId, EditionId};
 use crate::domain::reach::Reach;
 use crate::domain::workspace::Person;
+use crate::store::walk::{By, Walk};
 use crate::store::{
     EditionFilter, EditionKey, EditionList, EditionRecord, EditionTag, Page, PageRequest,
     SectionTag, StoreError,
@@ -161,9 +160,10 @@ pub(super) async fn section_tag(
     }))
 }
 
-/// A page of the editions of some projects, each of which has an index in the list's order; or of all.
+/// A page of those editions that the walk is by, where that is one thing; each has an index in the
+/// list's order.
 macro_rules! page {
-    ($of_project:literal) => {
+    ($walked:literal) => {
         concat!(
             "select ",
             head_columns!(),
@@ -171,11 +171,10 @@ macro_rules! page {
             from edition
             where workspace = $1
               and ",
-            $of_project,
+            $walked,
             "
               and ($3::text is null or blueprint = $3)
-              and ($4::text is null or status = $4)
-              and ($10::text[] is null or status = any($10))
+              and ($4::text[] is null or status = any($4))
               and ($5::text is null or period = $5)
               and ($6::timestamptz is null or changed_at >= $6)
               and ($7::timestamptz is null or (changed_at, id) > ($7, $8))
@@ -188,26 +187,39 @@ macro_rules! page {
     };
 }
 
-const OF_ALL: &str = concat!(
-    "-- postgres::heads::list (all)
+const BY_ONE: &str = concat!(
+    "-- postgres::heads::list
         ",
-    page!("$2::text[] is null")
+    page!("($2::text[] is null or project = any($2))")
 );
 
-const OF_PROJECTS: &str = concat!(
-    "-- postgres::heads::list (projects)
+/// The same of several projects, or statuses, each of which is walked for itself.
+macro_rules! merged {
+    ($name:literal, $several:literal, $walked:literal) => {
+        concat!(
+            "-- postgres::heads::list (",
+            $name,
+            ")
         select ",
-    head_columns!(),
-    "
-        from unnest($2::text[]) as wanted (mine)
+            head_columns!(),
+            "
+        from unnest(",
+            $several,
+            ") as wanted (mine)
         cross join lateral (
             ",
-    page!("project = wanted.mine"),
-    "
+            page!($walked),
+            "
         ) as found
         order by changed_at, id
         limit $9"
-);
+        )
+    };
+}
+
+const BY_PROJECTS: &str = merged!("projects", "$2::text[]", "project = wanted.mine");
+
+const BY_STATUSES: &str = merged!("statuses", "$10::text[]", "status = wanted.mine");
 
 /// A page of those that the filter lets through, and the time up to which all is seen. In a
 /// transaction that sees one state: whoever changes an edition sets the clock forward and holds it to
@@ -225,23 +237,34 @@ pub(super) async fn list(
     .fetch_one(&mut *connection)
     .await
     .map_err(from_sqlx)?;
-    let projects = wanted_projects(reach, filter);
-    let (one, several) = wanted_statuses(filter);
-    let statement = match projects {
-        None => OF_ALL,
-        Some(_) => OF_PROJECTS,
+    let Walk {
+        by,
+        projects,
+        statuses,
+        ..
+    } = Walk::of(reach, filter);
+    let statement = match &by {
+        By::Projects(_) => BY_PROJECTS,
+        By::Statuses(_) => BY_STATUSES,
+        By::Blueprint(_) | By::Period(_) | By::Changes => BY_ONE,
     };
     let rows: Vec<HeadRow> = sqlx::query_as(statement)
         .bind(reach.workspace.as_str())
-        .bind(projects)
+        .bind(match &by {
+            By::Projects(projects) => Some(projects),
+            _ => projects.as_ref(),
+        })
         .bind(filter.blueprint.as_ref().map(BlueprintId::as_str))
-        .bind(one)
+        .bind(statuses)
         .bind(filter.period.as_deref())
         .bind(filter.updated_since)
         .bind(page.after.as_ref().map(|key| key.changed_at))
         .bind(page.after.as_ref().map(|key| key.id.as_str()))
         .bind(limit(page.limit.saturating_add(1)))
-        .bind(several)
+        .bind(match &by {
+            By::Statuses(statuses) => Some(statuses),
+            _ => None,
+        })
         .fetch_all(connection)
         .await
         .map_err(from_sqlx)?;
@@ -253,31 +276,6 @@ pub(super) async fn list(
         page: Page::of(items, page.limit, EditionKey::of),
         as_of,
     })
-}
-
-/// The one status that is asked for, which an index serves in the list's order; or several.
-fn wanted_statuses(filter: &EditionFilter) -> (Option<&str>, Option<Vec<&str>>) {
-    match &filter.statuses[..] {
-        [] => (None, None),
-        [only] => (Some(only.as_str()), None),
-        several => (
-            None,
-            Some(several.iter().map(EditionStatus::as_str).collect()),
-        ),
-    }
-}
-
-/// The projects whose editions are listed, each once; `None` is all.
-fn wanted_projects<'a>(reach: &'a Reach, filter: &'a EditionFilter) -> Option<Vec<&'a str>> {
-    let within: Option<BTreeSet<&str>> = reach
-        .projects
-        .as_ref()
-        .map(|projects| projects.iter().map(ProjectId::as_str).collect());
-    match (&filter.project, within) {
-        (None, within) => within.map(|projects| projects.into_iter().collect()),
-        (Some(only), Some(within)) if !within.contains(only.as_str()) => Some(Vec::new()),
-        (Some(only), _) => Some(vec![only.as_str()]),
-    }
 }
 
 /// A row of `edition` that is seen.

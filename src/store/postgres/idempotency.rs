@@ -1,13 +1,13 @@
 //! The keys of creating calls and writes that may be repeated.
 
-use sqlx::PgTransaction;
+use sqlx::{PgConnection, PgTransaction};
 
 use super::Result;
 use super::errors::{expect_rows, from_sqlx, waited_too_long};
 use super::rows::{interval, limit};
 use crate::domain::ids::WorkspaceId;
+use crate::store::Written;
 use crate::store::idempotency::{Creation, FORGOTTEN_AT_ONCE, Idempotency, Known, REMEMBERED};
-use crate::store::{Write, Written};
 
 /// Writes the key of a call that creates `object`, before it takes any other lock: whoever comes with
 /// the same key waits here. `None` if the call goes on, otherwise what it comes to.
@@ -28,26 +28,68 @@ pub(super) async fn remember<T>(
 /// for the answer of another is told that that one is running.
 pub(super) async fn remember_write(
     tx: &mut PgTransaction<'_>,
-    write: &Write<'_>,
+    workspace: &WorkspaceId,
+    once: Option<&Idempotency>,
     object: &str,
 ) -> Result<Option<Written>> {
-    let Some(once) = write.once else {
+    let Some(once) = once else {
         return Ok(None);
     };
-    match claim(tx, &write.reach.workspace, once, object).await {
+    match claim(tx, workspace, once, object).await {
         Err(error) if waited_too_long(&error) => Ok(Some(Written::Running)),
         known => known?.map(|known| once.written(known)).transpose(),
+    }
+}
+
+/// What an earlier write with this key came to, if it is done.
+pub(super) async fn answered(
+    connection: &mut PgConnection,
+    workspace: &WorkspaceId,
+    once: &Idempotency,
+) -> Result<Option<Written>> {
+    let known: Option<Kept> = sqlx::query_as(
+        "-- postgres::idempotency::answered
+        select fingerprint, object, answer, version
+        from idempotency_key
+        where workspace = $1 and caller = $2 and route = $3 and key = $4
+          and created_at > now() - $5::interval",
+    )
+    .bind(workspace.as_str())
+    .bind(once.caller.uuid())
+    .bind(once.route)
+    .bind(&once.key)
+    .bind(interval(REMEMBERED))
+    .fetch_optional(connection)
+    .await
+    .map_err(from_sqlx)?;
+    known
+        .map(|known| once.written(Known::from(known)))
+        .transpose()
+}
+
+/// The columns of what is kept.
+type Kept = (Vec<u8>, String, Option<String>, Option<i64>);
+
+impl From<Kept> for Known {
+    fn from((fingerprint, object, answer, version): Kept) -> Self {
+        Self {
+            fingerprint,
+            object,
+            answer,
+            version,
+        }
     }
 }
 
 /// Keeps what a write answers with its key, if it has one.
 pub(super) async fn keep_answer(
     tx: &mut PgTransaction<'_>,
-    write: &Write<'_>,
+    workspace: &WorkspaceId,
+    once: Option<&Idempotency>,
     answer: &str,
     version: i64,
 ) -> Result<()> {
-    let Some(once) = write.once else {
+    let Some(once) = once else {
         return Ok(());
     };
     let kept = sqlx::query(
@@ -56,7 +98,7 @@ pub(super) async fn keep_answer(
         set answer = $5, version = $6
         where workspace = $1 and caller = $2 and route = $3 and key = $4",
     )
-    .bind(write.reach.workspace.as_str())
+    .bind(workspace.as_str())
     .bind(once.caller.uuid())
     .bind(once.route)
     .bind(&once.key)
@@ -100,7 +142,7 @@ async fn claim(
         return Ok(None);
     }
     // The insert waited for whoever wrote it, and holds it: it is there, and stays.
-    let known: (Vec<u8>, String, Option<String>, Option<i64>) = sqlx::query_as(
+    let known: Kept = sqlx::query_as(
         "-- postgres::idempotency::claim (read)
         select fingerprint, object, answer, version
         from idempotency_key
@@ -113,13 +155,7 @@ async fn claim(
     .fetch_one(&mut **tx)
     .await
     .map_err(from_sqlx)?;
-    let (fingerprint, object, answer, version) = known;
-    Ok(Some(Known {
-        fingerprint,
-        object,
-        answer,
-        version,
-    }))
+    Ok(Some(Known::from(known)))
 }
 
 /// Removes some of the keys of all workspaces that are too old; those that another call is at stay.

@@ -127,6 +127,8 @@ const LOOK_AT: &str = "-- postgres::log::look_at
                   and ($3::uuid[] is null or q.delivery_id = any($3))
                   and ($4::uuid is null or q.delivery_id >= $4)
                   and ($5::uuid is null or q.delivery_id < $5)
+                  -- What is sent once more after it succeeded is in history all the while.
+                  and q.replayed is distinct from 'succeeded'
                   and $6
                 order by q.delivery_id desc
                 limit $9
@@ -230,7 +232,7 @@ impl PostgresStore {
     }
 
     /// All subscriptions that there are or were, those out of reach too: they match nothing.
-    async fn subscribers(&self, reach: &Reach) -> Result<Vec<SubscriptionId>> {
+    pub(super) async fn subscribers(&self, reach: &Reach) -> Result<Vec<SubscriptionId>> {
         let ids: Vec<Uuid> = sqlx::query_scalar(
             "-- postgres::log::subscribers
             select id

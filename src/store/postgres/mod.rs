@@ -2,10 +2,14 @@
 //!
 //! Times come from the database's clock, since replicas may disagree; batches travel as arrays and
 //! `unnest`, so that a batch is a handful of round trips whatever its size. `queue.md`'s lock order
-//! holds everywhere: the key of a call that may be repeated → queue rows that were there before → workspaces → projects → blueprints → editions →
-//! outputs → event keys → circuits → the subscriptions' generation → subscriptions → the feed → the clock of
-//! editions → keys of the outbox, each sorted. (It has the keys first; but of those that an accept writes none were there
-//! before, and what it adopts it looks at first.)
+//! holds everywhere: the key of a call that may be repeated → the turns of editions, with what they
+//! hold → queue rows that were there before → workspaces → projects → blueprints → the heads of
+//! editions → outputs → their jobs and files → event keys → circuits → the subscriptions'
+//! generation → subscriptions → the feed → the clock of editions → keys of the outbox, each sorted. (It has the keys
+//! first; but of those that an accept writes none were there before, and what it adopts it looks at
+//! first; and the jobs that it makes it writes last, of outputs that it holds: nobody else waits for
+//! those.) An accept takes no turns: what is written under them takes long, and small events do not
+//! wait for large state.
 //!
 //! - `events` and `arrivals`: accept.
 //! - `queue` and `depth`: due, claim, how much waits.
@@ -17,11 +21,14 @@
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
 //! - `idempotency`: creating calls and writes that may be repeated.
 //! - `log` and `stats`: what came, what was and is delivered, and how it went.
+//! - `replays`, `bulk_replay`, `bulk_steps`, `candidates`, `backfill`, `requeue` and `withdraw`: what is sent again because
+//!   somebody says so.
 //! - `feed`: what came, in the order of the commits.
 //! - `projects`: which ones are known.
-//! - `snapshots`, `states` and `contents`: what the core says of its entities, written; `projection`:
-//!   what webhook events change in that. `editions`: reading it, by `structure`, `heads`, `sections`
+//! - `snapshots`, `states`, `contents` and `returns`: what the core says of its entities, written;
+//!   `projection`: what webhook events change in that. `editions`: reading it, by `structure`, `heads`, `sections`
 //!   and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
+//!   `output_jobs` and `output_files`: outputs that are asked for, and their files.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
 //! - `notices`: telling other processes that there is work, or that a feed moved.
 //! - `errors` and `rows`: from the database's words to ours.
@@ -42,6 +49,7 @@ use self::notices::{Notices, Topic};
 use super::circuits::Rules;
 use super::feed::FeedBell;
 use super::outbox::Door;
+use super::output_jobs::JobBell;
 use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
@@ -53,6 +61,10 @@ use crate::wake::Wake;
 mod api_keys;
 mod arrivals;
 mod audit;
+mod backfill;
+mod bulk_replay;
+mod bulk_steps;
+mod candidates;
 mod changes;
 mod circuits;
 mod consequences;
@@ -71,11 +83,16 @@ mod lease;
 mod log;
 mod notices;
 mod outbox;
+mod output_files;
+mod output_jobs;
 mod outputs;
 mod projection;
 mod projects;
 mod queue;
+mod replays;
 mod replicas;
+mod requeue;
+mod returns;
 mod rows;
 mod sections;
 mod settle;
@@ -87,6 +104,7 @@ mod subscriptions;
 mod targets;
 mod test_send;
 mod usage;
+mod withdraw;
 mod writing;
 
 /// The schema, carried by the program.
@@ -115,6 +133,7 @@ pub struct PostgresStore {
     feed_bell: FeedBell,
     known_projects: KnownProjects,
     outbox: Door,
+    output_jobs: JobBell,
 }
 
 impl PostgresStore {
@@ -177,6 +196,7 @@ impl PostgresStore {
             feed_bell: FeedBell::default(),
             known_projects: KnownProjects::default(),
             outbox: Door::default(),
+            output_jobs: JobBell::default(),
         })
     }
 

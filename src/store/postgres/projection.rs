@@ -15,7 +15,7 @@ use super::rows::parse;
 use crate::domain::edition::EditionStatus;
 use crate::domain::ids::{EditionId, OutputId, WorkspaceId};
 use crate::domain::payload::Payload;
-use crate::store::projection::{Moves, Told, attributed, unattributed};
+use crate::store::projection::{Made, Moves, Told, attributed, unattributed};
 
 /// The events, those that say no project with that of their edition where it is known; `None` where
 /// there is nothing to add.
@@ -220,6 +220,137 @@ async fn write_outputs(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result<
     .bind(moves.outputs.keys().map(|(_, id)| id.as_str()).bind_iter())
     .bind(told().map(|told| told.at).bind_iter())
     .bind(told().map(|told| told.by).bind_iter())
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(())
+}
+
+/// Makes the jobs that take files of the core's: not of those that were taken already, unless they were
+/// asked for again. Their outputs are held, so that nobody else is at their jobs. Answers how many were
+/// made.
+pub(super) async fn fetch(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result<u64> {
+    let made: Vec<_> = moves.files().collect();
+    if made.is_empty() {
+        return Ok(0);
+    }
+    let jobs = sqlx::query(
+        "-- postgres::projection::fetch
+        insert into output_job (workspace, output, task, url, visible_at, epoch, tries)
+        select made.workspace, made.id, 'fetch', made.url, clock_timestamp(), 0, 0
+        from (
+            select
+                unnest($1::text[]) as workspace,
+                unnest($2::text[]) as id,
+                unnest($3::timestamptz[]) as at,
+                unnest($4::text[]) as by,
+                unnest($5::text[]) as url
+        ) as made
+        cross join lateral (
+            select 1
+            from output
+            where output.workspace = made.workspace
+              and output.id = made.id
+              -- As it is kept: in whole milliseconds.
+              and output.told_at = made.at::timestamptz(3)
+              and output.told_by = made.by
+              and output.deleted_at is null
+              and coalesce(output.format, '') not in ('csv', 'xlsx')
+            limit 1
+        ) as latest
+        where not exists (
+                  select 1
+                  from output_file file
+                  where file.workspace = made.workspace
+                    and file.output = made.id
+                    and file.url = made.url
+              )
+           or exists (
+                  select 1
+                  from output_job asked
+                  where asked.workspace = made.workspace
+                    and asked.output = made.id
+                    and asked.task = 'ask'
+              )
+        on conflict on constraint output_job_pk do update
+        set task = excluded.task,
+            url = excluded.url,
+            visible_at = excluded.visible_at,
+            owner = null,
+            epoch = output_job.epoch + 1,
+            tries = 0
+        where output_job.url is distinct from excluded.url",
+    )
+    .bind(made.iter().map(|made| made.workspace.as_str()).bind_iter())
+    .bind(made.iter().map(|made| made.id.as_str()).bind_iter())
+    .bind(made.iter().map(|made| made.told.at).bind_iter())
+    .bind(made.iter().map(|made| made.told.by).bind_iter())
+    .bind(made.iter().map(|made| made.url).bind_iter())
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    confirm_files(tx, &made).await?;
+    queue_outputs(tx, &made).await?;
+    Ok(jobs.rows_affected())
+}
+
+/// A file that was taken already is the one that is told of now.
+async fn confirm_files(tx: &mut PgTransaction<'_>, made: &[Made<'_>]) -> Result<()> {
+    sqlx::query(
+        "-- postgres::projection::confirm_files
+        update output_file
+        set generated_at = greatest(output_file.generated_at, made.at)
+        from (
+            select
+                unnest($1::text[]) as workspace,
+                unnest($2::text[]) as id,
+                unnest($3::timestamptz[]) as at,
+                unnest($4::text[]) as url
+        ) as made
+        where output_file.workspace = made.workspace
+          and output_file.output = made.id
+          and output_file.url = made.url",
+    )
+    .bind(made.iter().map(|made| made.workspace.as_str()).bind_iter())
+    .bind(made.iter().map(|made| made.id.as_str()).bind_iter())
+    .bind(made.iter().map(|made| made.told.at).bind_iter())
+    .bind(made.iter().map(|made| made.url).bind_iter())
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(())
+}
+
+/// Until the file is here, it is under way.
+async fn queue_outputs(tx: &mut PgTransaction<'_>, made: &[Made<'_>]) -> Result<()> {
+    sqlx::query(
+        "-- postgres::projection::queue_outputs
+        update output
+        set stated_status = case when job.tries = 0 then 'queued' else 'generating' end,
+            stated_at = greatest(output.stated_at, output.told_at),
+            failure = null,
+            revision = output.revision + 1
+        from (
+            select
+                unnest($1::text[]) as workspace,
+                unnest($2::text[]) as id,
+                unnest($3::text[]) as url
+        ) as made
+        cross join lateral (
+            select tries
+            from output_job
+            where output_job.workspace = made.workspace
+              and output_job.output = made.id
+              and output_job.url = made.url
+            limit 1
+        ) as job
+        where output.workspace = made.workspace
+          and output.id = made.id
+          and output.version is not null",
+    )
+    .bind(made.iter().map(|made| made.workspace.as_str()).bind_iter())
+    .bind(made.iter().map(|made| made.id.as_str()).bind_iter())
+    .bind(made.iter().map(|made| made.url).bind_iter())
     .execute(&mut **tx)
     .await
     .map_err(from_sqlx)?;

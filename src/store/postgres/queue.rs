@@ -11,11 +11,12 @@ use sqlx::{FromRow, PgTransaction};
 use uuid::Uuid;
 
 use super::errors::{from_sqlx, reading, retrying};
-use super::rows::{EventRow, count, interval, lane_number, lane_of, limit};
+use super::rows::{EventRow, count, interval, lane_number, lane_of, limit, optional};
 use super::{PostgresStore, Result, StoreError, circuits, commit};
 use crate::domain::delivery::{Lane, Sending};
-use crate::domain::ids::{DeliveryId, EventId, OwnerId, SubscriptionId};
+use crate::domain::ids::{DeliveryId, EventId, OwnerId, ReplayId, SubscriptionId};
 use crate::domain::payload::Payload;
+use crate::domain::replay::{Replaying, Was};
 use crate::store::targets::{Offer, Targets};
 use crate::store::{
     Claim, DeliveryQueue, Due, LeasedDelivery, QueueDepth, SettleOutcome, Settlement,
@@ -68,13 +69,14 @@ impl PostgresStore {
         let now = circuits::now(&mut connection, &targets).await?;
         let mut due = Due::default();
         let mut ids: Vec<Uuid> = Vec::with_capacity(targets.len());
+        let mut asked_only: Vec<bool> = Vec::with_capacity(targets.len());
         for target in targets.iter() {
-            match target.offer(now) {
-                Offer::Everything | Offer::Probe => ids.push(target.id().uuid()),
-                Offer::NothingUntil(until) => {
-                    let wait = (until - now).to_std().unwrap_or_default();
-                    due.next_in = due.next_in.into_iter().chain([wait]).min();
-                }
+            ids.push(target.id().uuid());
+            let offer = target.offer(now);
+            asked_only.push(matches!(offer, Offer::AskedUntil(_)));
+            if let Offer::AskedUntil(until) = offer {
+                let wait = (until - now).to_std().unwrap_or_default();
+                due.next_in = due.next_in.into_iter().chain([wait]).min();
             }
         }
         let rows: Vec<(Uuid, i16, bool, Option<f64>)> = sqlx::query_as(
@@ -85,8 +87,9 @@ impl PostgresStore {
                 ready.delivery_id is not null,
                 extract(epoch from least(waiting.visible_at, leased.visible_at + $3::interval)
                     - now())::float8
-            from unnest($1::uuid[]) as active (subscription_id)
-            cross join unnest($2::smallint[]) as lanes (lane)
+            from unnest($1::uuid[], $4::boolean[]) as active (subscription_id, asked_only)
+            join unnest($2::smallint[]) as lanes (lane)
+                on not active.asked_only or lanes.lane = $5
             left join lateral (
                 select q.delivery_id
                 from delivery_queue q
@@ -94,6 +97,7 @@ impl PostgresStore {
                   and q.lane = lanes.lane
                   and q.visible_at <= now()
                   and (q.owner is null or q.visible_at <= now() - $3::interval)
+                  and (not active.asked_only or q.replay_id is null)
                 limit 1
             ) as ready on true
             left join lateral (
@@ -124,6 +128,8 @@ impl PostgresStore {
         .bind(ids)
         .bind(Lane::ALL.map(lane_number))
         .bind(interval(grace))
+        .bind(asked_only)
+        .bind(lane_number(Lane::Replay))
         .fetch_all(&mut *connection)
         .await
         .map_err(from_sqlx)?;
@@ -163,8 +169,11 @@ impl PostgresStore {
         let leased = rows
             .into_iter()
             .filter_map(|row| {
+                let id = SubscriptionId::from_uuid(row.subscription_id);
                 let sending = if probed.contains(&row.subscription_id) {
                     Sending::Probe
+                } else if targets.get(id).is_some_and(|target| target.is_left_alone()) {
+                    Sending::Asked
                 } else {
                     Sending::Usual
                 };
@@ -178,7 +187,7 @@ impl PostgresStore {
 
     async fn cancel_once(&self, grace: Duration, most: usize) -> Result<usize> {
         let mut tx = self.begin().await?;
-        let cancelled = sqlx::query(
+        let cancelled: i64 = sqlx::query_scalar(
             "-- postgres::queue::cancel_once (move)
             with orphan as materialized (
                 select waiting.delivery_id
@@ -197,22 +206,26 @@ impl PostgresStore {
             ), cancelled as (
                 delete from delivery_queue
                 where delivery_id = any(array(select delivery_id from orphan))
-                returning delivery_id, event_id, workspace, subscription_id, epoch, attempts
+                returning
+                    delivery_id, event_id, workspace, subscription_id, epoch, attempts, replayed
+            ), moved as (
+                insert into delivery (
+                    id, event_id, workspace, subscription_id, epoch, attempts, state, settled_at
+                )
+                select
+                    delivery_id, event_id, workspace, subscription_id, epoch, attempts, 'cancelled',
+                    clock_timestamp()
+                from cancelled
+                -- What was to be sent once more is in history already, and stays there as it is.
+                where replayed is distinct from 'succeeded'
             )
-            insert into delivery (
-                id, event_id, workspace, subscription_id, epoch, attempts, state, settled_at
-            )
-            select
-                delivery_id, event_id, workspace, subscription_id, epoch, attempts, 'cancelled',
-                clock_timestamp()
-            from cancelled",
+            select count(*) from cancelled",
         )
         .bind(interval(grace))
         .bind(limit(most))
-        .execute(&mut *tx)
+        .fetch_one(&mut *tx)
         .await
-        .map_err(from_sqlx)?
-        .rows_affected();
+        .map_err(from_sqlx)?;
         if cancelled == 0 {
             mark_swept(&mut tx).await?;
         }
@@ -236,12 +249,13 @@ fn waiting_for_probes(claim: &Claim, targets: &Targets, now: DateTime<Utc>) -> V
 }
 
 /// What a claim asks for, of active subscriptions only, each once; one delivery of those that are to
-/// be probed, and none of others that are left alone.
+/// be probed, and of others that are left alone only what somebody asked for by itself.
 #[derive(Default)]
 struct Wanted<'a> {
     subscription_ids: Vec<Uuid>,
     workspaces: Vec<&'a str>,
     limits: Vec<i64>,
+    asked_only: Vec<bool>,
 }
 
 impl<'a> Wanted<'a> {
@@ -252,9 +266,11 @@ impl<'a> Wanted<'a> {
             if let Some(target) = targets.get(*id)
                 && seen.insert(*id)
             {
-                let most = match (target.is_left_alone(), probed.contains(&id.uuid())) {
-                    (false, _) => *most,
-                    (true, true) => 1.min(*most),
+                let (most, asked_only) = match (target.is_left_alone(), probed.contains(&id.uuid()))
+                {
+                    (false, _) => (*most, false),
+                    (true, true) => (1.min(*most), false),
+                    (true, false) if claim.lane == Lane::Replay => (*most, true),
                     (true, false) => continue,
                 };
                 wanted.subscription_ids.push(id.uuid());
@@ -262,6 +278,7 @@ impl<'a> Wanted<'a> {
                     .workspaces
                     .push(target.subscription.workspace.as_str());
                 wanted.limits.push(limit(most));
+                wanted.asked_only.push(asked_only);
             }
         }
         wanted
@@ -275,6 +292,9 @@ struct LeasedRow {
     subscription_id: Uuid,
     epoch: i32,
     attempts: i32,
+    base: i32,
+    replayed: Option<String>,
+    replay_id: Option<Uuid>,
     lost_leases: i32,
     turn: i64,
 }
@@ -301,10 +321,15 @@ impl LeasedRow {
             tracing::error!(delivery_id = %id, %event_id, "a delivery without a readable event");
             return Ok(None);
         };
+        let was = optional::<Was>("delivery_queue.replayed", self.replayed)?;
+        let bulk = self.replay_id.map(ReplayId::from_uuid);
+        let replaying = was.map(|was| Replaying { was, bulk });
         Ok(Some(LeasedDelivery {
             id,
             epoch: self.epoch,
             attempts: count("delivery_queue.attempts", self.attempts)?,
+            base: count("delivery_queue.base", self.base)?,
+            replaying,
             lost_leases: count("delivery_queue.lost_leases", self.lost_leases)?,
             lane,
             sending,
@@ -337,8 +362,8 @@ async fn lease(
                 due.bytes,
                 wanted.place,
                 row_number() over (partition by wanted.place order by due.visible_at) as round
-            from unnest($1::uuid[], $2::text[], $3::bigint[])
-                with ordinality as wanted (subscription_id, workspace, most, place)
+            from unnest($1::uuid[], $2::text[], $3::bigint[], $9::boolean[])
+                with ordinality as wanted (subscription_id, workspace, most, asked_only, place)
             cross join lateral (
                 select q.delivery_id, q.ctid as found_at, q.bytes, q.visible_at
                 from delivery_queue q
@@ -347,6 +372,7 @@ async fn lease(
                   and q.lane = $4
                   and q.visible_at <= now()
                   and (q.owner is null or q.visible_at <= now() - $5::interval)
+                  and (not wanted.asked_only or q.replay_id is null)
                 order by q.visible_at
                 limit wanted.most
                 for update skip locked
@@ -370,11 +396,14 @@ async fn lease(
                 lost_leases = lost_leases + case when owner is null then 0 else 1 end,
                 visible_at = clock_timestamp() + $8::interval
             where ctid = any(array(select found_at from chosen))
-            returning delivery_id, event_id, subscription_id, epoch, attempts, lost_leases
+            returning
+                delivery_id, event_id, subscription_id, epoch, attempts, base, replayed, replay_id,
+                lost_leases
         )
         select
             leased.delivery_id, leased.event_id, leased.subscription_id, leased.epoch,
-            leased.attempts, leased.lost_leases, chosen.turn
+            leased.attempts, leased.base, leased.replayed, leased.replay_id, leased.lost_leases,
+            chosen.turn
         from leased
         join chosen using (delivery_id)",
     )
@@ -386,6 +415,7 @@ async fn lease(
     .bind(limit(claim.max_bytes))
     .bind(claim.leasing.owner.uuid())
     .bind(interval(claim.leasing.lease))
+    .bind(wanted.asked_only)
     .fetch_all(&mut **tx)
     .await
     .map_err(from_sqlx)?;

@@ -55,6 +55,7 @@ pub(super) fn lane_number(lane: Lane) -> i16 {
     match lane {
         Lane::Fresh => 0,
         Lane::Retry => 1,
+        Lane::Replay => 2,
     }
 }
 

@@ -6,7 +6,7 @@ use super::Result;
 use super::contents::Holder;
 use super::errors::from_sqlx;
 use super::rows::{limit, parse};
-use crate::domain::blueprint::Blueprint;
+use crate::domain::blueprint::{Blueprint, SectionKind};
 use crate::domain::edition::{Content, Row, SectionContent};
 use crate::domain::ids::{EditionId, WorkspaceId};
 use crate::domain::reach::Reach;
@@ -159,7 +159,8 @@ pub(super) async fn all(
     Ok(Some(content))
 }
 
-/// What those sections hold in which something is required.
+/// What those sections hold in which something is required; nothing of those that are filled otherwise
+/// than the blueprint says now. (An edition is bounded, whoever filled it.)
 pub(super) async fn required(
     connection: &mut PgConnection,
     reach: &Reach,
@@ -172,10 +173,12 @@ pub(super) async fn required(
             continue;
         }
         let place = Place::of(reach, seen, &section.name);
-        let held = match one(connection, place).await? {
-            SectionData::Empty => continue,
-            SectionData::Single(values) => SectionContent::Single(values),
-            SectionData::Repeating => {
+        let held = match section.kind {
+            SectionKind::Single => match one(connection, place).await? {
+                SectionData::Single(values) => SectionContent::Single(values),
+                SectionData::Empty | SectionData::Repeating => continue,
+            },
+            SectionKind::Repeating => {
                 let everything = PageRequest {
                     limit: usize::MAX,
                     after: None,

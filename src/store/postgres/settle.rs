@@ -10,11 +10,13 @@ use uuid::Uuid;
 
 use super::endings::{Ending, duration_ms, end, headers_text};
 use super::errors::from_sqlx;
+use super::replays::add_to_replays;
 use super::rows::interval;
 use super::{PostgresStore, Result, StoreError, commit};
 use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::delivery::Verdict;
 use crate::domain::ids::OwnerId;
+use crate::store::replays::ReplayTally;
 use crate::store::{SettleOutcome, Settlement};
 
 /// A delivery and the lease it was sent under.
@@ -41,6 +43,7 @@ impl PostgresStore {
             tx = self.begin().await?;
             settle_each(&mut tx, owner, &sorted).await?
         };
+        add_to_replays(&mut tx, &found.replays(&sorted)).await?;
         let mut seen = HashSet::new();
         let consequences = self
             .draw_consequences(&mut tx, settlements, |settlement| {
@@ -92,6 +95,22 @@ struct Found {
     lost: HashSet<Token>,
 }
 
+impl Found {
+    /// What this settle comes to for replays of many.
+    fn replays(&self, settlements: &[&Settlement]) -> ReplayTally {
+        let mut tally = ReplayTally::default();
+        let mut seen = HashSet::new();
+        for settlement in settlements {
+            let token = token(settlement);
+            let counts = !self.before.contains(&token) && !self.lost.contains(&token);
+            if settlement.replaying.is_some() && counts && seen.insert(token) {
+                tally.count(settlement);
+            }
+        }
+        tally
+    }
+}
+
 /// Writes outcomes whatever became of their leases.
 async fn settle_each(
     tx: &mut PgTransaction<'_>,
@@ -125,26 +144,35 @@ struct Change {
     delay: Duration,
     /// Whether the attempt counts.
     spent: bool,
+    /// Whether it was made ahead of its time, which it then waits for again.
+    ahead: bool,
 }
 
 impl Change {
     fn of(verdict: &Verdict) -> Self {
         let state = verdict.state();
         let (delay, spent) = match verdict {
-            Verdict::Retry { delay } => (*delay, true),
+            Verdict::Retry { delay } | Verdict::Resumed { not_before: delay } => (*delay, true),
             Verdict::Released => (Duration::ZERO, false),
-            Verdict::Succeeded | Verdict::Failed | Verdict::Gone => (Duration::ZERO, true),
+            Verdict::Succeeded | Verdict::Repeated | Verdict::Failed | Verdict::Gone => {
+                (Duration::ZERO, true)
+            }
         };
         Self {
             end: state.is_final().then(|| state.as_str()),
             delay: interval(delay),
             spent,
+            ahead: matches!(verdict, Verdict::Resumed { .. }),
         }
     }
 }
 
 /// Moves what is final to history and gives the rest back, wherever the lease is still the one that
-/// it was sent under; answers where it is.
+/// it was sent under; answers where it is. What was in history before is counted on there.
+///
+/// The attempt of a replay was its only one: what goes on is the schedule, at whose step it stood
+/// (`attempts - base`), with a step spent or, ahead of its time, with none.
+#[expect(clippy::too_many_lines, reason = "one statement")]
 async fn change_states(
     tx: &mut PgTransaction<'_>,
     owner: OwnerId,
@@ -155,20 +183,25 @@ async fn change_states(
     let mut ends = Vec::with_capacity(settlements.len());
     let mut delays = Vec::with_capacity(settlements.len());
     let mut spent = Vec::with_capacity(settlements.len());
+    let mut ahead = Vec::with_capacity(settlements.len());
+    let repeats: Vec<bool> = settlements.iter().map(|s| s.repeats()).collect();
     for settlement in settlements {
         let change = Change::of(&settlement.verdict);
         ends.push(change.end);
         delays.push(change.delay);
         spent.push(change.spent);
+        ahead.push(change.ahead);
     }
     let rows: Vec<Token> = sqlx::query_as(
         "-- postgres::settle::change_states
         with outcome as materialized (
             select distinct on (o.delivery_id, o.epoch)
-                o.delivery_id, o.epoch, o.state, o.delay, o.spent, held.found_at
+                o.delivery_id, o.epoch, o.state, o.delay, o.spent, o.ahead, o.repeats,
+                held.found_at
             from unnest(
-                $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::interval[], $7::boolean[]
-            ) as o (delivery_id, workspace, epoch, state, delay, spent)
+                $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::interval[], $7::boolean[],
+                $8::boolean[], $9::boolean[]
+            ) as o (delivery_id, workspace, epoch, state, delay, spent, ahead, repeats)
             cross join lateral (
                 select q.ctid as found_at
                 from delivery_queue q
@@ -194,15 +227,35 @@ async fn change_states(
                 outcome.state, clock_timestamp()
             from ended
             join outcome using (delivery_id, epoch)
+            where not outcome.repeats
+        ), counted_on as (
+            update delivery d
+            set attempts = ended.attempts, epoch = ended.epoch
+            from ended
+            join outcome using (delivery_id, epoch)
+            where outcome.repeats and d.workspace = ended.workspace and d.id = ended.delivery_id
         ), returned as (
             update delivery_queue q
-            set (owner, visible_at, lane, attempts, lost_leases) = (
+            set (
+                owner, visible_at, lane, attempts, lost_leases, base, replayed, former_at, replay_id
+            ) = (
                 select
                     null::uuid,
-                    clock_timestamp() + o.delay,
-                    case when o.spent then 1 else q.lane end,
+                    case
+                        when o.ahead then greatest(q.former_at, clock_timestamp() + o.delay)
+                        else clock_timestamp() + o.delay
+                    end,
+                    case
+                        when not o.spent then q.lane
+                        when o.ahead and q.attempts = q.base then 0
+                        else 1
+                    end,
                     q.attempts + case when o.spent then 1 else 0 end,
-                    case when o.spent then 0 else q.lost_leases end
+                    case when o.spent then 0 else q.lost_leases end,
+                    q.base + case when o.ahead then 1 else 0 end,
+                    case when not o.spent then q.replayed end,
+                    case when not o.spent then q.former_at end,
+                    case when not o.spent then q.replay_id end
                 from outcome o
                 where o.delivery_id = q.delivery_id and o.epoch = q.epoch
                 limit 1
@@ -223,6 +276,8 @@ async fn change_states(
     .bind(ends)
     .bind(delays)
     .bind(spent)
+    .bind(ahead)
+    .bind(repeats)
     .fetch_all(&mut **tx)
     .await
     .map_err(from_sqlx)?;
@@ -346,7 +401,17 @@ mod tests {
         assert_eq!(retry.delay, Duration::from_secs(5));
         let released = Change::of(&Verdict::Released);
         assert_eq!((released.end, released.spent), (None, false));
-        for verdict in [Verdict::Succeeded, Verdict::Failed, Verdict::Gone] {
+        let resumed = Change::of(&Verdict::Resumed { not_before: delay });
+        assert_eq!(
+            (resumed.end, resumed.spent, resumed.ahead),
+            (None, true, true)
+        );
+        for verdict in [
+            Verdict::Succeeded,
+            Verdict::Repeated,
+            Verdict::Failed,
+            Verdict::Gone,
+        ] {
             let change = Change::of(&verdict);
             assert_eq!(change.end, Some(verdict.state().as_str()));
             assert!(change.spent);

@@ -1,23 +1,28 @@
 //! Taking in what the core says of its entities: one upsert for all of a kind, which passes over what
 //! is old.
 //!
-//! Rows are written kind by kind, each in the order of its keys. The heads of editions are held first
-//! and written last, since that sets their clock forward, for which all other writers of editions
-//! wait; what takes long, their content, comes between.
+//! The content of editions comes first, since it takes long, and under their turns, for which only
+//! other writers of content wait. Then rows are written kind by kind, each in the order of its keys; the
+//! heads of editions last, since that sets their clock forward, for which all others that change
+//! editions wait.
+
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use sqlx::PgTransaction;
 use sqlx::postgres::PgBindIterExt;
 
-use super::contents::{Content, Holder, replace};
+use super::contents::{Holder, replace, take_turn};
 use super::errors::{from_sqlx, retrying};
 use super::projection::hold_editions;
-use super::{PostgresStore, Result, commit, projects, states};
+use super::{PostgresStore, Result, commit, projects, returns, states};
 use crate::domain::blueprint::Blueprint;
 use crate::domain::snapshot::{EntityKey, EntityKind, Snapshot, State};
 use crate::domain::workspace::{Project, Workspace};
+use crate::heavy::heavy;
+use crate::store::content::Content;
 use crate::store::projects::NewProjects;
-use crate::store::snapshots::{newest, projects as projects_of};
+use crate::store::snapshots::{bytes, newest, projects as projects_of};
 use crate::store::{Applied, Snapshots, definition};
 
 #[async_trait]
@@ -27,13 +32,14 @@ impl Snapshots for PostgresStore {
             return Ok(Vec::new());
         }
         // What takes long without the database is done before anybody has to wait for it.
-        let news: Vec<News<'_>> = newest(snapshots)
-            .map(|(number, snapshot)| News {
+        let news: Vec<News<'_>> = heavy(bytes(snapshots), || {
+            let news = newest(snapshots).map(|(number, snapshot)| News {
                 number,
                 snapshot,
                 content: Content::of(snapshot),
-            })
-            .collect();
+            });
+            news.collect()
+        });
         let projects = made_known(snapshots);
         let changed = retrying(|| self.apply_once(&news, &projects)).await?;
         self.known_projects.remember(projects);
@@ -100,46 +106,62 @@ impl PostgresStore {
             news.iter().filter(is_of).collect()
         };
         let mut tx = self.begin().await?;
-        let mut changed = write_workspaces(&mut tx, &of(EntityKind::Workspace)).await?;
-        if !projects.is_empty() {
-            projects::write(&mut tx, projects).await?;
-        }
-        changed.extend(write_projects(&mut tx, &of(EntityKind::Project)).await?);
-        changed.extend(write_blueprints(&mut tx, &of(EntityKind::Blueprint)).await?);
-        let editions = hold_newer_editions(&mut tx, &of(EntityKind::Edition)).await?;
+        let editions = newer_editions(&mut tx, &of(EntityKind::Edition)).await?;
         for edition in &editions {
             if let Some(holder) = edition.edition() {
                 replace(&mut tx, holder, &edition.content).await?;
             }
         }
+        let mut changed = write_workspaces(&mut tx, &of(EntityKind::Workspace)).await?;
+        if !projects.is_empty() {
+            projects::write(&mut tx, projects).await?;
+        }
+        let returned = returns::returning(&mut tx, &of(EntityKind::Project)).await?;
+        changed.extend(write_projects(&mut tx, &of(EntityKind::Project)).await?);
+        changed.extend(write_blueprints(&mut tx, &of(EntityKind::Blueprint)).await?);
+        let hidden = returns::changed_meanwhile(&mut tx, &returned).await?;
+        hold(&mut tx, &editions, &hidden).await?;
         changed.extend(states::write_outputs(&mut tx, &of(EntityKind::Output)).await?);
         states::write_editions(&mut tx, &editions).await?;
+        returns::tell(&mut tx, &returned).await?;
         changed.extend(editions.iter().map(|edition| edition.number));
         commit(tx).await?;
         Ok(changed)
     }
 }
 
-/// Holds the heads of editions to the end of the transaction; answers those that are older than what
-/// is told of them now.
-async fn hold_newer_editions<'n, 'a>(
+/// Takes the turns of these editions; answers those that are older than what is told of them now, and
+/// stay so until this transaction writes them.
+async fn newer_editions<'n, 'a>(
     tx: &mut PgTransaction<'_>,
     news: &[&'n News<'a>],
 ) -> Result<Vec<&'n News<'a>>> {
     if news.is_empty() {
         return Ok(Vec::new());
     }
-    let editions: Vec<(&str, &str)> = news
-        .iter()
-        .map(|news| (news.workspace(), news.id()))
-        .collect();
-    hold_editions(tx, &editions).await?;
+    take_turn(tx, news.iter().filter_map(|news| news.edition())).await?;
     let newer = states::newer_editions(tx, news).await?;
     Ok(news
         .iter()
         .filter(|news| newer.contains(&news.number))
         .copied()
         .collect())
+}
+
+/// Holds the heads of these editions, and of others, to the end of the transaction, from here on
+/// against accepts too.
+async fn hold(
+    tx: &mut PgTransaction<'_>,
+    news: &[&News<'_>],
+    others: &[(String, String)],
+) -> Result<()> {
+    let told = news.iter().map(|news| (news.workspace(), news.id()));
+    let others = others.iter().map(|(workspace, id)| (&**workspace, &**id));
+    let editions: BTreeSet<(&str, &str)> = told.chain(others).collect();
+    if editions.is_empty() {
+        return Ok(());
+    }
+    hold_editions(tx, &Vec::from_iter(editions)).await
 }
 
 /// The places in the batch of those whose rows changed.

@@ -10,7 +10,7 @@ use crate::domain::edition::Edition;
 use crate::domain::output::{Output, OutputFile};
 use crate::domain::snapshot::State;
 
-/// Of editions that are held, the places of those that are older here than what is told.
+/// The places of those that are older here than what is told, or not here at all.
 pub(super) async fn newer_editions(
     tx: &mut PgTransaction<'_>,
     news: &[&News<'_>],
@@ -24,13 +24,13 @@ pub(super) async fn newer_editions(
                 unnest($2::text[]) as id,
                 unnest($3::bigint[]) as version
         ) as told
-        cross join lateral (
+        left join lateral (
             select version
             from edition
             where workspace = told.workspace and id = told.id
             limit 1
-        ) as held
-        where held.version is null or held.version < told.version",
+        ) as known on true
+        where known.version is null or known.version < told.version",
     )
     .bind(news.iter().map(|news| news.workspace()).bind_iter())
     .bind(news.iter().map(|news| news.id()).bind_iter())

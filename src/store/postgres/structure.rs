@@ -94,41 +94,61 @@ impl MemberRow {
     }
 }
 
+/// Blueprints of a project, up to so many bytes of definitions, but one at least. The one behind the
+/// last is sent too, since it says that there are others; nothing else is.
 pub(super) async fn blueprints(
     executor: impl PgExecutor<'_>,
     reach: &Reach,
     project: &ProjectId,
     page: PageRequest<BlueprintId>,
+    max_bytes: usize,
 ) -> Result<Page<BlueprintRecord, BlueprintId>> {
-    let rows: Vec<BlueprintRow> = sqlx::query_as(concat!(
+    let found: Vec<BlueprintRow> = sqlx::query_as(concat!(
         "-- postgres::structure::blueprints
         select id, version, project, name, definition
-        from blueprint
-        where workspace = $1
-          and project = $2
-          and ($3::text is null or id > $3)
-          and ($4::text[] is null or project = any($4))
-          and ",
+        from (
+            select
+                id, version, project, name, definition,
+                row_number() over (order by id) as number,
+                sum(octet_length(definition)) over (
+                    order by id rows between unbounded preceding and 1 preceding
+                ) as bytes_before
+            from blueprint
+            where workspace = $1
+              and project = $2
+              and ($3::text is null or id > $3)
+              and ($4::text[] is null or project = any($4))
+              and ",
         blueprint_is_seen!(),
         "
-        order by id
-        limit $5"
+            order by id
+            limit $5
+        ) as counted
+        where number <= 2 or bytes_before <= $6
+        order by id"
     ))
     .bind(reach.workspace.as_str())
     .bind(project.as_str())
     .bind(page.after.as_ref().map(BlueprintId::as_str))
     .bind(projects(reach))
     .bind(limit(page.limit.saturating_add(1)))
+    .bind(limit(max_bytes))
     .fetch_all(executor)
     .await
     .map_err(from_sqlx)?;
-    let items = rows
-        .into_iter()
-        .map(BlueprintRow::into_record)
-        .collect::<Result<_>>()?;
-    Ok(Page::of(items, page.limit, |record: &BlueprintRecord| {
-        record.blueprint.id.clone()
-    }))
+    let (mut items, mut bytes) = (Vec::new(), 0_usize);
+    for row in found {
+        bytes = bytes.saturating_add(row.definition.len());
+        let full = items.len() >= page.limit || bytes > max_bytes;
+        if full && !items.is_empty() {
+            let next = items
+                .last()
+                .map(|last: &BlueprintRecord| last.blueprint.id.clone());
+            return Ok(Page { items, next });
+        }
+        items.push(row.into_record()?);
+    }
+    Ok(Page { items, next: None })
 }
 
 pub(super) async fn blueprint(

@@ -109,6 +109,8 @@ impl Delivery {
             id: self.id,
             epoch: FIRST_EPOCH,
             attempts: 0,
+            base: 0,
+            replaying: None,
             lost_leases: 0,
             lane: Lane::Fresh,
             sending: Sending::Usual,

@@ -12,7 +12,7 @@ use super::{Approach, SqliteStore, circuits, outbox};
 use crate::domain::delivery::Verdict;
 use crate::domain::event::Event;
 use crate::domain::payload::Payload;
-use crate::store::circuits::{GONE_REASON, Judged, is_given_up, tallies, tell};
+use crate::store::circuits::{GONE_REASON, Judged, ends_something, tallies, tell};
 use crate::store::operational::{Disabled, NOBODY, Teller, Told, is_wanted, no_lease};
 use crate::store::outbox::Appended;
 use crate::store::{Result, Settlement, StoreError};
@@ -41,7 +41,7 @@ impl SqliteStore {
         now: DateTime<Utc>,
     ) -> Result<Consequences> {
         let mut tallies = tallies(held.iter().copied(), &self.held_targets());
-        if tallies.is_empty() && !held.iter().any(|settlement| is_given_up(settlement)) {
+        if tallies.is_empty() && !held.iter().any(|settlement| ends_something(settlement)) {
             return Ok(Consequences::default());
         }
         // Read before anything is changed: what is in memory was committed.

@@ -8,72 +8,10 @@ use super::bulk::{self, Bulk};
 use super::error::store_error;
 use super::rows::{get, list};
 use super::sections::Place;
-use crate::domain::blueprint::{Blueprint, SectionKind};
-use crate::domain::edition::{Row, SectionContent};
+use crate::domain::edition::Row;
 use crate::domain::ids::{EditionId, WorkspaceId};
-use crate::domain::snapshot::{Snapshot, State};
 use crate::store::Result;
-use crate::store::snapshots::digest;
-
-/// What an edition is to hold from now on.
-pub(super) struct Content<'a>(Vec<Section<'a>>);
-
-struct Section<'a> {
-    name: &'a str,
-    kind: Kind<'a>,
-}
-
-enum Kind<'a> {
-    Single(&'a str),
-    Repeating { rows: &'a [Row], digest: [u8; 32] },
-}
-
-impl<'a> Content<'a> {
-    /// What this snapshot says; nothing, where it is not of an edition.
-    pub(super) fn of(snapshot: &'a Snapshot) -> Self {
-        let State::Edition(state) = &snapshot.state else {
-            return Self(Vec::new());
-        };
-        let sections = state.content.iter().map(|(name, content)| Section {
-            name,
-            kind: match content {
-                SectionContent::Single(values) => Kind::Single(values.as_str()),
-                SectionContent::Repeating(rows) => Kind::Repeating {
-                    rows,
-                    digest: digest(rows),
-                },
-            },
-        });
-        Self(sections.collect())
-    }
-
-    /// Nothing, in each section of a blueprint.
-    pub(super) fn empty(blueprint: &'a Blueprint) -> Self {
-        let sections = blueprint.sections.iter().map(|section| Section {
-            name: &section.name,
-            kind: match section.kind {
-                SectionKind::Single => Kind::Single("{}"),
-                SectionKind::Repeating => Kind::Repeating {
-                    rows: &[],
-                    digest: digest(&[]),
-                },
-            },
-        });
-        Self(sections.collect())
-    }
-}
-
-impl Section<'_> {
-    /// Whether the rows that are there are these already.
-    fn is_kept(&self, digests: &HashMap<String, Vec<u8>>) -> bool {
-        match self.kind {
-            Kind::Single(_) => false,
-            Kind::Repeating { digest, .. } => {
-                digests.get(self.name).is_some_and(|kept| *kept == digest)
-            }
-        }
-    }
-}
+use crate::store::content::{Content, Held};
 
 /// Puts this in the place of all that the edition held. Sections whose rows are the same are not
 /// written again.
@@ -85,22 +23,20 @@ pub(super) async fn replace(
 ) -> Result<()> {
     let digests = digests(transaction, workspace, edition).await?;
     let (kept, changed): (Vec<_>, Vec<_>) = content
-        .0
+        .sections()
         .iter()
         .partition(|section| section.is_kept(&digests));
     let kept: Vec<_> = kept.iter().map(|section| section.name).collect();
     forget(transaction, workspace, edition, &kept).await?;
-    write_sections(transaction, workspace, edition, &content.0).await?;
+    write_sections(transaction, workspace, edition, content.sections()).await?;
     for section in changed {
-        if let Kind::Repeating { rows, .. } = section.kind {
-            let place = Place {
-                workspace,
-                edition,
-                section: section.name,
-            };
-            let rows: Vec<_> = (1..).zip(rows).collect();
-            write_rows(transaction, place, &rows).await?;
-        }
+        let place = Place {
+            workspace,
+            edition,
+            section: section.name,
+        };
+        let rows: Vec<_> = (1..).zip(section.rows()).collect();
+        write_rows(transaction, place, &rows).await?;
     }
     Ok(())
 }
@@ -174,14 +110,14 @@ pub(super) async fn write(
     edition: &EditionId,
     content: &Content<'_>,
 ) -> Result<()> {
-    write_sections(transaction, workspace, edition, &content.0).await
+    write_sections(transaction, workspace, edition, content.sections()).await
 }
 
 async fn write_sections(
     transaction: &mut SqliteConnection,
     workspace: &WorkspaceId,
     edition: &EditionId,
-    sections: &[Section<'_>],
+    sections: &[Held<'_>],
 ) -> Result<()> {
     static INSERT: Bulk = Bulk::new(
         "-- sqlite::contents::write_sections
@@ -196,15 +132,11 @@ async fn write_sections(
         sections,
         |statement, section| {
             ord += 1;
-            let (content, digest) = match section.kind {
-                Kind::Single(values) => (Some(values), None),
-                Kind::Repeating { digest, .. } => (None, Some(digest.to_vec())),
-            };
             statement
                 .bind(section.name)
                 .bind(ord)
-                .bind(content)
-                .bind(digest)
+                .bind(section.values())
+                .bind(section.digest().map(<[u8]>::to_vec))
         },
         |statement| {
             statement

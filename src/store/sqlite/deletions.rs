@@ -1,10 +1,13 @@
-//! What the core deleted: a row stays, so that nothing older brings it back.
+//! What the core deleted: a row stays, so that nothing older brings it back. And projects that come
+//! back with a newer snapshot.
 
 use super::contents;
 use super::error::store_error;
+use super::rows::duration_millis;
 use super::snapshots::Writing;
 use crate::domain::ids::{BlueprintId, EditionId, OutputId, ProjectId};
 use crate::domain::snapshot::EntityKey;
+use crate::store::snapshots::LONGEST_WRITE;
 use crate::store::{Applied, Result};
 
 impl Writing<'_> {
@@ -69,6 +72,46 @@ impl Writing<'_> {
         .bind(self.snapshot.version)
         .bind(self.now);
         self.execute(statement).await
+    }
+
+    /// When the project was deleted, if it is.
+    pub(super) async fn deleted_at(&mut self, id: &ProjectId) -> Result<Option<i64>> {
+        let known: Option<Option<i64>> = sqlx::query_scalar(
+            "-- sqlite::deletions::deleted_at
+            select deleted_at from project where workspace = ?1 and id = ?2",
+        )
+        .bind(self.snapshot.workspace.as_str())
+        .bind(id.as_str())
+        .fetch_optional(&mut *self.transaction)
+        .await
+        .map_err(store_error)?;
+        Ok(known.flatten())
+    }
+
+    /// What belongs to the project was hidden: what changed of it by then changes once more, for those
+    /// who ask for what changed since they last looked.
+    pub(super) async fn returned_project(
+        &mut self,
+        id: &ProjectId,
+        since: i64,
+        now: i64,
+    ) -> Result<()> {
+        let since = since.saturating_sub(duration_millis(LONGEST_WRITE));
+        sqlx::query(
+            "-- sqlite::deletions::returned_project
+            update edition
+            set changed_at = ?4, revision = revision + 1
+            where workspace = ?1 and project = ?2 and changed_at >= ?3
+                and version is not null and deleted_at is null",
+        )
+        .bind(self.snapshot.workspace.as_str())
+        .bind(id.as_str())
+        .bind(since)
+        .bind(now)
+        .execute(&mut *self.transaction)
+        .await
+        .map_err(store_error)?;
+        Ok(())
     }
 
     async fn deleted_blueprint(&mut self, id: &BlueprintId) -> Result<Applied> {

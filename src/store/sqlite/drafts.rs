@@ -3,7 +3,7 @@
 use sqlx::SqliteConnection;
 
 use super::bulk::{self, Bulk};
-use super::contents::{self, Content};
+use super::contents;
 use super::error::store_error;
 use super::rows::{get, millis, to_time};
 use super::snapshots::tick;
@@ -11,6 +11,7 @@ use crate::domain::blueprint::Blueprint;
 use crate::domain::edition::Edition;
 use crate::domain::ids::{OutputId, WorkspaceId};
 use crate::domain::output::OutputStatus;
+use crate::store::content::Content;
 use crate::store::{EditionRecord, Result};
 
 /// Adds an edition that holds nothing yet, and its outputs. It is there from [`raise`] on.

@@ -32,8 +32,9 @@ impl Editions for SqliteStore {
         reach: &Reach,
         project: &ProjectId,
         page: PageRequest<BlueprintId>,
+        max_bytes: usize,
     ) -> Result<Page<BlueprintRecord, BlueprintId>> {
-        structure::blueprints(&mut *self.reader().await?, reach, project, page).await
+        structure::blueprints(&mut *self.reader().await?, reach, project, page, max_bytes).await
     }
 
     async fn blueprint(&self, reach: &Reach, id: &BlueprintId) -> Result<Option<BlueprintRecord>> {

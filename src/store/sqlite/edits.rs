@@ -7,12 +7,14 @@ use sqlx::SqliteConnection;
 use super::bulk::{self, Bulk};
 use super::contents::write_rows;
 use super::error::store_error;
-use super::rows::{count, get, parsed};
+use super::rows::{get, parsed};
 use super::sections::{self, Place};
 use crate::domain::edition::Row;
 use crate::domain::ids::RowId;
 use crate::domain::values::Values;
-use crate::store::edits::{Edited, Progress, Ready, RowsChange, Stop, check_room, patched, taken};
+use crate::store::edits::{Edited, Progress, Ready, Stop, patched, taken};
+use crate::store::room::{Exchange, Size};
+use crate::store::rows_change::RowsChange;
 use crate::store::{Edit, Result, SectionData, StoreError, Written};
 
 /// Changes the section as the edit says, or nothing.
@@ -49,6 +51,12 @@ async fn set_values(
     if held == SectionData::Repeating {
         forget_rows(transaction, place).await?;
     }
+    let exchange = Exchange {
+        goes: Size::of_values(&before),
+        comes: Size::of_values(&after),
+        at: "/values",
+    };
+    check_room(transaction, place, exchange).await?;
     write_section(transaction, place, Some(after.as_str()), None).await?;
     Ok(Edited::Changed)
 }
@@ -59,12 +67,20 @@ async fn put_rows(
     ready: &Ready<'_>,
     rows: &[Row],
 ) -> Progress<Edited> {
+    let held = sections::one(transaction, place).await?;
     let there = rows_of(transaction, place).await?;
-    let Some(change) = RowsChange::of(ready.section, &there, rows)? else {
+    let Some(change) = RowsChange::of(ready.section, &held, &there, rows)? else {
         return Ok(Edited::Same);
     };
-    let all = count_rows(transaction, place).await?;
-    check_room(all - count(there.len()), rows.len())?;
+    let exchange = Exchange {
+        goes: match &held {
+            SectionData::Single(values) => Size::of_values(values),
+            _ => Size::of_rows(there.iter().map(|(_, row)| row)),
+        },
+        comes: change.size,
+        at: "/rows",
+    };
+    check_room(transaction, place, exchange).await?;
     if change.stale.len() == there.len() {
         forget_rows(transaction, place).await?;
     } else {
@@ -88,7 +104,12 @@ async fn append_rows(
     if !faults.is_empty() {
         return Err(Stop::invalid(faults));
     }
-    check_room(count_rows(transaction, place).await?, rows.len())?;
+    let exchange = Exchange {
+        goes: Size::default(),
+        comes: Size::of_rows(rows),
+        at: "/rows",
+    };
+    check_room(transaction, place, exchange).await?;
     let last: i64 = sqlx::query_scalar(
         "-- sqlite::edits::append_rows
         select coalesce(max(ord), 0)
@@ -133,6 +154,12 @@ async fn set_row(
     let Some(after) = patched(&before, patch)? else {
         return Ok(Edited::Same);
     };
+    let exchange = Exchange {
+        goes: Size::of_values(&before),
+        comes: Size::of_values(&after),
+        at: "/values",
+    };
+    check_room(transaction, place, exchange).await?;
     sqlx::query(
         "-- sqlite::edits::set_row (write)
         update edition_row
@@ -195,17 +222,38 @@ async fn rows_of(transaction: &mut SqliteConnection, place: Place<'_>) -> Result
         .collect()
 }
 
-/// How many rows the edition has, in all its sections.
-async fn count_rows(transaction: &mut SqliteConnection, place: Place<'_>) -> Result<i64> {
-    sqlx::query_scalar(
-        "-- sqlite::edits::count_rows
-        select count(*) from edition_row where workspace = ?1 and edition = ?2",
+/// Lets go on whose edition has room for what is written. What an edition holds is reckoned only
+/// where it is to grow.
+async fn check_room(
+    transaction: &mut SqliteConnection,
+    place: Place<'_>,
+    exchange: Exchange,
+) -> Progress<()> {
+    if exchange.fits_anywhere() {
+        return Ok(());
+    }
+    let (rows, bytes): (i64, i64) = sqlx::query_as(
+        "-- sqlite::edits::check_room
+        select counted.number, counted.bytes + valued.bytes
+        from (
+            select
+                count(*) as number,
+                coalesce(sum(octet_length(id) + octet_length(content)), 0) as bytes
+            from edition_row
+            where workspace = ?1 and edition = ?2
+        ) as counted
+        cross join (
+            select coalesce(sum(octet_length(content)), 0) as bytes
+            from edition_section
+            where workspace = ?1 and edition = ?2
+        ) as valued",
     )
     .bind(place.workspace.as_str())
     .bind(place.edition.as_str())
     .fetch_one(transaction)
     .await
-    .map_err(store_error)
+    .map_err(store_error)?;
+    exchange.check_room(Size::reckoned(rows, bytes))
 }
 
 /// Which of these rows' ids are there.

@@ -97,6 +97,8 @@ pub(super) struct Kept {
     new_projects: NewProjects,
     /// Whether the feed has more.
     moves_feed: bool,
+    /// Whether files of the core's are to be taken.
+    makes_jobs: bool,
 }
 
 impl Kept {
@@ -166,6 +168,11 @@ impl SqliteStore {
         projects::write(transaction, &new_projects, lease.now).await?;
         let moves = Moves::of(batch.fresh.iter().map(|new| &**new.payload));
         projection::write(transaction, &moves, lease.now).await?;
+        let jobs = if self.output_jobs.fetches() {
+            projection::fetch(transaction, &moves, lease.now).await?
+        } else {
+            0
+        };
 
         deliveries.extend(born);
         let all = deliveries.len();
@@ -177,6 +184,7 @@ impl SqliteStore {
         Ok(Some(Kept {
             new_projects,
             moves_feed: !batch.fresh.is_empty(),
+            makes_jobs: jobs > 0,
             accepted: Accepted {
                 outcomes: batch.outcomes,
                 pending: all - leased.len(),
@@ -189,6 +197,9 @@ impl SqliteStore {
     pub(super) fn kept(&self, kept: Kept) -> Accepted {
         if kept.moves_feed {
             self.feed_moved();
+        }
+        if kept.makes_jobs {
+            self.output_jobs.ring();
         }
         self.known_projects.remember(kept.new_projects);
         kept.accepted

@@ -2,12 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
 
 use super::error::store_error;
 use super::rows::{count, duration_millis, get, millis};
 use crate::domain::ids::WorkspaceId;
 use crate::store::idempotency::{Creation, FORGOTTEN_AT_ONCE, Idempotency, Known, REMEMBERED};
-use crate::store::{Result, Write, Written};
+use crate::store::{Result, Written};
 
 /// Writes the key of a call that creates `object`. `None` if the call goes on, otherwise what it comes
 /// to.
@@ -28,26 +29,52 @@ pub(super) async fn remember<T>(
 /// The same of a write of `object`, whose answer is kept by [`keep_answer`].
 pub(super) async fn remember_write(
     transaction: &mut SqliteConnection,
-    write: &Write<'_>,
+    workspace: &WorkspaceId,
+    once: Option<&Idempotency>,
     object: &str,
     now: DateTime<Utc>,
 ) -> Result<Option<Written>> {
-    let Some(once) = write.once else {
+    let Some(once) = once else {
         return Ok(None);
     };
-    let workspace = &write.reach.workspace;
     let known = claim(transaction, workspace, once, object, now).await?;
+    known.map(|known| once.written(known)).transpose()
+}
+
+/// What an earlier write with this key came to, if it is done.
+pub(super) async fn answered(
+    connection: &mut SqliteConnection,
+    workspace: &WorkspaceId,
+    once: &Idempotency,
+    now: DateTime<Utc>,
+) -> Result<Option<Written>> {
+    let row = sqlx::query(
+        "-- sqlite::idempotency::answered
+        select fingerprint, object, answer, version
+        from idempotency_key
+        where workspace = ?1 and caller = ?2 and route = ?3 and key = ?4 and created_at > ?5",
+    )
+    .bind(workspace.as_str())
+    .bind(once.caller.uuid())
+    .bind(once.route)
+    .bind(&once.key)
+    .bind(millis(now).saturating_sub(duration_millis(REMEMBERED)))
+    .fetch_optional(connection)
+    .await
+    .map_err(store_error)?;
+    let known = row.as_ref().map(known).transpose()?;
     known.map(|known| once.written(known)).transpose()
 }
 
 /// Keeps what a write answers with its key, if it has one.
 pub(super) async fn keep_answer(
     transaction: &mut SqliteConnection,
-    write: &Write<'_>,
+    workspace: &WorkspaceId,
+    once: Option<&Idempotency>,
     answer: &str,
     version: i64,
 ) -> Result<()> {
-    let Some(once) = write.once else {
+    let Some(once) = once else {
         return Ok(());
     };
     sqlx::query(
@@ -56,7 +83,7 @@ pub(super) async fn keep_answer(
         set answer = ?5, version = ?6
         where workspace = ?1 and caller = ?2 and route = ?3 and key = ?4",
     )
-    .bind(write.reach.workspace.as_str())
+    .bind(workspace.as_str())
     .bind(once.caller.uuid())
     .bind(once.route)
     .bind(&once.key)
@@ -103,7 +130,7 @@ async fn claim(
         forget(transaction, old).await?;
         return Ok(None);
     }
-    let known = sqlx::query(
+    let row = sqlx::query(
         "-- sqlite::idempotency::claim (read)
         select fingerprint, object, answer, version
         from idempotency_key
@@ -116,12 +143,16 @@ async fn claim(
     .fetch_one(transaction)
     .await
     .map_err(store_error)?;
-    Ok(Some(Known {
-        fingerprint: get(&known, "fingerprint")?,
-        object: get(&known, "object")?,
-        answer: get(&known, "answer")?,
-        version: get(&known, "version")?,
-    }))
+    known(&row).map(Some)
+}
+
+fn known(row: &SqliteRow) -> Result<Known> {
+    Ok(Known {
+        fingerprint: get(row, "fingerprint")?,
+        object: get(row, "object")?,
+        answer: get(row, "answer")?,
+        version: get(row, "version")?,
+    })
 }
 
 /// Removes some of the keys of all workspaces that are too old.

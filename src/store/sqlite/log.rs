@@ -127,7 +127,7 @@ impl SqliteStore {
     }
 
     /// All subscriptions that there are or were, those out of reach too: they match nothing.
-    async fn subscribers(&self, reach: &Reach) -> Result<Vec<SubscriptionId>> {
+    pub(super) async fn subscribers(&self, reach: &Reach) -> Result<Vec<SubscriptionId>> {
         let rows = sqlx::query(
             "-- sqlite::log::subscribers
             select id from subscription where workspace = ?1",
@@ -211,6 +211,8 @@ impl Half {
                         where ",
                 );
                 push_bounds(select, search, "delivery_id")?;
+                // What is sent once more after it succeeded is in history all the while.
+                select.push(" and replayed is not 'succeeded'");
             }
             Self::History => {
                 select.push(

@@ -12,7 +12,7 @@ use super::error::{migrate_error, store_error};
 use crate::store::{Maintenance, Result, StoreError};
 use crate::wake::Wake;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 #[async_trait]
 impl Maintenance for SqliteStore {

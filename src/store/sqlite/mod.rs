@@ -11,6 +11,9 @@
 //! - `snapshots`, `deletions` and `contents`: what the core says of its entities, written;
 //!   `projection`: what webhook events change in that. `editions`: reading it, by `structure`,
 //!   `heads`, `sections` and `outputs`. `writing`, `drafts` and `edits`: what clients push of it.
+//! - `replays`, `bulk_replay`, `bulk_steps`, `candidates`, `backfill`, `requeue` and `withdraw`: what is sent again because
+//!   somebody says so.
+//!   `output_jobs` and `output_files`: outputs that are asked for, and their files.
 //! - `feed`: what came, in the order of the commits.
 //! - `idempotency`: creating calls and writes that may be repeated.
 //! - `outbox` and `lease`: events of our own on their way out, and who leads in publishing them.
@@ -34,6 +37,7 @@ use super::Result;
 use super::circuits::Rules;
 use super::feed::FeedBell;
 use super::outbox::Door;
+use super::output_jobs::JobBell;
 use super::projects::KnownProjects;
 use super::targets::Targets;
 use super::vault::Vault;
@@ -41,8 +45,12 @@ use crate::clock::Clock;
 
 mod api_keys;
 mod audit;
+mod backfill;
 mod batch;
 mod bulk;
+mod bulk_replay;
+mod bulk_steps;
+mod candidates;
 mod changes;
 mod circuits;
 mod connection;
@@ -61,11 +69,15 @@ mod lease;
 mod log;
 mod maintenance;
 mod outbox;
+mod output_files;
+mod output_jobs;
 mod outputs;
 mod projection;
 mod projects;
 mod queue;
+mod replays;
 mod replicas;
+mod requeue;
 mod rows;
 mod sections;
 mod settle;
@@ -76,6 +88,7 @@ mod subscriptions;
 mod targets;
 mod test_send;
 mod usage;
+mod withdraw;
 mod writing;
 
 use connection::Wal;
@@ -106,6 +119,7 @@ pub struct SqliteStore {
     feed_bell: FeedBell,
     known_projects: KnownProjects,
     outbox: Door,
+    output_jobs: JobBell,
     usage: Usage,
     vault: Vault,
     clock: Arc<dyn Clock>,
@@ -132,6 +146,7 @@ impl SqliteStore {
             feed_bell: FeedBell::default(),
             known_projects: KnownProjects::default(),
             outbox: Door::default(),
+            output_jobs: JobBell::default(),
             usage: Usage::default(),
             vault,
             clock,

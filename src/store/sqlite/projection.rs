@@ -142,3 +142,112 @@ async fn write_outputs(transaction: &mut SqliteConnection, moves: &Moves<'_>) ->
     bulk::execute(transaction, statements).await?;
     Ok(())
 }
+
+/// Makes the jobs that take files of the core's: not of those that were taken already, unless they were
+/// asked for again. Answers how many were made.
+pub(super) async fn fetch(
+    transaction: &mut SqliteConnection,
+    moves: &Moves<'_>,
+    now: i64,
+) -> Result<usize> {
+    static INSERT: Bulk = Bulk::new(
+        "-- sqlite::projection::fetch (jobs)
+        with made (workspace, id, at, source, url) as (values ",
+        "(?, ?, ?, ?, ?)",
+        ")
+        insert into output_job (workspace, output, task, url, visible_at, epoch, tries)
+        select made.workspace, made.id, 'fetch', made.url, ?, 0, 0
+        from made
+        join output on output.workspace = made.workspace and output.id = made.id
+        where output.told_at = made.at and output.told_by = made.source
+            and output.deleted_at is null and coalesce(output.format, '') not in ('csv', 'xlsx')
+            and (
+                not exists (
+                    select 1
+                    from output_file as file
+                    where file.workspace = made.workspace and file.output = made.id
+                        and file.url = made.url
+                )
+                or exists (
+                    select 1
+                    from output_job as asked
+                    where asked.workspace = made.workspace and asked.output = made.id
+                        and asked.task = 'ask'
+                )
+            )
+        on conflict (workspace, output) do update
+        set task = excluded.task, url = excluded.url, visible_at = excluded.visible_at,
+            owner = null, epoch = epoch + 1, tries = 0
+        where url is not excluded.url",
+    );
+    // Until the file is here, it is under way.
+    static UPDATE: Bulk = Bulk::new(
+        "-- sqlite::projection::fetch (outputs)
+        with made (workspace, id, url) as (values ",
+        "(?, ?, ?)",
+        ")
+        update output
+        set stated_status = iif(job.tries = 0, 'queued', 'generating'),
+            stated_at = max(stated_at, told_at),
+            failure = null,
+            revision = revision + 1
+        from made
+        join output_job as job
+            on job.workspace = made.workspace and job.output = made.id and job.url = made.url
+        where output.workspace = made.workspace and output.id = made.id
+            and output.version is not null",
+    );
+    // A file that was taken already is the one that is told of now.
+    static CONFIRM: Bulk = Bulk::new(
+        "-- sqlite::projection::fetch (files)
+        with made (workspace, id, at, url) as (values ",
+        "(?, ?, ?, ?)",
+        ")
+        update output_file
+        set generated_at = max(generated_at, made.at)
+        from made
+        where output_file.workspace = made.workspace and output_file.output = made.id
+            and output_file.url = made.url",
+    );
+    let made: Vec<_> = moves.files().collect();
+    if made.is_empty() {
+        return Ok(0);
+    }
+    let statements = INSERT.statements(
+        &made,
+        |statement, made| {
+            statement
+                .bind(made.workspace.to_shared())
+                .bind(made.id.to_shared())
+                .bind(millis(made.told.at))
+                .bind(made.told.by.to_owned())
+                .bind(made.url.to_owned())
+        },
+        |statement| statement.bind(now),
+    );
+    let jobs = bulk::execute(transaction, statements).await?;
+    let statements = UPDATE.statements(
+        &made,
+        |statement, made| {
+            statement
+                .bind(made.workspace.to_shared())
+                .bind(made.id.to_shared())
+                .bind(made.url.to_owned())
+        },
+        |statement| statement,
+    );
+    bulk::execute(transaction, statements).await?;
+    let statements = CONFIRM.statements(
+        &made,
+        |statement, made| {
+            statement
+                .bind(made.workspace.to_shared())
+                .bind(made.id.to_shared())
+                .bind(millis(made.told.at))
+                .bind(made.url.to_owned())
+        },
+        |statement| statement,
+    );
+    bulk::execute(transaction, statements).await?;
+    Ok(jobs)
+}

@@ -13,11 +13,14 @@ use super::SqliteStore;
 use super::bulk::{self, Bulk, Statement};
 use super::circuits::send_probes;
 use super::error::store_error;
-use super::rows::{count, duration_millis, event, get, id, lane_number, millis, unsigned};
+use super::rows::{
+    count, duration_millis, event, get, id, lane_number, lane_of, millis, optional_parsed, unsigned,
+};
 use crate::domain::delivery::{Lane, Sending};
-use crate::domain::ids::{DeliveryId, EventId, OwnerId};
+use crate::domain::ids::{DeliveryId, EventId, OwnerId, ReplayId};
 use crate::domain::payload::Payload;
-use crate::store::targets::{Offer, Target};
+use crate::domain::replay::Replaying;
+use crate::store::targets::{Offer, Target, Targets};
 use crate::store::{
     Claim, DeliveryQueue, Due, LeasedDelivery, QueueDepth, Result, SettleOutcome, Settlement,
 };
@@ -38,6 +41,7 @@ impl DeliveryQueue for SqliteStore {
             &mut transaction,
             now,
             now.saturating_sub(duration_millis(grace)),
+            &targets,
         )
         .await?;
 
@@ -47,15 +51,15 @@ impl DeliveryQueue for SqliteStore {
             let Some(target) = targets.get(id(row, "subscription_id")?) else {
                 continue;
             };
-            if let Offer::NothingUntil(until) = target.offer(time) {
+            let lane = lane_of(get(row, "lane")?)?;
+            if let Offer::AskedUntil(until) = target.offer(time) {
                 let at = millis(until);
                 next = Some(next.map_or(at, |next| next.min(at)));
+                if get(row, "is_asked")? {
+                    due.work.push((Arc::clone(target), lane));
+                }
                 continue;
             }
-            let lane = match get(row, "lane")? {
-                0 => Lane::Fresh,
-                _ => Lane::Retry,
-            };
             if get::<Option<i64>>(row, "due_at")?.is_some() {
                 due.work.push((Arc::clone(target), lane));
             }
@@ -86,13 +90,11 @@ impl DeliveryQueue for SqliteStore {
                 let (wanted, sending) = match target.offer(time) {
                     Offer::Everything => (*wanted, Sending::Usual),
                     Offer::Probe => (1.min(*wanted), Sending::Probe),
-                    Offer::NothingUntil(_) => continue,
+                    Offer::AskedUntil(_) if claim.lane == Lane::Replay => (*wanted, Sending::Asked),
+                    Offer::AskedUntil(_) => continue,
                 };
-                let mut found = candidates(&mut transaction, target, wanted, claim, now).await?;
-                for candidate in &mut found {
-                    candidate.sending = sending;
-                }
-                waiting.push(found);
+                let asked = (wanted, sending);
+                waiting.push(candidates(&mut transaction, target, asked, claim, now).await?);
             }
         }
         let found = in_turns(waiting, claim.max_bytes);
@@ -161,8 +163,12 @@ impl DeliveryQueue for SqliteStore {
                         limit 1
                     ))
                     from subscription
-                    cross join json_each('[0, 1]') as lane
+                    cross join json_each('[0, 1, 2]') as lane
                     where subscription.status = 'active'
+                        and not exists (
+                            select 1 from circuit
+                            where subscription_id = subscription.id and state = 'open'
+                        )
                 ) as oldest
             from delivery_queue",
         )
@@ -183,11 +189,13 @@ impl DeliveryQueue for SqliteStore {
 /// For each subscription with rows and each lane: the first due time, and the first to come.
 ///
 /// The walk over the index goes from one subscription to the next in one seek each, so a million
-/// rows of one cost as much as one row.
+/// rows of one cost as much as one row. Whether somebody asked for any by itself is looked for only where
+/// circuits may be open.
 async fn lanes(
     transaction: &mut SqliteConnection,
     now: i64,
     lost_before: i64,
+    targets: &Targets,
 ) -> Result<Vec<SqliteRow>> {
     sqlx::query(
         "-- sqlite::queue::lanes
@@ -202,7 +210,7 @@ async fn lanes(
             from present
             where present.subscription_id is not null
         ),
-        lane (number) as (values (0), (1))
+        lane (number) as (values (0), (1), (2))
         select present.subscription_id, lane.number as lane,
             (
                 select visible_at
@@ -219,33 +227,43 @@ async fn lanes(
                     and visible_at > ?1
                 order by visible_at
                 limit 1
-            ) as next_at
+            ) as next_at,
+            iif(?3 and lane.number = ?4, exists (
+                select 1
+                from delivery_queue
+                where subscription_id = present.subscription_id and lane = lane.number
+                    and visible_at <= ?1 and (owner is null or visible_at <= ?2)
+                    and replay_id is null
+            ), 0) as is_asked
         from present
         cross join lane
         where present.subscription_id is not null",
     )
     .bind(now)
     .bind(lost_before)
+    .bind(targets.has_circuits())
+    .bind(lane_number(Lane::Replay))
     .fetch_all(transaction)
     .await
     .map_err(store_error)
 }
 
-/// What is due of one subscription, oldest first.
+/// What is due of one subscription, oldest first; of what is sent because it was asked for, only that.
 async fn candidates(
     transaction: &mut SqliteConnection,
     target: &Arc<Target>,
-    wanted: usize,
+    (wanted, sending): (usize, Sending),
     claim: &Claim,
     now: i64,
 ) -> Result<VecDeque<Candidate>> {
     let rows = sqlx::query(
         "-- sqlite::queue::candidates
-        select delivery_id, event_id, epoch, attempts, lost_leases, bytes,
+        select delivery_id, event_id, epoch, attempts, base, replayed, replay_id, lost_leases, bytes,
             owner is not null as was_lost
         from delivery_queue
         where subscription_id = ?1 and workspace = ?2 and lane = ?3 and visible_at <= ?4
             and (owner is null or visible_at <= ?5)
+            and (not ?7 or replay_id is null)
         order by visible_at
         limit ?6",
     )
@@ -255,10 +273,13 @@ async fn candidates(
     .bind(now)
     .bind(now.saturating_sub(duration_millis(claim.grace)))
     .bind(count(wanted))
+    .bind(sending == Sending::Asked)
     .fetch_all(transaction)
     .await
     .map_err(store_error)?;
-    rows.iter().map(|row| Candidate::of(row, target)).collect()
+    rows.iter()
+        .map(|row| Candidate::of(row, target, sending))
+        .collect()
 }
 
 /// A delivery that may be leased.
@@ -269,12 +290,14 @@ struct Candidate {
     bytes: usize,
     epoch: i32,
     attempts: u32,
+    base: u32,
+    replaying: Option<Replaying>,
     lost_leases: u32,
     sending: Sending,
 }
 
 impl Candidate {
-    fn of(row: &SqliteRow, target: &Arc<Target>) -> Result<Self> {
+    fn of(row: &SqliteRow, target: &Arc<Target>, sending: Sending) -> Result<Self> {
         let lost: u32 = unsigned(row, "lost_leases")?;
         Ok(Self {
             id: id(row, "delivery_id")?,
@@ -283,8 +306,10 @@ impl Candidate {
             bytes: unsigned(row, "bytes")?,
             epoch: get::<i32>(row, "epoch")? + 1,
             attempts: unsigned(row, "attempts")?,
+            base: unsigned(row, "base")?,
+            replaying: replaying(row)?,
             lost_leases: lost + u32::from(get::<bool>(row, "was_lost")?),
-            sending: Sending::Usual,
+            sending,
         })
     }
 
@@ -305,6 +330,8 @@ impl Candidate {
             id: self.id,
             epoch: self.epoch,
             attempts: self.attempts,
+            base: self.base,
+            replaying: self.replaying,
             lost_leases: self.lost_leases,
             lane,
             sending: self.sending,
@@ -313,6 +340,12 @@ impl Candidate {
             leased_until,
         })
     }
+}
+
+fn replaying(row: &SqliteRow) -> Result<Option<Replaying>> {
+    let bulk = get::<Option<Uuid>>(row, "replay_id")?.map(ReplayId::from_uuid);
+    let was = optional_parsed(row, "replayed")?;
+    Ok(was.map(|was| Replaying { was, bulk }))
 }
 
 /// The oldest of each subscription, then the second of each, until the bytes are spent: large
@@ -427,7 +460,8 @@ async fn orphans(
     .map_err(store_error)
 }
 
-/// Moves deliveries to history as cancelled.
+/// Moves deliveries to history as cancelled. What is there already, and was to be sent once more, stays
+/// there as it is.
 async fn cancel(
     transaction: &mut SqliteConnection,
     orphans: &[(Uuid, Arc<str>)],
@@ -442,7 +476,7 @@ async fn cancel(
             settled_at)
         select workspace, delivery_id, event_id, subscription_id, 'cancelled', attempts, epoch, ?
         from delivery_queue
-        where (delivery_id, workspace) in orphan",
+        where (delivery_id, workspace) in orphan and replayed is not 'succeeded'",
     );
     static REMOVE: Bulk = Bulk::new(
         "-- sqlite::queue::cancel

@@ -138,7 +138,16 @@ pub(super) fn lane_number(lane: Lane) -> i64 {
     match lane {
         Lane::Fresh => 0,
         Lane::Retry => 1,
+        Lane::Replay => 2,
     }
+}
+
+/// A lane out of the queue.
+pub(super) fn lane_of(number: i64) -> Result<Lane> {
+    Lane::ALL
+        .into_iter()
+        .find(|lane| lane_number(*lane) == number)
+        .ok_or_else(|| StoreError::corrupt(format!("no lane {number}")))
 }
 
 /// A row of `event`.

@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::error::store_error;
 use super::rows::{count, get, parsed};
-use crate::domain::blueprint::Blueprint;
+use crate::domain::blueprint::{Blueprint, SectionKind};
 use crate::domain::edition::{Content, Row, SectionContent};
 use crate::domain::ids::{EditionId, WorkspaceId};
 use crate::domain::values::{RequiredFields, Values};
@@ -132,7 +132,8 @@ pub(super) async fn all(
     Ok(Some(content))
 }
 
-/// What those sections hold in which something is required.
+/// What those sections hold in which something is required; nothing of those that are filled otherwise
+/// than the blueprint says now. (An edition is bounded, whoever filled it.)
 pub(super) async fn required(
     connection: &mut SqliteConnection,
     workspace: &WorkspaceId,
@@ -149,10 +150,12 @@ pub(super) async fn required(
             edition,
             section: &section.name,
         };
-        let held = match one(connection, place).await? {
-            SectionData::Empty => continue,
-            SectionData::Single(values) => SectionContent::Single(values),
-            SectionData::Repeating => {
+        let held = match section.kind {
+            SectionKind::Single => match one(connection, place).await? {
+                SectionData::Single(values) => SectionContent::Single(values),
+                SectionData::Empty | SectionData::Repeating => continue,
+            },
+            SectionKind::Repeating => {
                 let everything = PageRequest {
                     limit: usize::MAX,
                     after: None,

@@ -8,11 +8,13 @@ use sqlx::sqlite::SqliteRow;
 
 use super::bulk::{self, Bulk};
 use super::error::store_error;
+use super::replays::add_to_replays;
 use super::rows::{count, duration_millis, get, millis, unsigned};
 use super::{Approach, SqliteStore};
 use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::delivery::Verdict;
 use crate::domain::ids::{DeliveryId, OwnerId};
+use crate::store::replays::ReplayTally;
 use crate::store::{Result, SettleOutcome, Settlement, StoreError};
 
 impl SqliteStore {
@@ -150,8 +152,11 @@ struct Work<'a> {
     /// All that are under their leases, in the order in which they ended.
     held: Vec<&'a Settlement>,
     settled: Vec<&'a Settlement>,
+    /// Replays of what had succeeded: it is in history already.
+    repeated: Vec<&'a Settlement>,
     given_back: Vec<&'a Settlement>,
     attempts: Vec<Record<'a>>,
+    replays: ReplayTally,
 }
 
 /// An attempt that is to be kept.
@@ -196,10 +201,14 @@ impl<'a> Work<'a> {
 
     fn apply(&mut self, settlement: &'a Settlement) {
         self.held.push(settlement);
-        match settlement.verdict {
-            Verdict::Retry { .. } | Verdict::Released => self.given_back.push(settlement),
-            Verdict::Succeeded | Verdict::Failed | Verdict::Gone => self.settled.push(settlement),
+        if settlement.repeats() {
+            self.repeated.push(settlement);
+        } else if settlement.verdict.state().is_final() {
+            self.settled.push(settlement);
+        } else {
+            self.given_back.push(settlement);
         }
+        self.replays.count(settlement);
     }
 
     /// Answers whether every delivery was under its lease, and no attempt recorded before.
@@ -210,12 +219,15 @@ impl<'a> Work<'a> {
         now: i64,
     ) -> Result<bool> {
         if take_out(transaction, owner, &self.settled).await? < self.settled.len()
+            || take_out(transaction, owner, &self.repeated).await? < self.repeated.len()
             || give_back(transaction, owner, &self.given_back, now).await? < self.given_back.len()
             || write_attempts(transaction, &self.attempts).await? < self.attempts.len()
         {
             return Ok(false);
         }
         write_history(transaction, &self.settled, now).await?;
+        count_on(transaction, &self.repeated).await?;
+        add_to_replays(transaction, &self.replays).await?;
         Ok(true)
     }
 }
@@ -280,8 +292,37 @@ async fn write_history(
     Ok(())
 }
 
+/// Counts one more attempt of what was in history before; nothing else of it changes. What is no longer
+/// there needs no counting.
+async fn count_on(transaction: &mut SqliteConnection, repeated: &[&Settlement]) -> Result<()> {
+    static UPDATE: Bulk = Bulk::new(
+        "-- sqlite::settle::count_on
+        with repeated (workspace, id, attempts, epoch) as (values ",
+        "(?, ?, ?, ?)",
+        ")
+        update delivery
+        set attempts = repeated.attempts, epoch = repeated.epoch
+        from repeated
+        where delivery.workspace = repeated.workspace and delivery.id = repeated.id",
+    );
+    let statements = UPDATE.statements(
+        repeated,
+        |statement, settlement| {
+            statement
+                .bind(settlement.workspace.to_shared())
+                .bind(settlement.delivery.uuid())
+                .bind(settlement.attempts_before + 1)
+                .bind(settlement.epoch)
+        },
+        |statement| statement,
+    );
+    bulk::execute(transaction, statements).await?;
+    Ok(())
+}
+
 /// Ends leases without ending deliveries: after a failed attempt, or unsent. Answers how many were
-/// under their token.
+/// under their token. The attempt of a replay was its only one: what goes on is the schedule, at
+/// whose step it stood (`attempts - base`), with a step spent or, ahead of its time, with none.
 async fn give_back(
     transaction: &mut SqliteConnection,
     owner: OwnerId,
@@ -290,14 +331,23 @@ async fn give_back(
 ) -> Result<usize> {
     static UPDATE: Bulk = Bulk::new(
         "-- sqlite::settle::give_back
-        with outcome (delivery_id, workspace, epoch, due_at, was_tried) as (values ",
-        "(?, ?, ?, ?, ?)",
+        with outcome (delivery_id, workspace, epoch, due_at, was_tried, is_ahead) as (values ",
+        "(?, ?, ?, ?, ?, ?)",
         ")
         update or fail delivery_queue
-        set owner = null, visible_at = outcome.due_at,
+        set owner = null,
+            visible_at = iif(outcome.is_ahead, max(former_at, outcome.due_at), outcome.due_at),
             attempts = delivery_queue.attempts + outcome.was_tried,
+            base = base + outcome.is_ahead,
             lost_leases = iif(outcome.was_tried, 0, delivery_queue.lost_leases),
-            lane = iif(outcome.was_tried, 1, delivery_queue.lane)
+            lane = case
+                when not outcome.was_tried then delivery_queue.lane
+                when outcome.is_ahead and delivery_queue.attempts = base then 0
+                else 1
+            end,
+            replayed = iif(outcome.was_tried, null, replayed),
+            former_at = iif(outcome.was_tried, null, former_at),
+            replay_id = iif(outcome.was_tried, null, replay_id)
         from outcome
         where delivery_queue.delivery_id = outcome.delivery_id
             and delivery_queue.workspace = outcome.workspace
@@ -307,9 +357,10 @@ async fn give_back(
     let statements = UPDATE.statements(
         given_back,
         |statement, settlement| {
-            let (delay, was_tried) = match settlement.verdict {
-                Verdict::Retry { delay } => (duration_millis(delay), 1),
-                _ => (0, 0),
+            let (delay, was_tried, is_ahead) = match settlement.verdict {
+                Verdict::Retry { delay } => (duration_millis(delay), 1, 0),
+                Verdict::Resumed { not_before } => (duration_millis(not_before), 1, 1),
+                _ => (0, 0, 0),
             };
             statement
                 .bind(settlement.delivery.uuid())
@@ -317,6 +368,7 @@ async fn give_back(
                 .bind(settlement.epoch)
                 .bind(now.saturating_add(delay))
                 .bind(was_tried)
+                .bind(is_ahead)
         },
         |statement| statement.bind(owner.uuid()),
     );

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::SqliteConnection;
 
 use super::bulk::{self, Bulk, Statement};
-use super::contents::{self, Content};
+use super::contents;
 use super::error::store_error;
 use super::rows::millis;
 use super::{SqliteStore, projects};
@@ -13,7 +13,9 @@ use crate::domain::edition::Edition;
 use crate::domain::output::Output;
 use crate::domain::snapshot::{Snapshot, State};
 use crate::domain::workspace::{Member, Project, Workspace};
-use crate::store::snapshots::{newest, projects as projects_of};
+use crate::heavy::heavy;
+use crate::store::content::Content;
+use crate::store::snapshots::{bytes, newest, projects as projects_of};
 use crate::store::{Applied, Result, Snapshots, definition};
 
 #[async_trait]
@@ -21,9 +23,11 @@ impl Snapshots for SqliteStore {
     async fn apply(&self, snapshots: &[Snapshot]) -> Result<Vec<Applied>> {
         let mut applied = vec![Applied::Older; snapshots.len()];
         // What takes long without the database is done before anybody has to wait for it.
-        let newest: Vec<_> = newest(snapshots)
-            .map(|(number, snapshot)| (number, snapshot, Content::of(snapshot)))
-            .collect();
+        let newest: Vec<_> = heavy(bytes(snapshots), || {
+            let newest = newest(snapshots);
+            let with_content = |(number, snapshot)| (number, snapshot, Content::of(snapshot));
+            newest.map(with_content).collect()
+        });
         let mut transaction = self.write().await?;
         let now = millis(self.clock.now());
         projects::write(&mut transaction, &projects_of(snapshots), now).await?;
@@ -148,6 +152,7 @@ impl Writing<'_> {
     }
 
     async fn project(&mut self, state: &Project) -> Result<Applied> {
+        let deleted_at = self.deleted_at(&state.id).await?;
         let statement = sqlx::query(
             "-- sqlite::snapshots::project
             insert into project (workspace, id, version, name, description, first_seen_at)
@@ -165,7 +170,12 @@ impl Writing<'_> {
         .bind(state.name.as_str())
         .bind(state.description.as_deref())
         .bind(self.now);
-        self.execute(statement).await
+        let applied = self.execute(statement).await?;
+        if let (Applied::Changed, Some(since)) = (applied, deleted_at) {
+            let now = self.changed_at().await?;
+            self.returned_project(&state.id, since, now).await?;
+        }
+        Ok(applied)
     }
 
     async fn blueprint(&mut self, state: &Blueprint) -> Result<Applied> {

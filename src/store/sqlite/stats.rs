@@ -103,6 +103,16 @@ async fn waiting(transaction: &mut SqliteConnection, own: &Own<'_>, now: i64) ->
             where subscription_id = ?1 and workspace = ?2 and lane = 1 and visible_at > ?3
             order by visible_at limit ?4
         ),
+        replay_due as (
+            select owner, visible_at from delivery_queue
+            where subscription_id = ?1 and workspace = ?2 and lane = 2 and visible_at <= ?3
+            order by visible_at limit ?4
+        ),
+        replay_later as (
+            select owner, visible_at from delivery_queue
+            where subscription_id = ?1 and workspace = ?2 and lane = 2 and visible_at > ?3
+            order by visible_at limit ?4
+        ),
         look (number, owner, visible_at) as (
             select 1, owner, visible_at from fresh_due
             union all
@@ -111,6 +121,10 @@ async fn waiting(transaction: &mut SqliteConnection, own: &Own<'_>, now: i64) ->
             select 3, owner, visible_at from retry_due
             union all
             select 4, owner, visible_at from retry_later
+            union all
+            select 5, owner, visible_at from replay_due
+            union all
+            select 6, owner, visible_at from replay_later
         ),
         looks as (
             select count(*) as rows, count(*) filter (where owner is null) as pending,

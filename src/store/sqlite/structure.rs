@@ -1,5 +1,6 @@
 //! Finding what editions are made by: the workspace, its members, its blueprints.
 
+use futures::TryStreamExt;
 use serde_json::value::RawValue;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
@@ -86,13 +87,15 @@ fn member(row: &SqliteRow) -> Result<Member> {
     })
 }
 
+/// Blueprints of a project, up to so many bytes of definitions, but one at least.
 pub(super) async fn blueprints(
     connection: &mut SqliteConnection,
     reach: &Reach,
     project: &ProjectId,
     page: PageRequest<BlueprintId>,
+    max_bytes: usize,
 ) -> Result<Page<BlueprintRecord, BlueprintId>> {
-    let rows = sqlx::query(concat!(
+    let mut found = sqlx::query(concat!(
         "-- sqlite::structure::blueprints
         select id, version, project, name, definition
         from blueprint
@@ -110,13 +113,20 @@ pub(super) async fn blueprints(
     .bind(page.after.as_ref().map_or("", BlueprintId::as_str))
     .bind(projects(reach)?)
     .bind(count(page.limit.saturating_add(1)))
-    .fetch_all(connection)
-    .await
-    .map_err(store_error)?;
-    let items = rows.iter().map(record).collect::<Result<_>>()?;
-    Ok(Page::of(items, page.limit, |record: &BlueprintRecord| {
-        record.blueprint.id.clone()
-    }))
+    .fetch(connection);
+    let (mut items, mut bytes) = (Vec::new(), 0_usize);
+    while let Some(row) = found.try_next().await.map_err(store_error)? {
+        bytes = bytes.saturating_add(get::<&str>(&row, "definition")?.len());
+        let full = items.len() >= page.limit || bytes > max_bytes;
+        if full && !items.is_empty() {
+            let next = items
+                .last()
+                .map(|last: &BlueprintRecord| last.blueprint.id.clone());
+            return Ok(Page { items, next });
+        }
+        items.push(record(&row)?);
+    }
+    Ok(Page { items, next: None })
 }
 
 pub(super) async fn blueprint(

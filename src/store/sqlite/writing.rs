@@ -11,23 +11,35 @@ use super::events::Offer;
 use super::idempotency::{keep_answer, remember_write};
 use super::rows::millis;
 use super::sections::Place;
-use super::{Approach, SqliteStore, drafts, edits, heads, outbox, sections, structure};
+use super::{
+    Approach, SqliteStore, drafts, edits, heads, idempotency, outbox, sections, structure,
+};
 use crate::domain::blueprint::Section;
 use crate::domain::edition::Edition;
 use crate::domain::event::Event;
 use crate::domain::ids::{EditionId, WorkspaceId};
 use crate::domain::own_event::OwnEvent;
 use crate::domain::reach::Reach;
-use crate::domain::values::check_complete;
 use crate::store::edits::{
-    Edited, Progress, Ready, Stop, check_blueprint, check_open, own_event, stepped,
+    Edited, Progress, Ready, Stop, check_blueprint, check_open, created_event, lacks_nothing,
+    own_event, stepped,
 };
 use crate::store::{
-    Edit, EditionRecord, EditionWrites, NewEdition, Result, StoreError, Write, Written,
+    Edit, EditionRecord, EditionWrites, Idempotency, NewEdition, Result, StoreError, Write, Written,
 };
 
 #[async_trait]
 impl EditionWrites for SqliteStore {
+    async fn answered(
+        &self,
+        workspace: &WorkspaceId,
+        once: &Idempotency,
+    ) -> Result<Option<Written>> {
+        let mut connection = self.read().await?;
+        let now = self.clock.now();
+        idempotency::answered(&mut connection, workspace, once, now).await
+    }
+
     async fn create_edition(&self, new: &NewEdition, write: &Write<'_>) -> Result<Written> {
         self.create(new, write).await.or_else(Stop::outcome)
     }
@@ -77,7 +89,7 @@ impl SqliteStore {
         )
         .await?;
         let written = drafts::raise(&mut transaction, workspace, edition, millis(now)).await?;
-        let event = own_event(&OwnEvent::EditionCreated(&written.edition), write, now)?;
+        let event = created_event(&written.edition, new, &blueprint, write, now)?;
         self.finish(transaction, write, &written, Some(event.event()))
             .await
     }
@@ -154,7 +166,8 @@ impl SqliteStore {
     ) -> Progress<Written> {
         let answer = (write.answer)(written);
         let version = written.edition.version;
-        keep_answer(&mut transaction, write, &answer, version).await?;
+        let workspace = &write.reach.workspace;
+        keep_answer(&mut transaction, workspace, write.once, &answer, version).await?;
         let events: Vec<&Event> = event.into_iter().collect();
         let now = millis(self.clock.now());
         let appended = outbox::append(&mut transaction, &self.outbox, &events, now).await?;
@@ -171,7 +184,8 @@ async fn go_on(
     edition: &EditionId,
     now: DateTime<Utc>,
 ) -> Progress<()> {
-    match remember_write(transaction, write, edition.as_str(), now).await? {
+    let workspace = &write.reach.workspace;
+    match remember_write(transaction, workspace, write.once, edition.as_str(), now).await? {
         Some(known) => Err(Stop::Answered(known)),
         None => Ok(()),
     }
@@ -201,10 +215,5 @@ async fn check_whole(
         .ok_or(Stop::Answered(Written::BlueprintChanged))?
         .blueprint;
     let content = sections::required(transaction, workspace, &edition.id, &blueprint).await?;
-    let missing = check_complete(&blueprint, &content);
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Stop::invalid(missing))
-    }
+    lacks_nothing(&blueprint, &content)
 }

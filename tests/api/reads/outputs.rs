@@ -1,9 +1,10 @@
-//! Outputs, without their files.
+//! Outputs, and what is shown of their files.
 
 use serde_json::{Value, json};
 
 use super::super::rig::Rig;
 use super::{reader, tell_all};
+use crate::api::outputs;
 use crate::api::told::{output, tell};
 use crate::harness::databases::TestDatabase;
 
@@ -61,7 +62,6 @@ async fn an_output_is_shown_as_far_as_it_is(db: &TestDatabase) {
         ("size", json!(48213)),
         ("sha256", json!(SHA)),
         ("generated_at", json!("2026-05-01T08:00:00Z")),
-        ("download_url", json!("/v1/outputs/out_2/download")),
         ("version", json!(1)),
     ] {
         done[name] = value;
@@ -82,8 +82,15 @@ async fn a_file_is_read_where_clients_reach_this_deployment(db: &TestDatabase) {
     let rig = Rig::with(&db.store, |api| api.public_url = Some(public)).await;
     let key = reader(&rig).await;
     tell_all(db).await;
-    let told = output("default", "pr_1", "ed_1", "out/2", 1, &generated());
-    tell(&db.store, &[told]).await;
+    let told = [
+        outputs::approved("default", "pr_1", "bp_1", "ed_2", "April", "{}"),
+        outputs::output("default", "pr_1", "ed_2", "out/2", "Figures", "csv"),
+    ];
+    tell(&db.store, &told).await;
+    // What Report Forge says of a file is shown; it is kept here only once it was made here.
+    let shown = rig.get(&key, "/v1/outputs/out%2F2").await.json();
+    assert_eq!(shown["download_url"], Value::Null);
+    outputs::make(&rig, "default", "out/2", b"content").await;
     let shown = rig.get(&key, "/report-forge/v1/outputs/out%2F2").await;
     let url = "https://forge.example/v1/outputs/out%2F2/download";
     assert_eq!(shown.json()["download_url"], url);

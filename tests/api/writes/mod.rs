@@ -10,6 +10,7 @@ use super::told::{blueprint, edition, tell};
 use crate::harness::databases::TestDatabase;
 
 mod create;
+mod large;
 mod refused;
 mod repeats;
 mod rows;

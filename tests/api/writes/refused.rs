@@ -14,6 +14,7 @@ on_both_databases!(
     a_version_that_is_not_the_current_one_is_told,
     an_edition_that_is_not_open_takes_no_changes,
     what_is_not_there_is_not_found,
+    without_its_blueprint_nothing_can_be_written,
     what_is_too_large_is_refused_whole,
     what_is_of_another_type_is_not_read,
     a_key_needs_the_scope_and_the_project,
@@ -115,6 +116,23 @@ async fn what_is_not_there_is_not_found(db: &TestDatabase) {
         let path = format!("/v1/editions/{path}");
         let answer = send(&rig, &key, (method.clone(), path.clone(), body), &[]).await;
         assert_eq!(answer.problem(), "not-found", "{method} {path}");
+    }
+    rig.stop().await;
+}
+
+async fn without_its_blueprint_nothing_can_be_written(db: &TestDatabase) {
+    let (rig, key) = begin(db).await;
+    let gone = message(
+        "default",
+        "blueprint.deleted",
+        r#"{"id":"bp_1","version":4}"#,
+    );
+    tell(&db.store, &[gone]).await;
+    for write in writes() {
+        let told = format!("{} {}", write.0, write.1);
+        let refused = send(&rig, &key, write, &[]).await;
+        assert_eq!(refused.status, StatusCode::CONFLICT, "{told}");
+        assert_eq!(refused.problem(), "blueprint-unknown", "{told}");
     }
     rig.stop().await;
 }

@@ -5,11 +5,13 @@ use serde_json::{Value, json};
 
 use super::{ROWS, SUBMIT, SUMMARY, begin, rows, table};
 use crate::api::rig::{Answer, Rig};
+use crate::api::told::{message, tell};
 use crate::harness::databases::TestDatabase;
 use forge_dispatch::domain::key_text::KeyText;
 
 on_both_databases!(
     a_repeat_is_given_the_first_answer_and_does_nothing,
+    a_repeat_is_answered_whatever_has_become_of_the_blueprint,
     a_repeat_with_another_body_or_address_is_refused,
     a_write_that_failed_can_be_sent_again_with_its_key,
 );
@@ -74,6 +76,42 @@ async fn a_repeat_is_given_the_first_answer_and_does_nothing(db: &TestDatabase) 
 /// A row that is called as the one that is changed and deleted afterwards.
 fn item_row() -> Value {
     json!({"rows": [{"id": "r2", "values": {"item": "Again"}}]})
+}
+
+async fn a_repeat_is_answered_whatever_has_become_of_the_blueprint(db: &TestDatabase) {
+    let (rig, key) = begin(db).await;
+    let writes = [
+        (
+            Method::POST,
+            "/v1/editions",
+            json!({"blueprint_id": "bp_1"}),
+        ),
+        (Method::PATCH, SUMMARY, json!({"values": {"rate": 3}})),
+        (
+            Method::PUT,
+            ROWS,
+            json!({"rows": [{"values": {"item": "New"}}]}),
+        ),
+        (Method::POST, SUBMIT, Value::Null),
+    ];
+    let mut first = Vec::new();
+    for (at, (method, path, body)) in writes.iter().enumerate() {
+        let write = (method.clone(), *path, body);
+        first.push(named(&rig, &key, &format!("key {at}"), write).await);
+    }
+    // What was sent would be wrong now; then nothing is known of how it was to be filled.
+    let empty =
+        r#"{"id":"bp_1","version":4,"project_id":"pr_1","name":"Monthly report","sections":[]}"#;
+    let gone = r#"{"id":"bp_1","version":5}"#;
+    for (kind, data) in [("blueprint.snapshot", empty), ("blueprint.deleted", gone)] {
+        tell(&db.store, &[message("default", kind, data)]).await;
+        for (at, (method, path, body)) in writes.iter().enumerate() {
+            let write = (method.clone(), *path, body);
+            let again = named(&rig, &key, &format!("key {at}"), write).await;
+            assert_eq!(told(&again), told(&first[at]), "{kind}: {method} {path}");
+        }
+    }
+    rig.stop().await;
 }
 
 async fn a_repeat_with_another_body_or_address_is_refused(db: &TestDatabase) {

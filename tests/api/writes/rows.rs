@@ -58,6 +58,19 @@ async fn rows_are_appended_behind_those_that_are_there(db: &TestDatabase) {
     let taken = r#"{"rows":[{"values":{}},{"id":"r2","values":{}}]}"#;
     let refused = table(&rig, &key, Method::POST, JSON, taken).send().await;
     assert_eq!(errors(&refused)[0]["pointer"], "/rows/1/id");
+    let csv = "item,ID\r\nSteel,new\r\n\r\nGlass,r2\r\nWood,\r\nIron,x\r\n";
+    for (kind, body) in [
+        ("text/csv", csv.to_owned()),
+        ("text/tab-separated-values", csv.replace(',', "\t")),
+    ] {
+        let refused = table(&rig, &key, Method::POST, kind, &body).send().await;
+        let detail = "is the id of a row that is there";
+        let expected = json!([
+            {"line": 4, "column": "ID", "detail": detail},
+            {"line": 6, "column": "ID", "detail": detail},
+        ]);
+        assert_eq!(errors(&refused), expected);
+    }
     let again: serde_json::Value = serde_json::from_str(&rows(&rig, &key).await).unwrap();
     assert_eq!(again, shown, "nothing is written");
     rig.stop().await;

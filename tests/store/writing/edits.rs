@@ -15,6 +15,7 @@ on_both_databases!(
     values_are_set_over_those_that_are_there,
     rows_are_appended_set_deleted_and_put,
     each_edit_raises_the_version_and_is_told_of_in_order,
+    a_large_edit_is_told_of_without_its_content,
     an_edit_that_changes_nothing_raises_no_version,
     a_put_keeps_what_only_the_core_may_write,
     a_section_becomes_of_the_other_kind,
@@ -79,17 +80,19 @@ async fn each_edit_raises_the_version_and_is_told_of_in_order(db: &TestDatabase)
         (
             summary(),
             Edit::SetValues(values_of(r#"{"done":true,"total":null}"#)),
-            json!({"kind":"values_set","section":"summary","fields":["done","total"]}),
+            json!({"kind":"values_set","section":"summary","fields":["done","total"],
+                "values":{"done":true,"total":null}}),
         ),
         (
             costs(),
             Edit::AppendRows(vec![row("a", "{}"), row("b", "{}")]),
-            json!({"kind":"rows_appended","section":"costs","rows":2}),
+            json!({"kind":"rows_appended","section":"costs","rows":2,
+                "data":[{"id":"a","values":{}},{"id":"b","values":{}}]}),
         ),
         (
             costs(),
             Edit::SetRow(row_id("a"), values_of(r#"{"x":1}"#)),
-            json!({"kind":"row_set","section":"costs","row":"a","fields":["x"]}),
+            json!({"kind":"row_set","section":"costs","row":"a","fields":["x"],"values":{"x":1}}),
         ),
         (
             costs(),
@@ -99,7 +102,8 @@ async fn each_edit_raises_the_version_and_is_told_of_in_order(db: &TestDatabase)
         (
             costs(),
             Edit::PutRows(vec![row("c", "{}")]),
-            json!({"kind":"rows_replaced","section":"costs","rows":1}),
+            json!({"kind":"rows_replaced","section":"costs","rows":1,
+                "data":[{"id":"c","values":{}}]}),
         ),
     ];
     let mut expected = Vec::new();
@@ -118,6 +122,37 @@ async fn each_edit_raises_the_version_and_is_told_of_in_order(db: &TestDatabase)
     assert_eq!(after.edition.status, before.edition.status);
     // It is no event of subscribers.
     assert_eq!(db.count("event_feed").await, 0);
+}
+
+async fn a_large_edit_is_told_of_without_its_content(db: &TestDatabase) {
+    draft(db).await;
+    let text = |bytes: usize| format!(r#"{{"x":"{}"}}"#, "y".repeat(bytes));
+    // Together they are too large, each for itself it is not; the last is alone.
+    let (half, whole) = (text(140_000), text(270_000));
+    let steps = [
+        (
+            costs(),
+            Edit::PutRows(vec![row("a", &half), row("b", &half)]),
+        ),
+        (costs(), Edit::AppendRows(vec![row("c", &whole)])),
+        (costs(), Edit::SetRow(row_id("a"), values_of(&whole))),
+        (summary(), Edit::SetValues(values_of(&whole))),
+    ];
+    for (section, change) in &steps {
+        edit(&db.store, section, change).await;
+    }
+    let told: Vec<_> = outbox(&db.replica)
+        .await
+        .into_iter()
+        .map(|(_, data)| data["changes"][0].clone())
+        .collect();
+    let expected = [
+        json!({"kind":"rows_replaced","section":"costs","rows":2}),
+        json!({"kind":"rows_appended","section":"costs","rows":1}),
+        json!({"kind":"row_set","section":"costs","row":"a","fields":["x"]}),
+        json!({"kind":"values_set","section":"summary","fields":["x"]}),
+    ];
+    assert_eq!(told, expected);
 }
 
 async fn an_edit_that_changes_nothing_raises_no_version(db: &TestDatabase) {
@@ -200,6 +235,20 @@ async fn a_section_becomes_of_the_other_kind(db: &TestDatabase) {
     edit(&db.store, &costs(), &append).await;
     assert_eq!(rows(&db.replica).await, told(&[("a", "{}")]));
     assert_eq!(db.count("edition_section where content is null").await, 1);
+
+    // No rows are another thing than no values.
+    let emptied = edition_as("ed_1", 5, |state| {
+        state.content = vec![single("costs", "{}")];
+    });
+    tell(&db.store, &[emptied]).await;
+    let none = Edit::PutRows(Vec::new());
+    assert_eq!(edit(&db.store, &costs(), &none).await, 6);
+    assert_eq!(db.count("edition_section where content is null").await, 1);
+    assert_eq!(
+        edit(&db.store, &costs(), &none).await,
+        6,
+        "it is so already"
+    );
 }
 
 async fn a_section_that_was_never_filled_is_filled(db: &TestDatabase) {

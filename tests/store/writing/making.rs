@@ -119,6 +119,7 @@ async fn making_one_is_told_of(db: &TestDatabase) {
             "version": 1,
             "name": "Second quarter",
             "period": "2026-Q2",
+            "outputs": [{"id": "out_new", "name": "report", "format": "pdf"}],
             "timestamp": time,
         },
     });

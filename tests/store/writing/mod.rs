@@ -93,14 +93,29 @@ impl Ask {
         section: &Section,
         edit: &Edit,
     ) -> Result<Written> {
+        self.edit_of(store, "ed_1", section, edit).await
+    }
+
+    pub(super) async fn edit_of(
+        &self,
+        store: &Arc<dyn Store>,
+        edition: &str,
+        section: &Section,
+        edit: &Edit,
+    ) -> Result<Written> {
         let write = self.write(&NoDispatch);
         store
-            .edit_section(&edition_id("ed_1"), section, edit, &write)
+            .edit_section(&edition_id(edition), section, edit, &write)
             .await
     }
 
     pub(super) async fn submit(&self, store: &Arc<dyn Store>) -> Result<Written> {
         self.submit_to(store, &NoDispatch).await
+    }
+
+    pub(super) async fn submit_of(&self, store: &Arc<dyn Store>, edition: &str) -> Result<Written> {
+        let write = self.write(&NoDispatch);
+        store.submit_edition(&edition_id(edition), &write).await
     }
 
     pub(super) async fn submit_to(

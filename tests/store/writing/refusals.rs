@@ -1,8 +1,8 @@
 //! What is not written, and why.
 
-use forge_dispatch::domain::edition::EditionStatus;
-use forge_dispatch::domain::snapshot::MAX_ROWS;
-use forge_dispatch::domain::values::{Place, ValueFaults};
+use forge_dispatch::domain::edition::{EditionStatus, Row, SectionContent};
+use forge_dispatch::domain::snapshot::{MAX_ROWS, MAX_WRITTEN_BYTES};
+use forge_dispatch::domain::values::{Place, ValueFaults, Values};
 use forge_dispatch::store::{Edit, StoreError, Written};
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
 use crate::harness::databases::TestDatabase;
 use crate::harness::events::{reach, workspace};
 use crate::store::state::{
-    at, blueprint, deletion, edition, edition_as, project, repeating, stated, tell,
+    at, blueprint, deletion, edition, edition_as, project, repeating, single, stated, tell,
 };
 
 on_both_databases!(
@@ -22,6 +22,7 @@ on_both_databases!(
     values_checked_against_another_blueprint_are_not_taken,
     rows_that_cannot_be_are_told_one_by_one,
     an_edition_has_only_so_many_rows,
+    an_edition_holds_only_so_many_bytes,
     the_first_reason_is_told,
 );
 
@@ -194,6 +195,73 @@ async fn an_edition_has_only_so_many_rows(db: &TestDatabase) {
     assert_eq!(edit(&db.store, &costs(), &most).await, 3);
     let as_many = Edit::PutRows(all(&["d", "e", "f"]));
     assert_eq!(edit(&db.store, &costs(), &as_many).await, 4);
+}
+
+/// Values whose text has so many bytes.
+fn of_bytes(bytes: usize) -> Values {
+    let frame = r#"{"x":""}"#.len();
+    Values::trusted(&format!(r#"{{"x":"{}"}}"#, "y".repeat(bytes - frame)))
+}
+
+fn row_of(id: &str, values: Values) -> Row {
+    Row {
+        id: row_id(id),
+        values,
+    }
+}
+
+async fn an_edition_holds_only_so_many_bytes(db: &TestDatabase) {
+    const LEFT: usize = 100;
+    draft(db).await;
+    let total = r#"{"total": 1.50}"#;
+    let costs_held = [row("r0", "{}")];
+    let held = LEFT + total.len() + "r0{}".len() + "big".len();
+    let big = row_of("big", of_bytes(MAX_WRITTEN_BYTES - held));
+    let full = edition_as("ed_1", 2, |state| {
+        let beside = SectionContent::Repeating(vec![big]);
+        state.content = vec![
+            single("summary", total),
+            (
+                "costs".to_owned(),
+                SectionContent::Repeating(costs_held.to_vec()),
+            ),
+            ("beside".to_owned(), beside),
+        ];
+    });
+    tell(&db.store, &[full]).await;
+    let before = (head(&db.store).await, rows(&db.store).await);
+    let append = |bytes| Edit::AppendRows(vec![row_of("a", of_bytes(bytes - "a".len()))]);
+    for (section, change, place) in [
+        (costs(), append(LEFT + 1), "/rows"),
+        (
+            costs(),
+            Edit::PutRows(vec![row("r0", "{}"), row_of("a", of_bytes(LEFT))]),
+            "/rows",
+        ),
+        (
+            costs(),
+            Edit::SetRow(row_id("r0"), of_bytes("{}".len() + LEFT + 1)),
+            "/values",
+        ),
+        (
+            summary(),
+            Edit::SetValues(of_bytes("{}".len() + LEFT + 1)),
+            "/values",
+        ),
+    ] {
+        let refused = ask().edit(&db.store, &section, &change).await.unwrap();
+        assert!(
+            matches!(&refused, Written::Invalid(faults) if pointers(faults) == [place]),
+            "{place}"
+        );
+    }
+    assert_eq!((head(&db.store).await, rows(&db.store).await), before);
+    assert_eq!(edit(&db.store, &costs(), &append(LEFT)).await, 3);
+    // What makes it smaller, or no larger, is always taken.
+    let smaller = Edit::SetValues(values_of(r#"{"total":1}"#));
+    assert_eq!(edit(&db.store, &summary(), &smaller).await, 4);
+    let as_large = Edit::PutRows(vec![row("r0", "{}"), row_of("b", of_bytes(LEFT - 1))]);
+    assert_eq!(edit(&db.store, &costs(), &as_large).await, 5);
 }
 
 async fn the_first_reason_is_told(db: &TestDatabase) {

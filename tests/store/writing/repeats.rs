@@ -7,12 +7,13 @@ use forge_dispatch::store::{Edit, NewEdition, Result, Written};
 use secrecy::ExposeSecret;
 use sqlx::{Connection, Executor};
 
-use super::{ask, costs, counts, draft, edit, head, row, row_id, rows, summary, values_of};
+use super::{Ask, ask, costs, counts, draft, edit, head, row, row_id, rows, summary, values_of};
 use crate::harness::databases::{Kind, TestDatabase};
 use crate::store::state::{blueprint_id, edition_as, output_id, tell};
 
 on_both_databases!(
     an_edit_that_is_repeated_is_answered_the_same_and_done_once,
+    what_a_request_was_answered_can_be_asked_for,
     making_and_handing_in_are_done_once_too,
     a_key_says_one_thing_only,
     a_request_that_is_refused_leaves_its_key_unused,
@@ -54,6 +55,35 @@ async fn an_edit_that_is_repeated_is_answered_the_same_and_done_once(db: &TestDa
         assert_eq!(again, first);
     }
     assert_eq!((head(&db.store).await, counts(db).await), before);
+}
+
+async fn what_a_request_was_answered_can_be_asked_for(db: &TestDatabase) {
+    draft(db).await;
+    let (caller, other) = (caller(), caller());
+    let once = |caller, body| ask().once(caller, "k", body);
+    let answered = async |ask: &Ask| {
+        let found = db
+            .replica
+            .answered(&ask.reach.workspace, ask.once.as_ref().unwrap());
+        found.await.unwrap()
+    };
+    assert!(
+        answered(&once(caller, 7)).await.is_none(),
+        "nothing was asked"
+    );
+    let first = done(
+        once(caller, 7)
+            .edit(&db.store, &costs(), &append("a"))
+            .await,
+    );
+    let found = answered(&once(caller, 7)).await.unwrap();
+    assert_eq!(done(Ok(found)), first);
+    let found = answered(&once(caller, 8)).await;
+    assert!(matches!(found, Some(Written::Conflicting)), "{found:?}");
+    assert!(
+        answered(&once(other, 7)).await.is_none(),
+        "of another caller"
+    );
 }
 
 async fn making_and_handing_in_are_done_once_too(db: &TestDatabase) {

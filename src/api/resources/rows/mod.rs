@@ -26,6 +26,7 @@ use crate::api::{Api, Problem, Result};
 use crate::domain::blueprint::SectionKind;
 use crate::domain::edition::Row;
 use crate::domain::reach::Reach;
+use crate::heavy::heavy;
 use crate::store::{PageRequest, RowsPage};
 
 mod write;
@@ -213,12 +214,12 @@ async fn answer(
         version,
         cursor: cursor.as_deref(),
     };
-    let body = match form {
-        Form::Json => Some(table.json()?),
-        Form::Csv => table.csv(defined.section.as_ref())?,
-        Form::Ndjson => Some(table.ndjson()?),
-    };
-    let body = body.filter(|body| body.len() <= MAX_ANSWER_BYTES);
+    let written = heavy(table.bytes(), || match form {
+        Form::Json => table.json().map(Some),
+        Form::Csv => table.csv(defined.section.as_ref()),
+        Form::Ndjson => table.ndjson().map(Some),
+    });
+    let body = written?.filter(|body| body.len() <= MAX_ANSWER_BYTES);
     let body = body.ok_or_else(|| too_large(&page.items))?;
     let mut rows = listing.respond(form.media_type(), body, cursor.as_deref());
     rows.headers_mut()

@@ -21,6 +21,11 @@ pub(super) struct Table<'a> {
 }
 
 impl Table<'_> {
+    /// How many there are to be written, as they are kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.iter().map(|row| row.values.as_str().len()).sum()
+    }
+
     /// One document. Values go through as they are kept, so that figures keep their digits.
     pub(super) fn json(&self) -> Result<String> {
         let mut text = format!(r#"{{"edition_version":{},"data":["#, self.version);

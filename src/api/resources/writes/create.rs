@@ -90,25 +90,32 @@ async fn create(
     body: JsonBody<NewOne>,
 ) -> Result<Response> {
     let wanted = Wanted::read(body.value)?;
-    let writer = Writer::new(&api, &caller, &terms, ROUTE, &[&body.fingerprint]);
+    let writer = Writer::new(api, &caller, terms, ROUTE, &[&body.fingerprint]);
+    let answer = writer.carry_out(move |writer| async move { made(&writer, &wanted).await });
+    let answer = answer.await?;
+    let location = asked.below(&answer.edition);
+    Ok((
+        StatusCode::CREATED,
+        [(LOCATION, location)],
+        answer.respond(),
+    )
+        .into_response())
+}
+
+async fn made(writer: &Writer, wanted: &Wanted) -> Result<Answer> {
+    let api = &writer.api;
     for _ in 0..TRIES {
         let found = api
             .store()
             .blueprint(&writer.reach, &wanted.blueprint)
             .await?;
         let blueprint = found.ok_or_else(Problem::not_found)?;
-        let new = wanted.edition(&api, &blueprint);
+        let new = wanted.edition(api, &blueprint);
         let view = |record: &EditionRecord| keep(record, &View::new(record));
         let write = writer.write(blueprint.version, &view);
         let written = api.store().create_edition(&new, &write).await?;
         if let Some(answer) = Answer::of(written)? {
-            let location = asked.below(&answer.edition);
-            return Ok((
-                StatusCode::CREATED,
-                [(LOCATION, location)],
-                answer.respond(),
-            )
-                .into_response());
+            return Ok(answer);
         }
     }
     Err(restless())

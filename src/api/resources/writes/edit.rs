@@ -59,6 +59,14 @@ impl Sent {
         };
         Ok(Checked { edit, row_ids })
     }
+
+    /// What is wrong with it, as it was sent.
+    pub(super) fn refused(&self, mut faults: ValueFaults, section: &Section) -> Result<Problem> {
+        if let Self::Put(table) | Self::Append(table) = self {
+            table.place(&mut faults, section)?;
+        }
+        Ok(faults.into())
+    }
 }
 
 /// The values, if their section takes them.

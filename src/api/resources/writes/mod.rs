@@ -22,6 +22,7 @@ mod terms;
 mod writer;
 
 pub use receipt::Receipt;
+pub use terms::RepeatHeader;
 
 /// The routes of all writes.
 pub fn routes() -> OpenApiRouter<Api> {

@@ -62,9 +62,9 @@ async fn change(
     terms: Terms,
     body: JsonBody<ValuesChange>,
 ) -> Result<Response> {
-    let writer = Writer::new(&api, &caller, &terms, PATCH, &[&body.fingerprint]);
+    let writer = Writer::new(api, &caller, terms, PATCH, &[&body.fingerprint]);
     let sent = Sent::Row(place.row, body.value.values);
-    writer.edit(&place.section, sent).await
+    writer.edit(place.section, sent).await
 }
 
 /// Delete a row
@@ -82,6 +82,6 @@ async fn delete(
     place: RowOf,
     terms: Terms,
 ) -> Result<Response> {
-    let writer = Writer::new(&api, &caller, &terms, DELETE, &[]);
-    writer.edit(&place.section, Sent::Delete(place.row)).await
+    let writer = Writer::new(api, &caller, terms, DELETE, &[]);
+    writer.edit(place.section, Sent::Delete(place.row)).await
 }

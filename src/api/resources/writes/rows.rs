@@ -85,8 +85,8 @@ async fn put(
     table: TableBody,
 ) -> Result<Response> {
     let body = [table.form.as_str().as_bytes(), &table.bytes[..]];
-    let writer = Writer::new(&api, &caller, &terms, PUT, &body);
-    writer.edit(&section, Sent::Put(table.clone())).await
+    let writer = Writer::new(api, &caller, terms, PUT, &body);
+    writer.edit(section, Sent::Put(table.clone())).await
 }
 
 /// Append rows to a section
@@ -111,6 +111,6 @@ async fn append(
     table: TableBody,
 ) -> Result<Response> {
     let body = [table.form.as_str().as_bytes(), &table.bytes[..]];
-    let writer = Writer::new(&api, &caller, &terms, POST, &body);
-    writer.edit(&section, Sent::Append(table.clone())).await
+    let writer = Writer::new(api, &caller, terms, POST, &body);
+    writer.edit(section, Sent::Append(table.clone())).await
 }

@@ -56,6 +56,6 @@ async fn change(
     terms: Terms,
     body: JsonBody<ValuesChange>,
 ) -> Result<Response> {
-    let writer = Writer::new(&api, &caller, &terms, ROUTE, &[&body.fingerprint]);
-    writer.edit(&section, Sent::Values(body.value.values)).await
+    let writer = Writer::new(api, &caller, terms, ROUTE, &[&body.fingerprint]);
+    writer.edit(section, Sent::Values(body.value.values)).await
 }

@@ -53,7 +53,7 @@ async fn submit(
     terms: Terms,
     _nothing: OptionalBody<Submission>,
 ) -> Result<Response> {
-    let writer = Writer::new(&api, &caller, &terms, ROUTE, &[]);
+    let writer = Writer::new(api, &caller, terms, ROUTE, &[]);
     let view = |record: &EditionRecord| keep(record, &View::new(record));
-    writer.submit(&id, &view).await
+    writer.submit(id, view).await
 }

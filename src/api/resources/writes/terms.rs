@@ -9,6 +9,7 @@ use crate::api::etag::Precondition;
 use crate::api::idempotency::IdempotencyKey;
 use crate::api::{Problem, Result};
 use crate::domain::ids::ApiKeyId;
+use crate::heavy::heavy;
 use crate::store::Idempotency;
 
 /// By what a repeat is known, and which versions may be changed.
@@ -40,14 +41,21 @@ impl Terms {
         route: &'static str,
         body: &[&[u8]],
     ) -> Option<Idempotency> {
-        let mut digest = Sha256::new_with_prefix(&self.target);
-        for part in body {
-            // Nothing before the last part holds NUL.
-            digest.update([0]);
-            digest.update(part);
+        if !self.idempotency.is_given() {
+            return None;
         }
+        let bytes = body.iter().map(|part| part.len()).sum();
+        let fingerprint = heavy(bytes, || {
+            let mut digest = Sha256::new_with_prefix(&self.target);
+            for part in body {
+                // Nothing before the last part holds NUL.
+                digest.update([0]);
+                digest.update(part);
+            }
+            digest.finalize().into()
+        });
         let key = self.idempotency.clone();
-        key.once(caller, route, digest.finalize().into())
+        key.once(caller, route, fingerprint)
     }
 
     /// The versions that the client knows, where it bound the write to any.
@@ -60,7 +68,7 @@ impl Terms {
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "describes a header that an extractor reads")]
-pub(super) struct RepeatHeader {
+pub struct RepeatHeader {
     /// Names the request, so that it does nothing when it is sent again within 24 hours: a repeat is
     /// given the first one's answer, another body 422 `idempotency-key-reused`.
     #[param(

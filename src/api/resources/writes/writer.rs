@@ -1,6 +1,7 @@
 //! A write on its way to the store.
 
 use axum::response::Response;
+use tracing::Instrument;
 
 use super::edit::{Checked, Sent};
 use super::receipt::{Answer, Receipt, keep};
@@ -13,25 +14,25 @@ use crate::api::{Api, Problem, Result};
 use crate::domain::blueprint::Section;
 use crate::domain::ids::{EditionId, RowId};
 use crate::domain::reach::Reach;
-use crate::store::{BlueprintRecord, EditionRecord, Idempotency, Write};
+use crate::store::{BlueprintRecord, EditionRecord, Idempotency, Write, Written};
 
 /// How often a write is made anew when its blueprint is changed in between.
 pub(super) const TRIES: usize = 5;
 
 /// Who writes, and on what terms.
-pub(super) struct Writer<'a> {
-    pub(super) api: &'a Api,
+pub(super) struct Writer {
+    pub(super) api: Api,
     pub(super) reach: Reach,
     once: Option<Idempotency>,
-    versions: Option<&'a [i64]>,
+    terms: Terms,
 }
 
-impl<'a> Writer<'a> {
+impl Writer {
     /// For one request to this route; the parts of its body tell it from others.
     pub(super) fn new(
-        api: &'a Api,
+        api: Api,
         caller: &Caller<WriteEditions>,
-        terms: &'a Terms,
+        terms: Terms,
         route: &'static str,
         body: &[&[u8]],
     ) -> Self {
@@ -39,12 +40,46 @@ impl<'a> Writer<'a> {
             api,
             reach: caller.reach(),
             once: terms.once(caller.key(), route, body),
-            versions: terms.versions(),
+            terms,
+        }
+    }
+
+    /// Does a write, and answers as the first request with its key was answered.
+    pub(super) async fn carry_out<W>(
+        self,
+        write: impl FnOnce(Self) -> W + Send + 'static,
+    ) -> Result<Answer>
+    where
+        W: Future<Output = Result<Answer>> + Send,
+    {
+        to_the_end(async move {
+            match self.answered().await? {
+                Some(answer) => Ok(answer),
+                None => write(self).await,
+            }
+        })
+        .await
+    }
+
+    /// What an earlier request with the same key was answered.
+    async fn answered(&self) -> Result<Option<Answer>> {
+        let Some(once) = &self.once else {
+            return Ok(None);
+        };
+        let store = self.api.store();
+        match store.answered(&self.reach.workspace, once).await? {
+            Some(written) => Answer::of(written),
+            None => Ok(None),
         }
     }
 
     /// Writes what was sent for a section, and answers with a receipt.
-    pub(super) async fn edit(&self, place: &SectionOf, sent: Sent) -> Result<Response> {
+    pub(super) async fn edit(self, place: SectionOf, sent: Sent) -> Result<Response> {
+        let answer = self.carry_out(move |writer| async move { writer.edited(&place, sent).await });
+        Ok(answer.await?.respond())
+    }
+
+    async fn edited(&self, place: &SectionOf, sent: Sent) -> Result<Answer> {
         for _ in 0..TRIES {
             let blueprint = self.blueprint_of(&place.edition).await?;
             let mut sections = blueprint.blueprint.sections.into_iter();
@@ -62,8 +97,12 @@ impl<'a> Writer<'a> {
             let written = store
                 .edit_section(&place.edition, &section, &edit, &write)
                 .await?;
+            if let Written::Invalid(faults) = written {
+                let refused = aside(move || sent.refused(faults, &section));
+                return Err(refused.await.unwrap_or_else(|problem| problem));
+            }
             if let Some(answer) = Answer::of(written)? {
-                return Ok(answer.respond());
+                return Ok(answer);
             }
         }
         Err(restless())
@@ -71,16 +110,26 @@ impl<'a> Writer<'a> {
 
     /// Hands an edition in, and gives the answer that `answer` makes of it.
     pub(super) async fn submit(
+        self,
+        edition: EditionId,
+        answer: fn(&EditionRecord) -> String,
+    ) -> Result<Response> {
+        let done =
+            self.carry_out(move |writer| async move { writer.submitted(&edition, &answer).await });
+        Ok(done.await?.respond())
+    }
+
+    async fn submitted(
         &self,
         edition: &EditionId,
         answer: &(dyn Fn(&EditionRecord) -> String + Send + Sync),
-    ) -> Result<Response> {
+    ) -> Result<Answer> {
         for _ in 0..TRIES {
             let blueprint = self.blueprint_of(edition).await?;
             let write = self.write(blueprint.version, answer);
             let written = self.api.store().submit_edition(edition, &write).await?;
             if let Some(answer) = Answer::of(written)? {
-                return Ok(answer.respond());
+                return Ok(answer);
             }
         }
         Err(restless())
@@ -94,7 +143,7 @@ impl<'a> Writer<'a> {
     ) -> Write<'w> {
         Write {
             reach: &self.reach,
-            versions: self.versions,
+            versions: self.terms.versions(),
             blueprint_version,
             once: self.once.as_ref(),
             answer,
@@ -113,25 +162,66 @@ impl<'a> Writer<'a> {
         // One that moved to another project is not for those who see the edition only.
         found
             .filter(|found| found.blueprint.project == edition.project)
-            .ok_or_else(Problem::not_found)
+            .ok_or_else(|| Problem::new(ProblemType::BlueprintUnknown))
     }
 
     /// Holds what was sent against its section: 5 MB take tens of milliseconds.
     async fn check(&self, section: Section, sent: Sent) -> Result<(Section, Checked)> {
         let (entropy, now) = (self.api.entropy().clone(), self.api.clock().now());
-        let checking = tokio::task::spawn_blocking(move || {
+        aside(move || {
             let new_id = || RowId::ours(now, entropy.bytes());
             let checked = sent.check(&section, new_id)?;
             Ok((section, checked))
-        });
-        checking.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "what was sent could not be checked");
-            Err(Problem::new(ProblemType::Internal))
         })
+        .await
     }
+}
+
+/// Does work that goes on when nobody waits for its answer any more, since the client hung up: a write
+/// that is dropped in the middle of its commit would leave deliveries behind that nobody sends before
+/// their lease is over.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let working = tokio::spawn(work.in_current_span());
+    working.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a write broke");
+        Err(Problem::new(ProblemType::Internal))
+    })
+}
+
+/// Works on a thread that serves nothing else.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let working = tokio::task::spawn_blocking(work);
+    working.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "what was sent could not be looked at");
+        Err(Problem::new(ProblemType::Internal))
+    })
 }
 
 /// The blueprint is changed again and again.
 pub(super) fn restless() -> Problem {
     Problem::unavailable()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_goes_on_when_nobody_waits_for_it() {
+        let (commit, committed) = oneshot::channel::<()>();
+        let (tell, told) = oneshot::channel();
+        let mut waiting = Box::pin(to_the_end(async move {
+            committed.await.unwrap();
+            tell.send("delivered").unwrap();
+            Ok(())
+        }));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(waiting);
+        commit.send(()).unwrap();
+        assert_eq!(told.await, Ok("delivered"));
+    }
 }

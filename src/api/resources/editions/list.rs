@@ -1,28 +1,25 @@
-//! `/v1/editions`: what each reporting cycle has made of a blueprint, without what its sections hold.
+//! Lists of editions: all, or those of a blueprint.
 
 use axum::extract::State;
-use axum::http::HeaderValue;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::fields::{self, KnownHeader};
+use super::{MEMBERS, View, fields_schema};
 use crate::api::auth::Caller;
 use crate::api::auth::caller::ReadEditions;
-use crate::api::etag::{Known, Tag};
 use crate::api::page::{Asked, Listing, Part, json};
 use crate::api::path::Id;
 use crate::api::query::{self, Query};
+use crate::api::resources::fields;
 use crate::api::trim::Members;
 use crate::api::{Api, Problem, Result};
 use crate::domain::edition::EditionStatus;
-use crate::domain::ids::{BlueprintId, EditionId, ProjectId};
+use crate::domain::ids::{BlueprintId, ProjectId};
 use crate::domain::payload::timestamp;
-use crate::domain::workspace::Person;
-use crate::store::{EditionFilter, EditionKey, EditionRecord, EditionTag};
+use crate::store::{EditionFilter, EditionKey};
 
 /// The most statuses that a list may be asked for at once.
 const MAX_STATUSES: usize = 20;
@@ -30,27 +27,11 @@ const MAX_STATUSES: usize = 20;
 /// The longest text of a period, in characters: that of the core's.
 const MAX_PERIOD_CHARS: usize = 500;
 
-/// The members of [`View`], in order.
-const MEMBERS: [&str; 11] = [
-    "id",
-    "project_id",
-    "blueprint_id",
-    "name",
-    "status",
-    "status_changed_at",
-    "period",
-    "assignee",
-    "version",
-    "created_at",
-    "updated_at",
-];
-
-/// The resource's routes.
-pub fn routes() -> OpenApiRouter<Api> {
+/// The routes.
+pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(of_blueprint))
-        .routes(routes!(show))
 }
 
 /// Which editions.
@@ -131,71 +112,10 @@ struct OfBlueprint {
     after: Option<String>,
 }
 
-/// What of one edition.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct Trimmed {
-    /// Only these members, with commas between them.
-    #[param(example = "id,status,version", schema_with = fields_schema)]
-    fields: Option<String>,
-}
-
-/// An edition: one reporting cycle's filling of a blueprint. With `fields`, only what that names.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Edition)]
-pub struct View<'a> {
-    /// Report Forge's id.
-    #[schema(required = false, example = "ed_1")]
-    id: &'a str,
-    /// The project of its blueprint.
-    #[schema(required = false, example = "pr_1")]
-    project_id: &'a str,
-    /// What it is an edition of.
-    #[schema(required = false, example = "bp_1")]
-    blueprint_id: &'a str,
-    /// Its name.
-    #[schema(required = false, example = "Monthly report, April")]
-    name: &'a str,
-    /// Where it stands: `draft`, `submitted`, `in_review`, `changes_requested`, `approved`, `closed`,
-    /// or another word of Report Forge's.
-    #[schema(required = false, example = "approved")]
-    status: &'a str,
-    /// Since when it stands there.
-    #[schema(required = false, format = DateTime)]
-    status_changed_at: String,
-    /// The reporting period, in Report Forge's own words.
-    #[schema(required = false, example = "2026-Q2")]
-    period: Option<&'a str>,
-    /// Who has to fill it.
-    #[schema(required = false)]
-    assignee: Option<PersonView<'a>>,
-    /// Grows with every change of its data. A change of status alone need not raise it.
-    #[schema(required = false, example = 7)]
-    version: i64,
-    /// When it was made.
-    #[schema(required = false, format = DateTime)]
-    created_at: String,
-    /// When it last changed here: what `updated_since` goes by.
-    #[schema(required = false, format = DateTime)]
-    updated_at: String,
-}
-
-/// A person.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Person)]
-pub struct PersonView<'a> {
-    /// Report Forge's id.
-    #[schema(example = "u_1")]
-    id: &'a str,
-    /// Their name; null where Report Forge told only the id.
-    name: Option<&'a str>,
-}
-
 /// A page of editions.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EditionPage)]
-pub struct Described<'a> {
+pub(super) struct Described<'a> {
     /// The editions, in the order in which they last changed.
     data: Vec<View<'a>>,
     /// Send as `after` for the next page; null on the last.
@@ -210,7 +130,8 @@ pub struct Described<'a> {
 ///
 /// In the order in which they last changed, oldest change first: what changes while you page comes again
 /// at the end. To follow changes, read all pages, then ask again with the last page's `as_of` as
-/// `updated_since`.
+/// `updated_since`. An edition that was deleted is listed no more, and nothing here tells of it: it answers
+/// 404, and is missing where the whole list is read again.
 #[utoipa::path(
     get, path = "/editions", operation_id = "listEditions", tag = "Editions",
     params(Params),
@@ -283,47 +204,6 @@ async fn page(
     Ok(listing.respond("application/json", body, cursor.as_deref()))
 }
 
-/// Show an edition
-///
-/// Its sections are read on their own.
-#[utoipa::path(
-    get, path = "/editions/{id}", operation_id = "getEdition", tag = "Editions",
-    params(fields::CorePath, Trimmed, KnownHeader),
-    responses(
-        (status = 200, description = "The edition.", body = View, headers(("ETag" = String, description = "Its version, and what tells this answer from others of it."))),
-        (status = 304, description = "It is as `If-None-Match` says."),
-    ),
-    security(("api_key" = ["read:editions"])),
-)]
-async fn show(
-    State(api): State<Api>,
-    caller: Caller<ReadEditions>,
-    Id(id): Id<EditionId>,
-    Query(params): Query<Trimmed>,
-    known: Known,
-) -> Result<Response> {
-    let members = Members::read(params.fields.as_deref(), &MEMBERS)?;
-    let tag = |of: EditionTag| Tag::new(of.version, format_args!("{}-json{members}", of.revision));
-    let reach = caller.reach();
-    if known.names_tags() {
-        let current = api.store().edition_tag(&reach, &id).await?;
-        let current = current.ok_or_else(Problem::not_found)?;
-        if let Some(same) = known.same(&tag(current)) {
-            return Ok(same);
-        }
-    }
-    let found = api.store().edition(&reach, &id).await?;
-    let found = found.ok_or_else(Problem::not_found)?;
-    let body = members.trim(json(&View::new(&found))?)?;
-    Ok(known.or(tag(found.tag()), as_json(body)))
-}
-
-/// A text that is JSON already.
-pub(super) fn as_json(body: String) -> impl IntoResponse {
-    let kind = HeaderValue::from_static("application/json");
-    ([(CONTENT_TYPE, kind)], body)
-}
-
 impl OfBlueprint {
     fn of(self, blueprint: &BlueprintId) -> Params {
         Params {
@@ -366,63 +246,4 @@ fn period(text: &str) -> std::result::Result<String, String> {
         ));
     }
     Ok(text.to_owned())
-}
-
-fn fields_schema() -> utoipa::openapi::schema::Schema {
-    fields::list_of_names(&MEMBERS)
-}
-
-impl<'a> View<'a> {
-    /// As it is kept.
-    pub(super) fn new(record: &'a EditionRecord) -> Self {
-        let edition = &record.edition;
-        Self {
-            id: edition.id.as_str(),
-            project_id: edition.project.as_str(),
-            blueprint_id: edition.blueprint.as_str(),
-            name: &edition.name,
-            status: edition.status.as_str(),
-            status_changed_at: timestamp(edition.status_changed_at),
-            period: edition.period.as_deref(),
-            assignee: edition.assignee.as_ref().map(PersonView::new),
-            version: edition.version,
-            created_at: timestamp(edition.created_at),
-            updated_at: timestamp(edition.updated_at),
-        }
-    }
-}
-
-impl<'a> PersonView<'a> {
-    fn new(person: &'a Person) -> Self {
-        Self {
-            id: person.id.as_str(),
-            name: person.name.as_deref(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_members_that_can_be_asked_for_are_those_that_are_shown() {
-        let view = View {
-            id: "",
-            project_id: "",
-            blueprint_id: "",
-            name: "",
-            status: "",
-            status_changed_at: String::new(),
-            period: None,
-            assignee: None,
-            version: 0,
-            created_at: String::new(),
-            updated_at: String::new(),
-        };
-        let shown = crate::domain::values::Values::trusted(&json(&view).unwrap());
-        let shown = shown.entries().unwrap();
-        let names: Vec<_> = shown.iter().map(|(name, _)| &**name).collect();
-        assert_eq!(names, MEMBERS);
-    }
 }

@@ -1,9 +1,10 @@
-//! `/v1/outputs`: what editions are presented in, without the files themselves.
+//! `/v1/outputs`: what editions are presented in.
+//!
+//! - [`generate`]: asks for one. [`download`]: its file, or a [`part`] of it, under a safe [`file_name`].
 
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
-use url::Url;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,16 +17,27 @@ use crate::api::page::{Asked, Listing, PageOf, Part};
 use crate::api::path::Id;
 use crate::api::query::Query;
 use crate::api::{Api, Problem, Result};
+use crate::domain::file::download_url;
 use crate::domain::ids::{EditionId, OutputId};
-use crate::domain::output::OutputStatus;
 use crate::domain::payload::timestamp;
 use crate::store::OutputRecord;
 
-/// The resource's routes.
+mod download;
+mod file_name;
+mod generate;
+mod part;
+
+/// The routes that are read.
 pub fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(of_edition))
         .routes(routes!(show))
+        .merge(download::routes())
+}
+
+/// The route that asks for one.
+pub fn writes() -> OpenApiRouter<Api> {
+    generate::routes()
 }
 
 /// An output of an edition.
@@ -60,8 +72,8 @@ pub struct View {
     generated_at: Option<String>,
     /// Why it failed, for a person to read.
     failure: Option<String>,
-    /// Where its file is read, with a key; only of one that is `generated`. An address, or a path of
-    /// this deployment where it was not told its own address.
+    /// Where its file is read, with a key; only where there is one. An address, or a path of this
+    /// deployment where it was not told its own address.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(
         required = false,
@@ -129,7 +141,6 @@ impl View {
     fn new(api: &Api, found: &OutputRecord) -> Self {
         let output = &found.output;
         let file = output.file.as_ref();
-        let is_there = output.status == OutputStatus::Generated;
         Self {
             id: output.id.to_string(),
             edition_id: output.edition.to_string(),
@@ -141,47 +152,12 @@ impl View {
             sha256: file.map(|file| file.sha256.clone()),
             generated_at: file.map(|file| timestamp(file.generated_at)),
             failure: output.failure.clone(),
-            download_url: is_there
-                .then(|| download_url(api.settings().public_url.as_ref(), &output.id)),
+            download_url: found
+                .kept
+                .as_ref()
+                .map(|_| download_url(api.settings().public_url.as_ref(), &output.id)),
             version: output.version,
             updated_at: timestamp(output.updated_at),
         }
-    }
-}
-
-/// Where the file of an output is read.
-fn download_url(public: Option<&Url>, id: &OutputId) -> String {
-    let base = public.map_or("", |url| url.as_str().trim_end_matches('/'));
-    format!("{base}/v1/outputs/{}/download", segment(id.as_str()))
-}
-
-/// A text as a segment of a path (RFC 3986 §3.3): what is not unreserved is encoded.
-fn segment(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes()
-        .map(|byte| match byte {
-            _ if plain(byte) => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_leads_to_the_file_whatever_the_id_holds() {
-        let id = OutputId::new("out/ä ?1.x").unwrap();
-        let path = "/v1/outputs/out%2F%C3%A4%20%3F1.x/download";
-        assert_eq!(download_url(None, &id), path);
-        for public in ["https://forge.example", "https://forge.example/"] {
-            let url = Url::parse(public).unwrap();
-            let expected = format!("https://forge.example{path}");
-            assert_eq!(download_url(Some(&url), &id), expected);
-        }
-        let below = Url::parse("https://forge.example/reports/").unwrap();
-        let url = download_url(Some(&below), &OutputId::new("o").unwrap());
-        assert_eq!(url, "https://forge.example/reports/v1/outputs/o/download");
     }
 }

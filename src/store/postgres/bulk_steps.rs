@@ -1,0 +1,234 @@
+//! Replays of many: the steps by which a runner takes them forward. A step locks the replay's row
+//! first, and after that waits for nobody (what another transaction holds is passed over), so that
+//! settles, which lock it last, never stand in a circle with it.
+
+use sqlx::{FromRow, PgTransaction};
+
+use super::bulk_replay::{ReplayRow, json, read, replay_columns};
+use super::errors::{expect_rows, from_sqlx};
+use super::requeue::Requeue;
+use super::rows::limit;
+use super::{PostgresStore, Result, StoreError, backfill, commit, withdraw};
+use crate::domain::ids::{DeliveryId, EventId, ReplayId};
+use crate::domain::replay::Refusal;
+use crate::domain::selection::ReplayState;
+use crate::store::Standing;
+use crate::store::replays::{Cursor, MAX_IN_QUEUE, Running};
+
+impl PostgresStore {
+    pub(super) async fn unfinished(&self, most: usize) -> Result<Vec<Running>> {
+        #[derive(FromRow)]
+        struct RunningRow {
+            #[sqlx(flatten)]
+            replay: ReplayRow,
+            in_queue: i64,
+        }
+        let rows: Vec<RunningRow> = sqlx::query_as(concat!(
+            "-- postgres::bulk_steps::unfinished
+            select ",
+            replay_columns!(),
+            ",
+                (
+                    select count(*)
+                    from (
+                        select from delivery_queue q where q.replay_id = replay.id limit $2
+                    ) as queued
+                ) as in_queue
+            from replay
+            where finished_at is null
+            order by id
+            limit $1",
+        ))
+        .bind(limit(most))
+        .bind(limit(MAX_IN_QUEUE))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(from_sqlx)?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Running {
+                    cursor: read(&row.replay.cursor)?,
+                    record: row.replay.into_record()?,
+                    in_queue: usize::try_from(row.in_queue).map_err(StoreError::corrupt)?,
+                })
+            })
+            .collect()
+    }
+
+    pub(super) async fn note_count(
+        &self,
+        running: &Running,
+        counted: u64,
+        next: Cursor,
+    ) -> Result<Standing> {
+        let (state, next) = match next {
+            Cursor::End => (ReplayState::Running, Cursor::START),
+            next => (ReplayState::Pending, next),
+        };
+        let noted = sqlx::query(
+            "-- postgres::bulk_steps::note_count
+            update replay
+            set total = total + $4, state = $5, cursor = $6
+            where workspace = $1 and id = $2 and state = 'pending' and cursor = $3",
+        )
+        .bind(running.record.reach.workspace.as_str())
+        .bind(running.record.id.uuid())
+        .bind(json(&running.cursor)?)
+        .bind(i64::try_from(counted).map_err(StoreError::corrupt)?)
+        .bind(state.as_str())
+        .bind(json(&next)?)
+        .execute(&self.pool)
+        .await
+        .map_err(from_sqlx)?;
+        Ok(standing(noted.rows_affected()))
+    }
+
+    pub(super) async fn advance(
+        &self,
+        running: &Running,
+        deliveries: &[DeliveryId],
+        events: &[EventId],
+        next: Cursor,
+    ) -> Result<Standing> {
+        let record = &running.record;
+        let requeue = Requeue {
+            workspace: &record.reach.workspace,
+            bulk: Some(record.id),
+        };
+        let mut tx = self.begin().await?;
+        if !hold(&mut tx, running).await? {
+            return Ok(Standing::Deposed);
+        }
+        let mut skipped = record.skipped.clone();
+        let mut queued = 0;
+        for answer in requeue.run(&mut tx, deliveries).await? {
+            match answer {
+                Ok(_) => queued += 1,
+                Err(reason) => skipped.add(reason, 1),
+            }
+        }
+        if let Some(subscription) = record.selection.subscription_id {
+            match backfill::make(&mut tx, &requeue, subscription, events).await? {
+                Ok(made) => queued += made,
+                Err(reason) => skipped.add(reason, events.len() as u64),
+            }
+        }
+        let moved = sqlx::query(
+            "-- postgres::bulk_steps::advance
+            update replay
+            set cursor = $3, queued = queued + $4, skipped = $5
+            where workspace = $1 and id = $2",
+        )
+        .bind(record.reach.workspace.as_str())
+        .bind(record.id.uuid())
+        .bind(json(&next)?)
+        .bind(i64::try_from(queued).map_err(StoreError::corrupt)?)
+        .bind(json(&skipped)?)
+        .execute(&mut *tx)
+        .await
+        .map_err(from_sqlx)?;
+        expect_rows("replay", 1, moved.rows_affected())?;
+        commit(tx).await?;
+        Ok(Standing::Leads)
+    }
+
+    pub(super) async fn finish_replay(&self, running: &Running) -> Result<()> {
+        let record = &running.record;
+        let workspace = record.reach.workspace.as_str();
+        let mut tx = self.begin().await?;
+        let withdrawn = match record.state {
+            ReplayState::Cancelled => withdraw::unsent(&mut tx, record).await?,
+            ReplayState::Running if running.cursor == Cursor::End => 0,
+            _ => return Ok(()),
+        };
+        let row: Option<ReplayRow> = sqlx::query_as(concat!(
+            "-- postgres::bulk_steps::finish_replay (look)
+            select ",
+            replay_columns!(),
+            "
+            from replay
+            where workspace = $1 and id = $2 and finished_at is null
+            for no key update",
+        ))
+        .bind(workspace)
+        .bind(record.id.uuid())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(from_sqlx)?;
+        let Some(row) = row else {
+            return Ok(());
+        };
+        let now = row.into_record()?;
+        if now.state != record.state {
+            return Ok(());
+        }
+        // Looked at behind the lock: what a settle took out it has counted by now.
+        let is_through = in_queue(&mut tx, record.id).await? == 0;
+        let mut queued = now
+            .queued
+            .saturating_sub(u64::try_from(withdrawn).unwrap_or(0));
+        let mut skipped = now.skipped;
+        if is_through {
+            let sent = now.done + now.failed;
+            skipped.add(Refusal::SubscriptionDeleted, queued.saturating_sub(sent));
+            queued = sent;
+        }
+        let state = match now.state {
+            ReplayState::Running if is_through => ReplayState::Done,
+            state => state,
+        };
+        sqlx::query(
+            "-- postgres::bulk_steps::finish_replay
+            update replay
+            set state = $3, queued = $4, skipped = $5, finished_at = case when $6 then now() end
+            where workspace = $1 and id = $2",
+        )
+        .bind(workspace)
+        .bind(record.id.uuid())
+        .bind(state.as_str())
+        .bind(i64::try_from(queued).map_err(StoreError::corrupt)?)
+        .bind(json(&skipped)?)
+        .bind(is_through)
+        .execute(&mut *tx)
+        .await
+        .map_err(from_sqlx)?;
+        commit(tx).await
+    }
+}
+
+fn standing(changed: u64) -> Standing {
+    match changed {
+        0 => Standing::Deposed,
+        _ => Standing::Leads,
+    }
+}
+
+/// Locks a replay that still stands where it was found; `false` where it does not. A step that went on
+/// without the lock would take what another one holds for in flight, and skip it.
+async fn hold(tx: &mut PgTransaction<'_>, running: &Running) -> Result<bool> {
+    let held = sqlx::query(
+        "-- postgres::bulk_steps::hold
+        select
+        from replay
+        where workspace = $1 and id = $2 and state = 'running' and cursor = $3
+        for no key update",
+    )
+    .bind(running.record.reach.workspace.as_str())
+    .bind(running.record.id.uuid())
+    .bind(json(&running.cursor)?)
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(held.is_some())
+}
+
+async fn in_queue(tx: &mut PgTransaction<'_>, id: ReplayId) -> Result<i64> {
+    sqlx::query_scalar(
+        "-- postgres::bulk_steps::in_queue
+        select count(*) from delivery_queue where replay_id = $1",
+    )
+    .bind(id.uuid())
+    .fetch_one(&mut **tx)
+    .await
+    .map_err(from_sqlx)
+}

@@ -1,0 +1,230 @@
+//! Looking for what is next: the same for counting and for sending.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use super::{Candidate, Cursor, STEP};
+use crate::domain::ids::{DeliveryId, EventId, SubscriptionId, created_at};
+use crate::domain::reach::Reach;
+use crate::domain::replay::Was;
+use crate::domain::selection::{About, Selection};
+use crate::store::feed::{FeedFilter, FeedPosition, FeedRequest, FeedStart};
+use crate::store::{PageRequest, Result, Store};
+
+/// About so many bytes of events are read to find those that were never delivered.
+const LOOK_BYTES: usize = 4 * 1024 * 1024;
+
+/// What was found behind a cursor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Deliveries that are selected, oldest first.
+    pub deliveries: Vec<Candidate>,
+    /// Events whose delivery is selected, and was never made.
+    pub events: Vec<EventId>,
+    /// Up to where: what is behind it was not looked at.
+    pub next: Cursor,
+}
+
+/// How many deliveries are selected, by what they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// By the state, or `unmade`.
+    pub by_state: BTreeMap<&'static str, u64>,
+    /// Whether that is all; otherwise there may be more.
+    pub is_exact: bool,
+}
+
+impl Count {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.by_state.values().sum()
+    }
+
+    fn add(&mut self, look: &Look) {
+        for found in &look.deliveries {
+            *self.by_state.entry(found.state.as_str()).or_default() += 1;
+        }
+        if !look.events.is_empty() {
+            let unmade = self.by_state.entry(Was::Unmade.as_str()).or_default();
+            *unmade += look.events.len() as u64;
+        }
+    }
+}
+
+/// Counts what is selected, in at most `looks` looks, so that whoever asks does not wait for ever.
+pub async fn count(
+    store: &dyn Store,
+    reach: &Reach,
+    selection: &Selection,
+    until: DateTime<Utc>,
+    looks: usize,
+) -> Result<Count> {
+    let mut count = Count::default();
+    let mut cursor = Cursor::START;
+    for _ in 0..looks {
+        let look = look(store, reach, selection, until, cursor, usize::MAX).await?;
+        count.add(&look);
+        cursor = look.next;
+        if cursor == Cursor::End {
+            count.is_exact = true;
+            break;
+        }
+    }
+    Ok(count)
+}
+
+/// Looks at no more than [`STEP`] rows behind a cursor, and takes no more than `most` of them. What was
+/// made at `until` or later is no part of it, so there is an end.
+pub async fn look(
+    store: &dyn Store,
+    reach: &Reach,
+    selection: &Selection,
+    until: DateTime<Utc>,
+    cursor: Cursor,
+    most: usize,
+) -> Result<Look> {
+    let until = selection.to.map_or(until, |to| to.min(until));
+    let asked = Asked {
+        store,
+        reach,
+        selection,
+        until,
+        most,
+    };
+    match cursor {
+        Cursor::Deliveries { after } => asked.deliveries(after).await,
+        Cursor::Events { after } => asked.events(after).await,
+        Cursor::End => Ok(Look {
+            deliveries: Vec::new(),
+            events: Vec::new(),
+            next: Cursor::End,
+        }),
+    }
+}
+
+struct Asked<'a> {
+    store: &'a dyn Store,
+    reach: &'a Reach,
+    selection: &'a Selection,
+    until: DateTime<Utc>,
+    most: usize,
+}
+
+impl Asked<'_> {
+    async fn deliveries(&self, after: Option<DeliveryId>) -> Result<Look> {
+        let behind = self.behind_deliveries();
+        if self.selection.states.is_empty() {
+            return Ok(Look {
+                deliveries: Vec::new(),
+                events: Vec::new(),
+                next: behind,
+            });
+        }
+        let request = PageRequest { limit: STEP, after };
+        let page = self
+            .store
+            .replay_candidates(self.reach, self.selection, self.until, request)
+            .await?;
+        let mut deliveries = page.items;
+        deliveries.retain(|found| {
+            self.selection.states.contains(&found.state) && self.selection.takes(found.about())
+        });
+        let mut next = page
+            .next
+            .map_or(behind, |last| Cursor::Deliveries { after: Some(last) });
+        if deliveries.len() > self.most {
+            deliveries.truncate(self.most);
+            next = Cursor::Deliveries {
+                after: deliveries.last().map(|last| last.id).or(after),
+            };
+        }
+        Ok(Look {
+            deliveries,
+            events: Vec::new(),
+            next,
+        })
+    }
+
+    /// Where those that were never made are looked for, if they are.
+    fn behind_deliveries(&self) -> Cursor {
+        match self.selection.subscription_id {
+            Some(_) if self.selection.backfill => Cursor::Events { after: None },
+            _ => Cursor::End,
+        }
+    }
+
+    async fn events(&self, after: Option<FeedPosition>) -> Result<Look> {
+        let end = Look {
+            deliveries: Vec::new(),
+            events: Vec::new(),
+            next: Cursor::End,
+        };
+        let Some(id) = self.selection.subscription_id else {
+            return Ok(end);
+        };
+        let Some(subscription) = self.store.subscription(self.reach, id).await? else {
+            return Ok(end);
+        };
+        let filter = FeedFilter {
+            types: subscription.spec.event_types.clone(),
+            edition: self.selection.edition_id.clone(),
+        };
+        let request = |start| FeedRequest {
+            start,
+            limit: self.most.clamp(1, STEP),
+            max_bytes: LOOK_BYTES,
+        };
+        let start = after.map_or(FeedStart::Oldest, FeedStart::Behind);
+        let page = self.store.feed(self.reach, &filter, request(start)).await?;
+        // What was removed meanwhile cannot be sent: it goes on with what is left.
+        let page = if page.is_some() {
+            page
+        } else {
+            let oldest = request(FeedStart::Oldest);
+            self.store.feed(self.reach, &filter, oldest).await?
+        };
+        let Some(page) = page else {
+            return Ok(end);
+        };
+        let wanted: Vec<EventId> = page
+            .items
+            .iter()
+            .filter(|item| {
+                let event = &item.event;
+                let about = About {
+                    event_type: &event.event_type,
+                    project: event.project.as_ref(),
+                    edition: event.edition.as_ref(),
+                };
+                let came = created_at(event.id.uuid());
+                self.selection.takes(about)
+                    && subscription.spec.wants_project(event.project.as_ref())
+                    && self.selection.from.is_none_or(|from| from <= came)
+                    && came < self.until
+            })
+            .map(|item| item.event.id)
+            .collect();
+        let events = self.undelivered(id, &wanted).await?;
+        let next = if page.caught_up {
+            Cursor::End
+        } else {
+            Cursor::Events {
+                after: Some(page.next),
+            }
+        };
+        Ok(Look {
+            deliveries: Vec::new(),
+            events,
+            next,
+        })
+    }
+
+    async fn undelivered(&self, id: SubscriptionId, wanted: &[EventId]) -> Result<Vec<EventId>> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let workspace = &self.reach.workspace;
+        self.store.undelivered(workspace, id, wanted).await
+    }
+}

@@ -1,0 +1,182 @@
+//! Replays of many: the steps by which a runner takes them forward.
+
+use super::bulk_replay::{find, in_queue, record};
+use super::error::store_error;
+use super::requeue::Requeue;
+use super::rows::{count, get, list, millis, read_list, unsigned};
+use super::{SqliteStore, backfill, withdraw};
+use crate::domain::ids::{DeliveryId, EventId};
+use crate::domain::replay::Refusal;
+use crate::domain::selection::ReplayState;
+use crate::store::replays::{Cursor, MAX_IN_QUEUE, Running};
+use crate::store::{Result, Standing, StoreError};
+
+impl SqliteStore {
+    pub(super) async fn unfinished(&self, limit: usize) -> Result<Vec<Running>> {
+        let rows = sqlx::query(
+            "-- sqlite::bulk_steps::unfinished
+            select id, workspace, selection, projects, rate, state, total, queued, done, failed,
+                skipped, created_by, created_at, finished_at, cursor,
+                (
+                    select count(*)
+                    from (
+                        select 1 from delivery_queue
+                        where delivery_queue.replay_id = replay.id
+                        limit ?2
+                    )
+                ) as in_queue
+            from replay
+            where finished_at is null
+            order by id
+            limit ?1",
+        )
+        .bind(count(limit))
+        .bind(count(MAX_IN_QUEUE))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(store_error)?;
+        rows.iter()
+            .map(|row| {
+                Ok(Running {
+                    record: record(row)?,
+                    cursor: read_list(get(row, "cursor")?)?,
+                    in_queue: unsigned(row, "in_queue")?,
+                })
+            })
+            .collect()
+    }
+
+    pub(super) async fn note_count(
+        &self,
+        running: &Running,
+        counted: u64,
+        next: Cursor,
+    ) -> Result<Standing> {
+        let (state, next) = match next {
+            Cursor::End => (ReplayState::Running, Cursor::START),
+            next => (ReplayState::Pending, next),
+        };
+        let mut transaction = self.write().await?;
+        let changed = sqlx::query(
+            "-- sqlite::bulk_steps::note_count
+            update replay
+            set total = total + ?1, state = ?2, cursor = ?3
+            where workspace = ?4 and id = ?5 and state = 'pending' and cursor = ?6",
+        )
+        .bind(i64::try_from(counted).map_err(StoreError::corrupt)?)
+        .bind(state.as_str())
+        .bind(list(&next)?)
+        .bind(running.record.reach.workspace.as_str())
+        .bind(running.record.id.uuid())
+        .bind(list(&running.cursor)?)
+        .execute(&mut *transaction)
+        .await
+        .map_err(store_error)?
+        .rows_affected();
+        self.commit(transaction).await?;
+        Ok(standing(changed))
+    }
+
+    pub(super) async fn advance(
+        &self,
+        running: &Running,
+        deliveries: &[DeliveryId],
+        events: &[EventId],
+        next: Cursor,
+    ) -> Result<Standing> {
+        let record = &running.record;
+        let mut transaction = self.write().await?;
+        let requeue = Requeue {
+            workspace: &record.reach.workspace,
+            bulk: Some(record.id),
+            now: millis(self.clock.now()),
+        };
+        let mut skipped = record.skipped.clone();
+        let mut queued = 0;
+        for answer in requeue.run(&mut transaction, deliveries).await? {
+            match answer {
+                Ok(_) => queued += 1,
+                Err(reason) => skipped.add(reason, 1),
+            }
+        }
+        if let Some(subscription) = record.selection.subscription_id {
+            match backfill::make(&mut transaction, &requeue, subscription, events).await? {
+                Ok(made) => queued += made,
+                Err(reason) => skipped.add(reason, events.len() as u64),
+            }
+        }
+        let moved = sqlx::query(
+            "-- sqlite::bulk_steps::advance
+            update replay
+            set cursor = ?1, queued = queued + ?2, skipped = ?3
+            where workspace = ?4 and id = ?5 and state = 'running' and cursor = ?6",
+        )
+        .bind(list(&next)?)
+        .bind(queued)
+        .bind(list(&skipped)?)
+        .bind(record.reach.workspace.as_str())
+        .bind(record.id.uuid())
+        .bind(list(&running.cursor)?)
+        .execute(&mut *transaction)
+        .await
+        .map_err(store_error)?
+        .rows_affected();
+        // Dropped without a commit, the transaction is undone.
+        if standing(moved) == Standing::Leads {
+            self.commit(transaction).await?;
+        }
+        Ok(standing(moved))
+    }
+
+    pub(super) async fn finish_replay(&self, running: &Running) -> Result<()> {
+        let (reach, id) = (&running.record.reach, running.record.id);
+        let mut transaction = self.write().await?;
+        let Some(record) = find(&mut transaction, reach, id).await? else {
+            return Ok(());
+        };
+        if record.finished_at.is_some() {
+            return Ok(());
+        }
+        let (mut queued, mut skipped) = (record.queued, record.skipped.clone());
+        if record.state == ReplayState::Cancelled {
+            let withdrawn = withdraw::unsent(&mut transaction, &record).await?;
+            queued = queued.saturating_sub(u64::try_from(withdrawn).unwrap_or(0));
+        } else if running.cursor != Cursor::End {
+            return Ok(());
+        }
+        let is_through = in_queue(&mut transaction, id).await? == 0;
+        let state = match record.state {
+            ReplayState::Running if is_through => ReplayState::Done,
+            state => state,
+        };
+        if is_through {
+            let sent = record.done + record.failed;
+            let taken = queued.saturating_sub(sent);
+            skipped.add(Refusal::SubscriptionDeleted, taken);
+            queued = sent;
+        }
+        sqlx::query(
+            "-- sqlite::bulk_steps::finish_replay
+            update replay
+            set state = ?1, queued = ?2, skipped = ?3, finished_at = ?4
+            where workspace = ?5 and id = ?6",
+        )
+        .bind(state.as_str())
+        .bind(i64::try_from(queued).map_err(StoreError::corrupt)?)
+        .bind(list(&skipped)?)
+        .bind(is_through.then(|| millis(self.clock.now())))
+        .bind(reach.workspace.as_str())
+        .bind(id.uuid())
+        .execute(&mut *transaction)
+        .await
+        .map_err(store_error)?;
+        self.commit(transaction).await
+    }
+}
+
+fn standing(changed: u64) -> Standing {
+    match changed {
+        0 => Standing::Deposed,
+        _ => Standing::Leads,
+    }
+}

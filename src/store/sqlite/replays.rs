@@ -1,0 +1,154 @@
+//! Replaying: the calls, and what settles add to replays of many. Their rows are in `bulk_replay`.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use sqlx::SqliteConnection;
+
+use super::audit::tell;
+use super::error::store_error;
+use super::requeue::Requeue;
+use super::rows::millis;
+use super::{SqliteStore, bulk_replay};
+use crate::domain::audit::{Act, Action};
+use crate::domain::ids::{DeliveryId, EventId, ReplayId, SubscriptionId, WorkspaceId};
+use crate::domain::reach::Reach;
+use crate::domain::replay::ReplayedDelivery;
+use crate::domain::selection::Selection;
+use crate::store::replays::{
+    Cancelled, Candidate, Cursor, NewReplay, ReplayRecord, ReplayTally, Replays, Requeued, Running,
+};
+use crate::store::{
+    Creation, DeliveryLog, Idempotency, Page, PageRequest, Result, Standing, StoreError,
+};
+
+#[async_trait]
+impl Replays for SqliteStore {
+    async fn replay_delivery(
+        &self,
+        reach: &Reach,
+        id: DeliveryId,
+        act: &Act,
+    ) -> Result<Option<Requeued>> {
+        // What is in reach stays in reach: a delivery's event and subscription are for good.
+        if self.delivery(reach, id).await?.is_none() {
+            return Ok(None);
+        }
+        let workspace = &reach.workspace;
+        let mut transaction = self.write().await?;
+        let requeue = Requeue {
+            workspace,
+            bulk: None,
+            now: millis(self.clock.now()),
+        };
+        let answer = requeue.run(&mut transaction, &[id]).await?.pop();
+        let answer = answer.ok_or_else(|| StoreError::corrupt("no answer"))?;
+        if let Ok(was) = answer {
+            let thing = ReplayedDelivery { workspace, id, was };
+            let entry = act.made(Action::DeliveryReplayed, &thing);
+            tell(&mut transaction, entry).await?;
+        }
+        self.commit(transaction).await?;
+        Ok(Some(answer))
+    }
+
+    async fn create_replay(
+        &self,
+        reach: &Reach,
+        new: &NewReplay,
+        act: &Act,
+        once: Option<&Idempotency>,
+    ) -> Result<Option<Creation<ReplayRecord>>> {
+        self.begin_replay(reach, new, act, once).await
+    }
+
+    async fn replay(&self, reach: &Reach, id: ReplayId) -> Result<Option<ReplayRecord>> {
+        let mut reader = self.reader().await?;
+        bulk_replay::find(&mut reader, reach, id).await
+    }
+
+    async fn replays(
+        &self,
+        reach: &Reach,
+        page: PageRequest<ReplayId>,
+    ) -> Result<Page<ReplayRecord, ReplayId>> {
+        self.list_replays(reach, page).await
+    }
+
+    async fn cancel_replay(
+        &self,
+        reach: &Reach,
+        id: ReplayId,
+        act: &Act,
+    ) -> Result<Option<Cancelled>> {
+        self.end_replay(reach, id, act).await
+    }
+
+    async fn unfinished_replays(&self, limit: usize) -> Result<Vec<Running>> {
+        self.unfinished(limit).await
+    }
+
+    async fn replay_candidates(
+        &self,
+        reach: &Reach,
+        selection: &Selection,
+        until: DateTime<Utc>,
+        page: PageRequest<DeliveryId>,
+    ) -> Result<Page<Candidate, DeliveryId>> {
+        self.candidates(reach, selection, until, page).await
+    }
+
+    async fn undelivered(
+        &self,
+        workspace: &WorkspaceId,
+        subscription: SubscriptionId,
+        events: &[EventId],
+    ) -> Result<Vec<EventId>> {
+        self.without_delivery(workspace, subscription, events).await
+    }
+
+    async fn count_replay(
+        &self,
+        running: &Running,
+        counted: u64,
+        next: Cursor,
+    ) -> Result<Standing> {
+        self.note_count(running, counted, next).await
+    }
+
+    async fn advance_replay(
+        &self,
+        running: &Running,
+        deliveries: &[DeliveryId],
+        events: &[EventId],
+        next: Cursor,
+    ) -> Result<Standing> {
+        self.advance(running, deliveries, events, next).await
+    }
+
+    async fn settle_replay(&self, running: &Running) -> Result<()> {
+        self.finish_replay(running).await
+    }
+}
+
+/// Adds what a settle came to. There are few replays at a time.
+pub(super) async fn add_to_replays(
+    transaction: &mut SqliteConnection,
+    tally: &ReplayTally,
+) -> Result<()> {
+    for (id, progress) in tally.iter() {
+        sqlx::query(
+            "-- sqlite::replays::add_to_replays
+            update replay
+            set done = done + ?1, failed = failed + ?2
+            where workspace = ?3 and id = ?4",
+        )
+        .bind(progress.done)
+        .bind(progress.failed)
+        .bind(progress.workspace.as_str())
+        .bind(*id)
+        .execute(&mut *transaction)
+        .await
+        .map_err(store_error)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! Putting deliveries into the queue again: what a replay does to each.
+
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
+
+use super::error::store_error;
+use super::rows::{get, id, lane_number, list, optional_parsed};
+use crate::domain::delivery::Lane;
+use crate::domain::ids::{DeliveryId, ReplayId, WorkspaceId};
+use crate::domain::replay::{Refusal, Was};
+use crate::store::replays::{Place, Requeued, Taker, judge};
+use crate::store::{Result, StoreError};
+
+/// Deliveries of one workspace that are to be replayed at once.
+pub(super) struct Requeue<'a> {
+    pub(super) workspace: &'a WorkspaceId,
+    pub(super) bulk: Option<ReplayId>,
+    pub(super) now: i64,
+}
+
+impl Requeue<'_> {
+    /// Replays each of these that can be; answers in their order.
+    pub(super) async fn run(
+        &self,
+        transaction: &mut SqliteConnection,
+        ids: &[DeliveryId],
+    ) -> Result<Vec<Requeued>> {
+        let found = self.find(transaction, ids).await?;
+        let answers: Vec<Requeued> = ids
+            .iter()
+            .map(|asked| {
+                let found = found.iter().find(|(id, _)| id == asked);
+                // Nothing changes while this transaction writes: it was removed since it was seen.
+                found.map_or(Err(Refusal::EventRemoved), |(_, answer)| *answer)
+            })
+            .collect();
+        let of = |wanted: Was| {
+            let chosen = ids.iter().zip(&answers);
+            let chosen = chosen.filter(|(_, answer)| **answer == Ok(wanted));
+            hex(chosen.map(|(id, _)| *id))
+        };
+        self.send_now(transaction, &of(Was::Pending)?).await?;
+        self.copy(transaction, Was::Failed, &of(Was::Failed)?)
+            .await?;
+        self.take_out_of_history(transaction, &of(Was::Failed)?)
+            .await?;
+        self.copy(transaction, Was::Succeeded, &of(Was::Succeeded)?)
+            .await?;
+        Ok(answers)
+    }
+
+    async fn find(
+        &self,
+        transaction: &mut SqliteConnection,
+        ids: &[DeliveryId],
+    ) -> Result<Vec<(DeliveryId, Requeued)>> {
+        let rows = sqlx::query(
+            "-- sqlite::requeue::find
+            with asked (id) as (select unhex(value) from json_each(?1))
+            select asked.id, queued.delivery_id is not null as is_queued,
+                queued.owner is not null as leased, queued.replayed is not null as replaying,
+                settled.state, subscription.status, event.id is not null as event_is_kept
+            from asked
+            left join delivery_queue as queued on queued.delivery_id = asked.id
+                and queued.workspace = ?2
+            left join delivery as settled on settled.workspace = ?2 and settled.id = asked.id
+            left join subscription on subscription.workspace = ?2
+                and subscription.id = coalesce(queued.subscription_id, settled.subscription_id)
+            left join event on event.workspace = ?2
+                and event.id = coalesce(queued.event_id, settled.event_id)
+            where queued.delivery_id is not null or settled.id is not null",
+        )
+        .bind(hex(ids.iter().copied())?)
+        .bind(self.workspace.as_str())
+        .fetch_all(transaction)
+        .await
+        .map_err(store_error)?;
+        rows.iter()
+            .map(|row| {
+                let taker = Taker::of(get(row, "status")?);
+                Ok((id(row, "id")?, judge(place(row)?, taker)))
+            })
+            .collect()
+    }
+
+    async fn send_now(&self, transaction: &mut SqliteConnection, ids: &str) -> Result<()> {
+        sqlx::query(
+            "-- sqlite::requeue::send_now
+            update delivery_queue
+            set lane = ?1, former_at = visible_at, visible_at = ?2, replayed = 'pending',
+                replay_id = ?3
+            where workspace = ?4
+                and delivery_id in (select unhex(value) from json_each(?5))",
+        )
+        .bind(lane_number(Lane::Replay))
+        .bind(self.now)
+        .bind(self.bulk.map(|id| id.uuid()))
+        .bind(self.workspace.as_str())
+        .bind(ids)
+        .execute(transaction)
+        .await
+        .map_err(store_error)?;
+        Ok(())
+    }
+
+    /// From history into the queue, with a schedule that begins anew.
+    async fn copy(&self, transaction: &mut SqliteConnection, was: Was, ids: &str) -> Result<()> {
+        sqlx::query(
+            "-- sqlite::requeue::copy
+            insert into delivery_queue (delivery_id, event_id, workspace, subscription_id, lane,
+                visible_at, owner, epoch, attempts, lost_leases, bytes, base, replayed, former_at,
+                replay_id)
+            select settled.id, settled.event_id, settled.workspace, settled.subscription_id, ?1, ?2,
+                null, settled.epoch, settled.attempts, 0, length(cast(event.body as blob)),
+                settled.attempts, ?3, iif(?3 = 'failed', settled.settled_at, null), ?4
+            from delivery as settled
+            join event on event.id = settled.event_id and event.workspace = settled.workspace
+            where settled.workspace = ?5
+                and settled.id in (select unhex(value) from json_each(?6))",
+        )
+        .bind(lane_number(Lane::Replay))
+        .bind(self.now)
+        .bind(was.as_str())
+        .bind(self.bulk.map(|id| id.uuid()))
+        .bind(self.workspace.as_str())
+        .bind(ids)
+        .execute(transaction)
+        .await
+        .map_err(store_error)?;
+        Ok(())
+    }
+
+    async fn take_out_of_history(
+        &self,
+        transaction: &mut SqliteConnection,
+        ids: &str,
+    ) -> Result<()> {
+        sqlx::query(
+            "-- sqlite::requeue::take_out_of_history
+            delete from delivery
+            where workspace = ?1 and id in (select unhex(value) from json_each(?2))",
+        )
+        .bind(self.workspace.as_str())
+        .bind(ids)
+        .execute(transaction)
+        .await
+        .map_err(store_error)?;
+        Ok(())
+    }
+}
+
+fn place(row: &SqliteRow) -> Result<Place> {
+    if get(row, "is_queued")? {
+        return Ok(Place::Queue {
+            leased: get(row, "leased")?,
+            replaying: get(row, "replaying")?,
+        });
+    }
+    let state = optional_parsed(row, "state")?;
+    Ok(Place::History {
+        state: state.ok_or_else(|| StoreError::corrupt("a delivery without a state"))?,
+        event_is_kept: get(row, "event_is_kept")?,
+    })
+}
+
+/// Ids as `json_each` and `unhex` read them.
+pub(super) fn hex(ids: impl Iterator<Item = DeliveryId>) -> Result<String> {
+    let ids: Vec<Uuid> = ids.map(|id| id.uuid()).collect();
+    list(&ids.iter().map(Uuid::as_simple).collect::<Vec<_>>())
+}
