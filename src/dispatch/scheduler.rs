@@ -161,8 +161,11 @@ impl View {
         Ok(())
     }
 
-    /// Claims in both lanes what there is room for, and starts it.
+    /// Claims in all lanes what there is room for, and starts it.
     async fn claim(&mut self, dispatcher: &Dispatcher) -> Result<Progress, StoreError> {
+        if self.is_outdated(dispatcher) {
+            self.refresh(dispatcher).await?;
+        }
         if self.work.is_empty() {
             dispatcher.lines.mark_hungry(Hunger::Sated);
             return Ok(Progress::NothingDue);
@@ -184,6 +187,15 @@ impl View {
         Ok(progress)
     }
 
+    /// Whether a circuit changed since it was looked: what was found then would be claimed by a rate that
+    /// is no longer its own.
+    fn is_outdated(&self, dispatcher: &Dispatcher) -> bool {
+        let store = &dispatcher.parts.store;
+        self.work
+            .iter()
+            .any(|(target, _)| store.circuit(target.id()) != target.subscription.circuit)
+    }
+
     /// Rooms for a claim, in turns over those that have work in the lane.
     fn reserve(&mut self, dispatcher: &Dispatcher, lane: Lane) -> Reserved {
         let open = self
@@ -197,6 +209,10 @@ impl View {
         let mut reserved = Reserved::new();
         let turns = self.turns.of_mut(lane);
         turns.share(open, CLAIM_SIZE, |target, wanted| {
+            // Of one that is left alone there is a probe. It has no rate, and by the time of the claim
+            // it may be served again.
+            let is_left_alone = target.subscription.circuit.open_until().is_some();
+            let wanted = if is_left_alone { 1 } else { wanted };
             let rooms = dispatcher.lines.reserve(target, lane, wanted);
             let got = rooms.len();
             if got > 0 {
