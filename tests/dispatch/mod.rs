@@ -4,6 +4,7 @@ mod circuits;
 mod headers;
 mod isolation;
 mod lifecycle;
+mod outage;
 mod rates;
 mod replay;
 mod retries;
