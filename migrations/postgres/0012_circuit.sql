@@ -34,6 +34,10 @@ create table circuit (
 -- Deliveries a second, from all replicas together; null is no limit.
 alter table subscription add column rate_limit bigint;
 
+-- Of a disabled one: from when on it has missed events, or may have.
+alter table subscription add column missing_since timestamptz(3);
+update subscription set missing_since = updated_at where status = 'disabled';
+
 -- The processes that send: who shares a limit. A row is refreshed every few seconds.
 create table replica (
     owner uuid not null,

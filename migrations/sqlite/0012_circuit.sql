@@ -31,6 +31,10 @@ create table circuit (
 -- Deliveries a second, from all replicas together; null is no limit.
 alter table subscription add column rate_limit integer;
 
+-- Of a disabled one: from when on it has missed events, or may have.
+alter table subscription add column missing_since integer;
+update subscription set missing_since = updated_at where status = 'disabled';
+
 -- The processes that send: who shares a limit. (One process serves a file; the table is here for the
 -- schemas to be the same.)
 create table replica (

@@ -282,6 +282,8 @@ pub struct Subscription {
     pub status: SubscriptionStatus,
     /// Whether its receiver is left alone for a while. Changes without a new version.
     pub circuit: CircuitState,
+    /// From when on it has missed events, or may have; `None` while it is active.
+    pub missing_since: Option<DateTime<Utc>>,
     /// Grows with every change; a change says which version it was made from.
     pub version: i64,
     /// When it was registered.
@@ -360,6 +362,7 @@ pub(crate) mod tests {
             spec: spec(&["*"], None),
             status: SubscriptionStatus::Active,
             circuit: CircuitState::Closed,
+            missing_since: None,
             version: 1,
             created_at: now,
             updated_at: now,

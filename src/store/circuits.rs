@@ -163,8 +163,15 @@ impl Judged {
 
     /// Why it is disabled.
     pub(super) fn reason(&self) -> String {
-        let since = self.circuit.failing_since.unwrap_or(self.at);
-        format!("nothing but failures since {}", timestamp(since))
+        format!(
+            "nothing but failures since {}",
+            timestamp(self.failing_since())
+        )
+    }
+
+    /// Since when there were failures only.
+    pub(super) fn failing_since(&self) -> DateTime<Utc> {
+        self.circuit.failing_since.unwrap_or(self.at)
     }
 
     /// Tells operators, behind the commit.

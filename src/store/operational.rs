@@ -1,5 +1,7 @@
 //! Telling of our own work: events of ours, committed with what they tell of.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,14 +9,15 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::circuits::{Judged, is_given_up};
+use super::circuits::{GONE_REASON, Judged, is_given_up};
 use super::intake::NoDispatch;
 use super::outbox::Door;
 use super::targets::{TargetChange, Targets};
 use super::{Leasing, Result, Settlement, StoreError};
 use crate::domain::attempt::ErrorClass;
 use crate::domain::circuit::Transition;
-use crate::domain::ids::{EventId, OwnerId, SubscriptionId, WorkspaceId, new_id};
+use crate::domain::delivery::Verdict;
+use crate::domain::ids::{EventId, OwnerId, SubscriptionId, WorkspaceId, created_at, new_id};
 use crate::domain::operational::Operational;
 use crate::domain::own_event::OwnEvent;
 use crate::domain::payload::{Payload, timestamp};
@@ -36,6 +39,43 @@ pub(super) struct Disabled {
     pub(super) id: SubscriptionId,
     pub(super) workspace: WorkspaceId,
     pub(super) reason: String,
+    /// From when on it has missed events.
+    pub(super) missing_since: DateTime<Utc>,
+}
+
+/// The subscriptions that are not to be tried any more, each once and in order.
+pub(super) fn ending(held: &[&Settlement], judged: &[Judged]) -> Vec<Disabled> {
+    let gone = held
+        .iter()
+        .filter(|settlement| settlement.verdict == Verdict::Gone)
+        .map(|gone| Disabled {
+            id: gone.subscription,
+            workspace: gone.workspace.clone(),
+            reason: GONE_REASON.to_owned(),
+            missing_since: created_at(gone.event.uuid()),
+        });
+    let given_up = judged
+        .iter()
+        .filter(|judged| judged.is_given_up())
+        .map(|judged| Disabled {
+            id: judged.subscription,
+            workspace: judged.workspace.clone(),
+            reason: judged.reason(),
+            missing_since: judged.failing_since(),
+        });
+    let mut ending: BTreeMap<SubscriptionId, Disabled> = BTreeMap::new();
+    for one in gone.chain(given_up) {
+        match ending.entry(one.id) {
+            Entry::Vacant(entry) => {
+                entry.insert(one);
+            }
+            Entry::Occupied(mut entry) => {
+                let first = entry.get_mut();
+                first.missing_since = first.missing_since.min(one.missing_since);
+            }
+        }
+    }
+    ending.into_values().collect()
 }
 
 impl Disabled {
@@ -47,6 +87,7 @@ impl Disabled {
             id: after.id,
             workspace: after.workspace.clone(),
             reason: reason.to_owned(),
+            missing_since: after.missing_since.unwrap_or(after.updated_at),
         })
     }
 }

@@ -19,7 +19,7 @@ on_both_databases!(
     stats_and_deliveries_are_there_and_gone_with_the_subscription,
     a_rate_limit_is_set_and_taken_away,
     an_open_circuit_is_shown_and_is_another_representation,
-    enabling_says_how_much_waits,
+    enabling_says_how_much_waits_and_offers_what_was_missed,
 );
 
 const OPERATOR: [Scope; 3] = [
@@ -388,8 +388,8 @@ async fn an_open_circuit_is_shown_and_is_another_representation(db: &TestDatabas
     );
     let open = json!({
         "state": "open",
-        "since": "1970-01-01T00:00:00.000Z",
-        "until": "3000-01-01T00:00:00.000Z",
+        "since": "1970-01-01T00:00:00Z",
+        "until": "3000-01-01T00:00:00Z",
     });
     assert_eq!(shown.json()["circuit"], open);
     let list = rig.get(&key, "/v1/subscriptions").await.json();
@@ -411,7 +411,7 @@ async fn an_open_circuit_is_shown_and_is_another_representation(db: &TestDatabas
     rig.stop().await;
 }
 
-async fn enabling_says_how_much_waits(db: &TestDatabase) {
+async fn enabling_says_how_much_waits_and_offers_what_was_missed(db: &TestDatabase) {
     let rig = Rig::over(&db.store).await;
     let key = rig.key(Key::with(&OPERATOR)).await;
     let scene = super::scene::Scene::in_workspace(&rig, "default", "pr_1").await;
@@ -419,7 +419,22 @@ async fn enabling_says_how_much_waits(db: &TestDatabase) {
     let set = async |status: &str| rig.patch(&key, &path, &json!({"status": status})).await;
     assert_eq!(set("active").await.json()["pending"], Value::Null, "it was");
     assert_eq!(set("disabled").await.json()["pending"], Value::Null);
+    for _ in 0..2 {
+        super::scene::accept(&rig.store, "default", Some("pr_1")).await;
+    }
     let enabled = set("active").await.json();
     assert_eq!(enabled["pending"], json!({"count": 1, "exact": true}));
+    let missed = &enabled["missed"];
+    assert_eq!(
+        (&missed["count"], &missed["exact"]),
+        (&2.into(), &true.into())
+    );
+    // What is offered can be asked for as it is, and is as much as was told.
+    let mut offered = missed["replay"].clone();
+    let begun = rig.post(&key, "/v1/replays", &offered).await;
+    assert_eq!(begun.status, StatusCode::CREATED);
+    offered["dry_run"] = true.into();
+    let counted = rig.post(&key, "/v1/replays", &offered).await.json();
+    assert_eq!(counted["total"], 2);
     rig.stop().await;
 }

@@ -20,6 +20,7 @@ mod headers;
 mod idempotency;
 mod keys;
 mod lease;
+mod left_alone;
 mod log;
 mod model;
 mod operational;

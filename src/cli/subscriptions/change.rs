@@ -14,6 +14,7 @@ use crate::domain::subscription::{
     FieldError, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
 };
 use crate::store::Rotation;
+use crate::store::replays::missed;
 
 /// What an admin changes; something at least.
 #[derive(Clone, Debug, Args)]
@@ -124,7 +125,7 @@ pub(super) async fn update(args: UpdateArgs, context: &Context) -> Result<(), Cl
     let reach = args.workspace.reach()?;
     let id = parse::id("id", &args.id)?;
     let act = context.act();
-    let (updated, pending) = context
+    let (updated, back) = context
         .with_store(async |store| {
             let found = store.subscription(&reach, id).await?;
             let found = found.ok_or_else(|| missing(&args.id, &args.workspace))?;
@@ -138,17 +139,18 @@ pub(super) async fn update(args: UpdateArgs, context: &Context) -> Result<(), Cl
                 .update_subscription(&reach, id, found.version, &spec, &status, &act)
                 .await?;
             let updated = updated.ok_or_else(|| missing(&args.id, &args.workspace))?;
-            let is_back = found.status != updated.status && args.enable;
-            // What came while it was disabled was kept for nobody.
-            let pending = if is_back {
+            let now = context.clock.now();
+            let missed = missed(&**store, &reach, &found, &updated, now).await?;
+            let pending = if missed.is_some() {
                 store.subscription_stats(&reach, id, Duration::ZERO).await?
             } else {
                 None
             };
-            Ok((updated, pending.map(|stats| stats.pending)))
+            let pending = pending.map(|stats| stats.pending);
+            Ok((updated, pending.zip(missed)))
         })
         .await?;
-    let view = View::new(&updated, context.clock.now()).pending(pending);
+    let view = View::new(&updated, context.clock.now()).back(back.as_ref());
     context.output.print(&view, View::describe)
 }
 

@@ -31,6 +31,13 @@ pub(super) struct Count {
     exact: bool,
 }
 
+impl Count {
+    /// So many, and whether that is all.
+    pub(super) fn of(count: u64, exact: bool) -> Self {
+        Self { count, exact }
+    }
+}
+
 /// Counts and shows.
 pub(super) async fn run(args: OneArgs, context: &Context) -> Result<(), CliError> {
     let reach = args.workspace.reach()?;

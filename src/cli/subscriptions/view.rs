@@ -14,6 +14,7 @@ use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::SigningSecret;
 use crate::domain::subscription::Subscription;
 use crate::store::Tally;
+use crate::store::replays::Missed;
 
 /// What is printed for the value of a header.
 const HIDDEN: &str = "***";
@@ -44,9 +45,35 @@ pub(super) struct View {
     /// How many deliveries wait, only where it was disabled before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pending: Option<Count>,
+    /// What it missed, only where it was disabled before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missed: Option<MissedView>,
     /// Only where it is shown for the only time.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
+}
+
+/// What it missed while it was disabled, and since its receiver began to fail before that.
+#[derive(Debug, Serialize)]
+struct MissedView {
+    #[serde(flatten)]
+    count: Count,
+    since: String,
+}
+
+impl MissedView {
+    /// For people, with what sends it.
+    fn describe(&self, id: &str, workspace: &str) -> String {
+        let (count, since) = (self.count.describe(), &self.since);
+        let workspace = match workspace {
+            "default" => String::new(),
+            other => format!(" --workspace {other}"),
+        };
+        format!(
+            "{count} since {since}; to send that: \
+             deliveries replay --subscription {id} --since {since} --backfill{workspace}"
+        )
+    }
 }
 
 /// Whether the receiver is left alone.
@@ -107,14 +134,19 @@ impl View {
             created_at: timestamp(subscription.created_at),
             updated_at: timestamp(subscription.updated_at),
             pending: None,
+            missed: None,
             secret: None,
         }
     }
 
-    /// With the number of deliveries that are sent now that it is served again.
-    pub(super) fn pending(self, pending: Option<Tally>) -> Self {
+    /// With what is sent now that it is served again, and what it missed.
+    pub(super) fn back(self, back: Option<&(Tally, Missed)>) -> Self {
         Self {
-            pending: pending.map(Count::from),
+            pending: back.map(|(pending, _)| Count::from(*pending)),
+            missed: back.map(|(_, missed)| MissedView {
+                count: Count::of(missed.count.total(), missed.count.is_exact),
+                since: timestamp(missed.since),
+            }),
             ..self
         }
     }
@@ -181,6 +213,9 @@ impl View {
         }
         if let Some(pending) = &self.pending {
             pairs.push(("pending", pending.describe()));
+        }
+        if let Some(missed) = &self.missed {
+            pairs.push(("missed", missed.describe(&self.id, &self.workspace)));
         }
         if !self.description.is_empty() {
             pairs.push(("note", self.description.clone()));

@@ -36,6 +36,7 @@ pub(super) fn target(number: u8, limit: Option<u32>) -> Arc<Target> {
             },
             status: SubscriptionStatus::Active,
             circuit: CircuitState::Closed,
+            missing_since: None,
             version: 1,
             created_at: now,
             updated_at: now,

@@ -138,7 +138,11 @@ impl PostgresStore {
             set generation = $3, version = version + 1, updated_at = now(),
                 url = $4, description = $5, event_types = $6, project_ids = $7, format = $8,
                 headers = $9, max_concurrency = $10, retry_schedule_ms = $11, status = $12,
-                disabled_reason = $13, rate_limit = $14
+                disabled_reason = $13, rate_limit = $14,
+                missing_since = case
+                    when $12 = 'disabled'
+                        then coalesce(missing_since, date_trunc('milliseconds', now()))
+                end
             where workspace = $1 and id = $2
             returning ",
             subscription_columns!(),
@@ -243,7 +247,7 @@ impl PostgresStore {
             "-- postgres::changes::delete_once (subscription)
             update subscription
             set generation = $3, version = version + 1, updated_at = now(), deleted_at = now(),
-                status = 'deleted', disabled_reason = null, headers = null
+                status = 'deleted', disabled_reason = null, missing_since = null, headers = null
             where workspace = $1 and id = $2",
         )
         .bind(reach.workspace.as_str())
@@ -375,8 +379,10 @@ pub(super) async fn disable(
         "-- postgres::changes::disable
         update subscription s
         set generation = $4, version = version + 1, updated_at = now(),
-            status = 'disabled', disabled_reason = ending.reason
-        from unnest($1::uuid[], $2::text[], $3::text[]) as ending (id, workspace, reason)
+            status = 'disabled', disabled_reason = ending.reason,
+            missing_since = ending.missing_since
+        from unnest($1::uuid[], $2::text[], $3::text[], $5::timestamptz[])
+            as ending (id, workspace, reason, missing_since)
         where s.id = ending.id and s.workspace = ending.workspace and s.status = 'active'
         returning s.id",
     )
@@ -384,6 +390,7 @@ pub(super) async fn disable(
     .bind(each().map(|one| one.workspace.as_str()).bind_iter())
     .bind(each().map(|one| one.reason.as_str()).bind_iter())
     .bind(generation)
+    .bind(each().map(|one| one.missing_since).bind_iter())
     .fetch_all(&mut **tx)
     .await
     .map_err(from_sqlx)?;

@@ -1,6 +1,6 @@
 //! What outcomes mean beyond their deliveries: receivers are left alone or disabled, and it is told.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use sqlx::PgTransaction;
@@ -8,11 +8,10 @@ use sqlx::PgTransaction;
 use super::changes::disable;
 use super::events::Kept;
 use super::{PostgresStore, Result, circuits, drafts, outbox};
-use crate::domain::delivery::Verdict;
 use crate::domain::event::Event;
 use crate::domain::payload::Payload;
-use crate::store::circuits::{GONE_REASON, Judged, ends_something, may_matter, tallies, tell};
-use crate::store::operational::{Disabled, NOBODY, Teller, Told, is_wanted, no_lease};
+use crate::store::circuits::{Judged, ends_something, may_matter, tallies, tell};
+use crate::store::operational::{Disabled, NOBODY, Teller, Told, ending, is_wanted, no_lease};
 use crate::store::outbox::Appended;
 use crate::store::{Maintenance, Settlement};
 
@@ -128,27 +127,10 @@ async fn disable_ending(
     held: &[&Settlement],
     judged: &[Judged],
 ) -> Result<Vec<Disabled>> {
-    let given_up = judged
-        .iter()
-        .filter(|judged| judged.is_given_up())
-        .map(|judged| (judged.subscription, (&judged.workspace, judged.reason())));
-    let gone = held
-        .iter()
-        .filter(|settlement| settlement.verdict == Verdict::Gone)
-        .map(|gone| (gone.subscription, (&gone.workspace, GONE_REASON.to_owned())));
-    // Each once, and in order.
-    let ending: BTreeMap<_, _> = given_up.chain(gone).collect();
+    let ending = ending(held, judged);
     if ending.is_empty() {
         return Ok(Vec::new());
     }
-    let ending: Vec<Disabled> = ending
-        .into_iter()
-        .map(|(id, (workspace, reason))| Disabled {
-            id,
-            workspace: workspace.clone(),
-            reason,
-        })
-        .collect();
     let disabled = disable(tx, &ending).await?;
     Ok(ending
         .into_iter()

@@ -90,9 +90,8 @@ pub(super) fn optional<T: FromStr<Err: Display>>(
 macro_rules! subscription_columns {
     () => {
         "id, workspace, url, description, event_types, project_ids, format, headers,
-                max_concurrency, rate_limit, retry_schedule_ms, status, disabled_reason, version,
-                created_at,
-                updated_at,
+                max_concurrency, rate_limit, retry_schedule_ms, status, disabled_reason,
+                missing_since, version, created_at, updated_at,
                 (select c.state from circuit c where c.subscription_id = subscription.id)
                     as circuit_state,
                 (select c.since from circuit c where c.subscription_id = subscription.id)
@@ -122,6 +121,7 @@ pub(super) struct SubscriptionRow {
     retry_schedule_ms: Option<Vec<i64>>,
     status: String,
     disabled_reason: Option<String>,
+    missing_since: Option<DateTime<Utc>>,
     version: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -189,6 +189,7 @@ impl SubscriptionRow {
             },
             status,
             circuit: circuit.read()?,
+            missing_since: self.missing_since,
             version: self.version,
             created_at: self.created_at,
             updated_at: self.updated_at,

@@ -172,6 +172,7 @@ mod tests {
                 },
                 status: SubscriptionStatus::Active,
                 circuit: CircuitState::Closed,
+                missing_since: None,
                 version: 1,
                 created_at: DateTime::UNIX_EPOCH,
                 updated_at: DateTime::UNIX_EPOCH,

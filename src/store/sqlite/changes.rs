@@ -10,9 +10,10 @@ use super::circuits;
 use super::error::store_error;
 use super::rows::{duration_millis, list, millis};
 use super::targets::raise_generation;
-use crate::domain::ids::{SecretId, SubscriptionId, WorkspaceId};
+use crate::domain::ids::SecretId;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::subscription::Subscription;
+use crate::store::operational::Disabled;
 use crate::store::vault::Vault;
 use crate::store::{Result, headers};
 
@@ -63,7 +64,7 @@ pub(super) async fn update(
         set status = ?3, disabled_reason = ?4, version = ?5, generation = ?6, url = ?7,
             description = ?8, event_types = ?9, project_ids = ?10, format = ?11,
             headers = ?12, max_concurrency = ?13, retry_schedule_ms = ?14, updated_at = ?15,
-            rate_limit = ?16
+            rate_limit = ?16, missing_since = ?17
         where workspace = ?1 and id = ?2",
     )
     .bind(changed.workspace.as_str())
@@ -89,6 +90,7 @@ pub(super) async fn update(
     )
     .bind(millis(changed.updated_at))
     .bind(changed.spec.rate_limit.map(NonZeroU32::get))
+    .bind(changed.missing_since.map(millis))
     .execute(transaction)
     .await
     .map_err(store_error)?;
@@ -106,7 +108,7 @@ pub(super) async fn delete(
     sqlx::query(
         "-- sqlite::changes::delete (subscription)
         update subscription
-        set status = 'deleted', disabled_reason = null, headers = null, version = version + 1,
+        set status = 'deleted', disabled_reason = null, missing_since = null, headers = null, version = version + 1,
             generation = ?3, updated_at = ?4, deleted_at = ?4
         where workspace = ?1 and id = ?2",
     )
@@ -192,24 +194,24 @@ pub(super) async fn end_secrets(
 /// it was.
 pub(super) async fn disable(
     transaction: &mut SqliteConnection,
-    (id, workspace): (SubscriptionId, &WorkspaceId),
-    reason: &str,
+    one: &Disabled,
     now: i64,
 ) -> Result<bool> {
-    circuits::forget(transaction, &[id]).await?;
+    circuits::forget(transaction, &[one.id]).await?;
     let generation = raise_generation(transaction).await?;
     let disabled = sqlx::query(
         "-- sqlite::changes::disable
         update subscription
         set status = 'disabled', disabled_reason = ?5, version = version + 1, generation = ?3,
-            updated_at = ?4
+            updated_at = ?4, missing_since = ?6
         where workspace = ?1 and id = ?2 and status = 'active'",
     )
-    .bind(workspace.as_str())
-    .bind(id.uuid())
+    .bind(one.workspace.as_str())
+    .bind(one.id.uuid())
     .bind(generation)
     .bind(now)
-    .bind(reason)
+    .bind(&one.reason)
+    .bind(millis(one.missing_since))
     .execute(transaction)
     .await
     .map_err(store_error)?;

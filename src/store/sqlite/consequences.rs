@@ -9,11 +9,10 @@ use super::changes::disable;
 use super::events::{Kept, Offer};
 use super::rows::millis;
 use super::{Approach, SqliteStore, circuits, outbox};
-use crate::domain::delivery::Verdict;
 use crate::domain::event::Event;
 use crate::domain::payload::Payload;
-use crate::store::circuits::{GONE_REASON, Judged, ends_something, tallies, tell};
-use crate::store::operational::{Disabled, NOBODY, Teller, Told, is_wanted, no_lease};
+use crate::store::circuits::{Judged, ends_something, tallies, tell};
+use crate::store::operational::{NOBODY, Teller, Told, ending, is_wanted, no_lease};
 use crate::store::outbox::Appended;
 use crate::store::{Result, Settlement, StoreError};
 
@@ -52,22 +51,10 @@ impl SqliteStore {
             None => Vec::new(),
             Some(rules) => circuits::judge(transaction, rules, &tallies, now).await?,
         };
-        let gone = held
-            .iter()
-            .filter(|settlement| settlement.verdict == Verdict::Gone)
-            .map(|gone| (gone.subscription, &gone.workspace, GONE_REASON.to_owned()));
-        let given_up = judged
-            .iter()
-            .filter(|judged| judged.is_given_up())
-            .map(|judged| (judged.subscription, &judged.workspace, judged.reason()));
         let mut disabled = Vec::new();
-        for (id, workspace, reason) in gone.chain(given_up) {
-            if disable(transaction, (id, workspace), &reason, millis(now)).await? {
-                disabled.push(Disabled {
-                    id,
-                    workspace: workspace.clone(),
-                    reason,
-                });
+        for one in ending(held, &judged) {
+            if disable(transaction, &one, millis(now)).await? {
+                disabled.push(one);
             }
         }
         if !is_wanted(&targets, &self.outbox) {

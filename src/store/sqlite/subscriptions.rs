@@ -12,7 +12,7 @@ use super::changes::{delete, end_secrets, insert, insert_secret, update};
 use super::circuits::{self, circuit_columns};
 use super::error::store_error;
 use super::idempotency::remember;
-use super::rows::{count, get, id, list, optional_nonzero, parsed, read_list, time};
+use super::rows::{count, get, id, list, optional_nonzero, optional_time, parsed, read_list, time};
 use super::targets::{live_keys, secret_context};
 use crate::domain::audit::{Act, Action};
 use crate::domain::circuit::CircuitState;
@@ -55,6 +55,7 @@ impl Subscriptions for SqliteStore {
             spec: new.spec.clone(),
             status: SubscriptionStatus::Active,
             circuit: CircuitState::Closed,
+            missing_since: None,
             version: 1,
             created_at: now,
             updated_at: now,
@@ -83,7 +84,7 @@ impl Subscriptions for SqliteStore {
     ) -> Result<Page<Subscription, SubscriptionId>> {
         let rows = sqlx::query(concat!(
             "-- sqlite::subscriptions::subscriptions
-            select id, workspace, status, disabled_reason, version, url, description, event_types,
+            select id, workspace, status, disabled_reason, missing_since, version, url, description, event_types,
                 project_ids, format, headers, max_concurrency, rate_limit, retry_schedule_ms, created_at,
                 updated_at, ",
             circuit_columns!(),
@@ -146,6 +147,7 @@ impl Subscriptions for SqliteStore {
         if (&before.spec, &before.status) == (spec, status) {
             return Ok(Some(before));
         }
+        let now = self.clock.now();
         let is_another = is_another_receiver(&before, spec, status);
         if is_another {
             circuits::forget(&mut transaction, &[id]).await?;
@@ -158,8 +160,12 @@ impl Subscriptions for SqliteStore {
             } else {
                 before.circuit
             },
+            missing_since: match status {
+                SubscriptionStatus::Active => None,
+                SubscriptionStatus::Disabled { .. } => before.missing_since.or(Some(now)),
+            },
             version: before.version + 1,
-            updated_at: self.clock.now(),
+            updated_at: now,
             ..before.clone()
         };
         update(&mut transaction, &self.vault, &updated).await?;
@@ -167,7 +173,6 @@ impl Subscriptions for SqliteStore {
         tell(&mut transaction, entry).await?;
         let telling = match Disabled::between(&before, &updated) {
             Some(disabled) if is_wanted(&targets, &self.outbox) => {
-                let now = updated.updated_at;
                 let teller = Teller {
                     targets: &targets,
                     door: &self.outbox,
@@ -245,7 +250,7 @@ async fn find(
 ) -> Result<Option<Subscription>> {
     sqlx::query(concat!(
         "-- sqlite::subscriptions::find
-        select id, workspace, status, disabled_reason, version, url, description, event_types,
+        select id, workspace, status, disabled_reason, missing_since, version, url, description, event_types,
             project_ids, format, headers, max_concurrency, rate_limit, retry_schedule_ms, created_at,
             updated_at, ",
         circuit_columns!(),
@@ -295,6 +300,7 @@ pub(super) fn from_row(row: &SqliteRow, vault: &Vault) -> Result<Subscription> {
         },
         status,
         circuit: circuits::state(row)?,
+        missing_since: optional_time(row, "missing_since")?,
         version: get(row, "version")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,

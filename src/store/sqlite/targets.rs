@@ -69,7 +69,7 @@ async fn changes_since(
     let mut keys = keys_since(transaction, generation, vault).await?;
     let rows = sqlx::query(concat!(
         "-- sqlite::targets::changes_since
-        select id, workspace, status, disabled_reason, version, url, description, event_types,
+        select id, workspace, status, disabled_reason, missing_since, version, url, description, event_types,
             project_ids, format, headers, max_concurrency, rate_limit, retry_schedule_ms, created_at,
             updated_at, ",
         circuit_columns!(),

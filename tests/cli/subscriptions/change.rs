@@ -105,6 +105,11 @@ fn concurrency_and_retries_are_set_shown_and_given_back() {
         on["pending"],
         serde_json::json!({"count": 0, "exact": true})
     );
+    assert_eq!(
+        (&on["missed"]["count"], &on["missed"]["exact"]),
+        (&0.into(), &true.into())
+    );
+    assert!(on["missed"]["since"].is_string());
     assert_eq!(on["circuit"]["state"], "closed");
     for (more, expected) in [
         (

@@ -218,6 +218,13 @@ impl StatsView {
     }
 }
 
+impl Count {
+    /// So many, and whether that is all.
+    pub(super) fn of(count: u64, exact: bool) -> Self {
+        Self { count, exact }
+    }
+}
+
 impl From<Tally> for Count {
     fn from(tally: Tally) -> Self {
         Self {

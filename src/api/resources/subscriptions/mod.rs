@@ -27,6 +27,7 @@ use crate::domain::ids::SubscriptionId;
 use crate::domain::reach::Reach;
 use crate::domain::secret::SigningSecret;
 use crate::domain::subscription::{Subscription, SubscriptionStatus};
+use crate::store::replays::missed;
 use crate::store::{NewSubscription, StoreError};
 
 pub mod acts;
@@ -35,7 +36,7 @@ mod view;
 
 use acts::Count;
 use asked::{Change, NewOne};
-pub use view::{Changed, CircuitView, View, WithSecret};
+pub use view::{Changed, CircuitView, MissedView, View, WithSecret};
 
 /// The route of the creating call, for its idempotency keys.
 const CREATE: &str = "POST /v1/subscriptions";
@@ -169,7 +170,8 @@ async fn show(
 ///
 /// What is left out stays as it is; null sets a value back to its default (RFC 7396). Sending it
 /// elsewhere or something else (`url`, `event_types`, `project_ids`) needs `read:editions` too. With
-/// `If-Match` it is changed only if nobody else has changed it meanwhile.
+/// `If-Match` it is changed only if nobody else has changed it meanwhile. Where that serves it again, the
+/// answer tells how much waits (`pending`), and how much it `missed`, with the replay that sends that.
 #[utoipa::path(
     patch, path = "/subscriptions/{id}", operation_id = "updateSubscription", tag = "Subscriptions",
     request_body = Change,
@@ -213,9 +215,12 @@ async fn change(
             changed => {
                 let changed = changed?.ok_or_else(Problem::not_found)?;
                 let now = api.clock().now();
+                let store = api.store();
+                let missed = missed(store, &reach, &found, &changed, now).await?;
                 let answer = Changed {
                     view: View::new(&changed, now),
                     pending: pending_again(&api, &reach, &found, &changed).await?,
+                    missed: missed.map(|missed| MissedView::new(id, &missed)),
                 };
                 return Ok(view::tag(&changed, now).on(Json(answer)));
             }
@@ -223,8 +228,7 @@ async fn change(
     }
 }
 
-/// How many deliveries wait for a subscription that is served again. (What came while it was disabled
-/// was kept for nobody.)
+/// How many deliveries wait for a subscription that is served again.
 async fn pending_again(
     api: &Api,
     reach: &Reach,

@@ -10,8 +10,10 @@ use super::acts::Count;
 use crate::api::etag::{JSON, Tag};
 use crate::api::resources::fields;
 use crate::domain::circuit::CircuitState;
+use crate::domain::ids::SubscriptionId;
 use crate::domain::payload::timestamp;
 use crate::domain::subscription::{BodyFormat, Subscription};
+use crate::store::replays::Missed;
 
 /// What is shown in place of a header's value: it may be a credential.
 const HIDDEN: &str = "***";
@@ -131,6 +133,55 @@ pub struct Changed {
     /// How many deliveries wait for it and are sent from now on; only where it was disabled before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pending: Option<Count>,
+    /// What it missed; only where it was disabled before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) missed: Option<MissedView>,
+}
+
+/// What a subscription missed while it was disabled, and since its receiver began to fail before that.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Missed)]
+pub struct MissedView {
+    #[serde(flatten)]
+    count: Count,
+    /// What sends it: the body of a `POST /v1/replays`.
+    replay: Offer,
+}
+
+/// A replay of many, to be asked for.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OfferedReplay)]
+pub(super) struct Offer {
+    filter: OfferedFilter,
+}
+
+/// What failed, and what was never made, of one subscription.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OfferedFilter {
+    /// Which one.
+    #[schema(example = "sub_01h455vb4pex5vsknk084sn02q")]
+    subscription_id: String,
+    /// Made at this instant or later.
+    #[schema(format = DateTime)]
+    from: String,
+    /// With what was never made.
+    backfill: bool,
+}
+
+impl MissedView {
+    /// Of this one.
+    pub(super) fn new(subscription: SubscriptionId, missed: &Missed) -> Self {
+        Self {
+            count: Count::of(missed.count.total(), missed.count.is_exact),
+            replay: Offer {
+                filter: OfferedFilter {
+                    subscription_id: subscription.to_string(),
+                    from: timestamp(missed.since),
+                    backfill: true,
+                },
+            },
+        }
+    }
 }
 
 impl View {
