@@ -21,17 +21,18 @@ fn attempt(error: Option<ErrorClass>) -> Attempt {
 }
 
 /// Outcomes in a row: `+` taken, `-` refused, `?` ours; in capitals (`P`, `N`, `U`) of a probe, which
-/// `0` was not sent.
+/// `0` was not sent; `a` and `r` taken and refused of what somebody asked for.
 fn tally(outcomes: &str) -> Tally {
     let mut tally = Tally::default();
     for outcome in outcomes.chars() {
         let error = match outcome {
-            '+' | 'P' => None,
-            '-' | 'N' => Some(ErrorClass::HttpStatus),
+            '+' | 'P' | 'a' => None,
+            '-' | 'N' | 'r' => Some(ErrorClass::HttpStatus),
             _ => Some(ErrorClass::Internal),
         };
         let sending = match outcome {
             'P' | 'N' | 'U' | '0' => Sending::Probe,
+            'a' | 'r' => Sending::Asked,
             _ => Sending::Usual,
         };
         let attempt = attempt(error);
@@ -142,6 +143,17 @@ fn a_probe_that_was_not_sent_is_due_at_once_and_one_of_ours_after_the_same_pause
     assert_eq!(pause_of(&unsent), (30, at(30)));
     let (_, ours) = last(&[DOWN, (30, "U")]);
     assert_eq!(pause_of(&ours), (30, at(60)));
+}
+
+#[test]
+fn what_somebody_asked_for_is_as_good_as_a_probe_if_it_is_taken_and_changes_nothing_if_not() {
+    let (transition, circuit) = last(&[DOWN, (10, "rr?")]);
+    assert_eq!((transition, pause_of(&circuit)), (None, (30, at(30))));
+    let (transition, circuit) = last(&[DOWN, (10, "ra")]);
+    assert_eq!(transition, Some(Transition::Recovering));
+    assert_eq!(circuit.state.recovering_since(), Some(at(10)));
+    // Where nothing was open it is a success like any other.
+    assert_eq!(last(&[(0, "-"), (70, "a")]).0, None);
 }
 
 #[test]
