@@ -57,6 +57,11 @@ pub mod metric {
     pub const OUTPUT_DURATION: &str = "forge_output_duration_seconds";
     /// Requests in flight in this process.
     pub const IN_FLIGHT: &str = "forge_in_flight";
+    /// Subscriptions whose circuit is open.
+    pub const OPEN_CIRCUITS: &str = "forge_open_circuits";
+    /// What became of circuits, by where they went (`to`): `opened`, `still_open`, `recovering`,
+    /// `closed`, `given_up`.
+    pub const CIRCUIT_TRANSITIONS: &str = "forge_circuit_transitions_total";
     /// Whether the database answered when it was last asked for its queue: 0 or 1.
     pub const DATABASE_UP: &str = "forge_database_up";
 }
@@ -163,6 +168,9 @@ fn begin_at_zero() {
         metrics::counter!(metric::EVENTS, "outcome" => outcome).increment(0);
         metrics::counter!(metric::SNAPSHOTS, "outcome" => outcome).increment(0);
     }
+    for to in ["opened", "still_open", "recovering", "closed", "given_up"] {
+        metrics::counter!(metric::CIRCUIT_TRANSITIONS, "to" => to).increment(0);
+    }
     for outcome in ["generated", "failed"] {
         metrics::counter!(metric::OUTPUTS, "outcome" => outcome).increment(0);
     }
@@ -249,6 +257,14 @@ fn describe() {
         "Duration of a job of an output"
     );
     describe_gauge!(metric::IN_FLIGHT, "Requests in flight in this process");
+    describe_gauge!(
+        metric::OPEN_CIRCUITS,
+        "Subscriptions whose receivers are left alone"
+    );
+    describe_counter!(
+        metric::CIRCUIT_TRANSITIONS,
+        "What became of circuits, by where they went"
+    );
     describe_gauge!(
         metric::DATABASE_UP,
         "Whether the database answered when it was last asked for its queue"

@@ -125,6 +125,7 @@ impl Place {
                 format: BodyFormat::Standard,
                 headers: CustomHeaders::default(),
                 max_concurrency: None,
+                rate_limit: None,
                 retry_schedule: None,
             },
             secret_id: entropy.id(now),

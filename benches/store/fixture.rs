@@ -30,6 +30,7 @@ pub(crate) fn registration(entropy: &Entropy) -> anyhow::Result<NewSubscription>
             format: BodyFormat::Standard,
             headers: CustomHeaders::default(),
             max_concurrency: None,
+            rate_limit: None,
             retry_schedule: None,
         },
         secret_id: entropy.id(now),

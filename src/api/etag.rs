@@ -16,8 +16,8 @@ use axum::response::{IntoResponse, Response};
 use super::problem_type::ProblemType;
 use super::{Problem, Result};
 
-/// The variant of what has one representation, and a version for each change.
-const JSON: &str = "json";
+/// The variant of JSON, where nothing else changes without a new version.
+pub const JSON: &str = "json";
 
 /// What a client asks a change to be made on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,16 +185,6 @@ pub async fn kept_privately(mut response: Response) -> Response {
     response
 }
 
-/// The answer that shows a resource at a version, or `304` where the client has it.
-pub fn respond(headers: &HeaderMap, version: i64, answer: impl IntoResponse) -> Response {
-    Known::of(headers).or(Tag::new(version, JSON), answer)
-}
-
-/// The tag of a resource at a version.
-pub fn tag(version: i64) -> HeaderValue {
-    Tag::new(version, JSON).0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,7 +225,8 @@ mod tests {
 
     #[test]
     fn a_client_that_has_it_is_told_so() {
-        let status = |values: &[&str]| respond(&headers(&IF_NONE_MATCH, values), 3, "x").status();
+        let respond = |headers: &HeaderMap| Known::of(headers).or(Tag::new(3, JSON), "x");
+        let status = |values: &[&str]| respond(&headers(&IF_NONE_MATCH, values)).status();
         assert_eq!(status(&[]), StatusCode::OK);
         assert_eq!(status(&["\"2.json\""]), StatusCode::OK);
         assert_eq!(
@@ -244,7 +235,7 @@ mod tests {
         );
         assert_eq!(status(&["W/\"3.json\""]), StatusCode::NOT_MODIFIED);
         assert_eq!(status(&["*"]), StatusCode::NOT_MODIFIED);
-        let response = respond(&HeaderMap::new(), 3, "x");
+        let response = respond(&HeaderMap::new());
         assert_eq!(response.headers()[ETAG], "\"3.json\"");
     }
 

@@ -1,5 +1,5 @@
-//! The four events that Report Forge documents, as the `webhooks` of the OpenAPI document: what
-//! receivers get (product.md §3, §4).
+//! The four events that Report Forge documents, and the three that tell of deliveries themselves, as the
+//! `webhooks` of the OpenAPI document: what receivers get (product.md §3, §4).
 
 use serde_json::{Value, json};
 use utoipa::openapi::PathItem;
@@ -13,11 +13,11 @@ struct Event {
     example: Value,
 }
 
-/// All four.
+/// All of them.
 pub fn describe() -> Paths {
     let mut paths = PathsBuilder::new();
-    for event in events() {
-        // Ours is well formed: a test finds all four in the document.
+    for event in events().into_iter().chain(operational()) {
+        // Ours is well formed: a test finds each in the document.
         if let Ok(item) = serde_json::from_value::<PathItem>(event.item()) {
             paths = paths.path(event.name, item);
         }
@@ -79,6 +79,54 @@ fn events() -> [Event; 4] {
                 "output_id": "out_9",
                 "format": "xlsx",
                 "download_url": "https://reports.example.com/report-forge/v1/outputs/out_9/download",
+            }),
+        },
+    ]
+}
+
+/// Those that only subscriptions get that name them.
+fn operational() -> [Event; 3] {
+    let text = || json!({"type": "string"});
+    let time = || json!({"type": "string", "format": "date-time"});
+    let at = "2026-05-01T09:00:00.000Z";
+    let subscription = "sub_01h455vb4pex5vsknk084sn02q";
+    [
+        Event {
+            name: "delivery.failed",
+            summary: "A delivery was given up (for subscriptions that name it)",
+            data: json!({
+                "delivery_id": text(), "event_id": text(), "event_type": text(),
+                "subscription_id": text(), "attempts": {"type": "integer", "minimum": 1},
+                "status": {"type": ["integer", "null"]}, "error": {"type": ["string", "null"]},
+                "timestamp": time(),
+            }),
+            example: json!({
+                "delivery_id": "dlv_01h455vb4pex5vsknk084sn02q",
+                "event_id": "evt_01h455vb4pex5vsknk084sn02q",
+                "event_type": "edition.submitted", "subscription_id": subscription,
+                "host": "erp.example.com", "attempts": 10, "status": 500, "error": "http_status",
+                "timestamp": at,
+            }),
+        },
+        Event {
+            name: "subscription.circuit_opened",
+            summary: "A receiver is left alone for a while (for subscriptions that name it)",
+            data: json!({
+                "subscription_id": text(), "until": time(), "timestamp": time(),
+                "failures_in_row": {"type": "integer", "minimum": 0},
+            }),
+            example: json!({
+                "subscription_id": subscription, "host": "erp.example.com", "failures_in_row": 10,
+                "until": "2026-05-01T09:00:30.000Z", "timestamp": at,
+            }),
+        },
+        Event {
+            name: "subscription.disabled",
+            summary: "A subscription was disabled (for subscriptions that name it)",
+            data: json!({"subscription_id": text(), "reason": text(), "timestamp": time()}),
+            example: json!({
+                "subscription_id": subscription, "host": "erp.example.com",
+                "reason": "the receiver answered 410 Gone", "timestamp": at,
             }),
         },
     ]

@@ -98,6 +98,8 @@ impl Work {
         };
         let schedule = RetrySchedule::new(work.config.retry.schedule.clone())?;
         if role.dispatches() {
+            work.store
+                .judge_receivers(work.config.dispatch.circuit.rules());
             let sending = work.sending(&client, schedule, outbox_bell);
             work.intake = sending.intake();
             work.sending = Some(sending);

@@ -78,6 +78,10 @@ pub struct CreateArgs {
     #[arg(long, value_name = "N")]
     max_concurrency: Option<NonZeroU32>,
 
+    /// Deliveries a second, from all replicas together; no limit otherwise.
+    #[arg(long, value_name = "N")]
+    rate_limit: Option<NonZeroU32>,
+
     /// When to try again (`5s,5m,1h`), or `none`; the deployment's schedule otherwise.
     #[arg(long, value_name = "DELAYS")]
     retry_schedule: Option<String>,
@@ -179,7 +183,7 @@ fn print_with_secret(
     secret: &SigningSecret,
     context: &Context,
 ) -> Result<(), CliError> {
-    let view = View::with_secret(subscription, secret);
+    let view = View::with_secret(subscription, secret, context.clock.now());
     context.output.print(&view, |view| {
         format!(
             "{}\nThe secret is shown this once only. Receivers verify the signature with it.",
@@ -205,6 +209,7 @@ fn spec(args: &CreateArgs) -> Result<SubscriptionSpec, FieldError> {
         format: args.format.parse::<BodyFormat>()?,
         headers: parse::headers(&args.headers)?,
         max_concurrency: args.max_concurrency,
+        rate_limit: args.rate_limit,
         retry_schedule: args
             .retry_schedule
             .as_deref()
@@ -221,9 +226,10 @@ async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
     let page = context
         .with_store(async |store| Ok(store.subscriptions(&reach, request).await?))
         .await?;
-    let list = List::new(&page, View::new);
+    let now = context.clock.now();
+    let list = List::new(&page, |found| View::new(found, now));
     context.output.print(&list, |list| {
-        let header = ["ID", "URL", "EVENTS", "FORMAT", "STATUS"];
+        let header = ["ID", "URL", "EVENTS", "FORMAT", "STATUS", "CIRCUIT"];
         list.describe("subscriptions", &header, View::row)
     })
 }
@@ -235,9 +241,10 @@ async fn show(args: OneArgs, context: &Context) -> Result<(), CliError> {
         .with_store(async |store| Ok(store.subscription(&reach, id).await?))
         .await?;
     let subscription = found.ok_or_else(|| missing(&args.id, &args.workspace))?;
-    context
-        .output
-        .print(&View::new(&subscription), View::describe)
+    context.output.print(
+        &View::new(&subscription, context.clock.now()),
+        View::describe,
+    )
 }
 
 async fn delete(args: OneArgs, context: &Context) -> Result<(), CliError> {

@@ -41,6 +41,8 @@ const LONGEST_MAKING: Duration = Duration::from_hours(30 * 24);
 /// The longest name that AMQP can carry (a short string), in bytes.
 const MAX_NAME_BYTES: usize = 255;
 
+mod circuit;
+
 /// A key and the rule that its value breaks.
 pub type Problem = (&'static str, String);
 
@@ -54,6 +56,7 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     egress(&config.egress, &mut found);
     dispatch(&config.dispatch, &config.egress, &mut found);
     retention(&config.retention, &mut found);
+    circuit::circuit(&config.dispatch.circuit, &mut found);
     outputs(&config.outputs, &mut found);
     if let Err(error) = RetrySchedule::new(config.retry.schedule.clone()) {
         found.add("retry.schedule", error.to_string());

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub mod allow;
 pub mod api;
 pub mod check;
+pub mod circuit;
 pub mod duration;
 pub mod load;
 pub mod outputs;
@@ -29,6 +30,7 @@ pub mod shape;
 
 pub use allow::AllowRule;
 pub use api::Api;
+pub use circuit::Circuit;
 pub use load::{ConfigError, KeyError, Origin};
 pub use outputs::Outputs;
 pub use retention::Retention;
@@ -246,6 +248,8 @@ pub struct Dispatch {
     /// How long a graceful stop may take.
     #[serde(with = "duration")]
     pub drain_timeout: Duration,
+    /// When receivers are left alone.
+    pub circuit: Circuit,
 }
 
 impl Default for Dispatch {
@@ -260,6 +264,7 @@ impl Default for Dispatch {
             settle_linger: Duration::from_millis(20),
             poll_interval: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(30),
+            circuit: Circuit::default(),
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::store::targets::Target;
 use crate::wake::Wake;
 
 mod books;
+mod meters;
 
 use books::{Books, Waiting};
 
@@ -98,7 +99,7 @@ impl Lines {
         (0..wanted)
             .map_while(|_| {
                 books
-                    .take_room(target.id(), lane, 0)
+                    .take_room(target, lane, 0)
                     .then(|| self.room(target.id(), lane, 0))
             })
             .collect()
@@ -106,7 +107,19 @@ impl Lines {
 
     /// Whether a claim of this lane would take enough to be worth its while.
     pub fn has_room(&self, target: &Target, lane: Lane) -> bool {
-        !self.books().line_is_crowded(target.id(), lane)
+        let mut books = self.books();
+        !books.line_is_crowded(target.id(), lane) && books.token_at(target).is_none()
+    }
+
+    /// When the first of these has a token again, of those that wait for one.
+    pub fn next_token<'a>(&self, targets: impl Iterator<Item = &'a Target>) -> Option<Instant> {
+        let mut books = self.books();
+        targets.filter_map(|target| books.token_at(target)).min()
+    }
+
+    /// Among how many processes limits a second are divided.
+    pub fn set_replicas(&self, replicas: NonZeroU32) {
+        self.books().set_replicas(replicas);
     }
 
     /// Waits until no line that moves is so full that the next batch would find no room, and for a
@@ -240,6 +253,11 @@ impl Lines {
 }
 
 impl Room {
+    /// Gives it back unused: no delivery was there for it.
+    pub fn unused(self) {
+        self.lines.books().give_token(self.subscription);
+    }
+
     /// Counts the size of what the room is used for, once it is known.
     pub fn charge(&mut self, bytes: usize) {
         self.lines.books().charge(self.subscription, bytes);

@@ -9,6 +9,7 @@
 //! - [`lines`]: leased deliveries in memory, and whose turn it is.
 //! - [`permits`]: how slots, rooms and bytes are shared; what keeps memory and neighbours bounded.
 //! - [`scheduler`]: finds due work and claims it, as much as there is room for.
+//! - `turns`: whose work is claimed next. `presence`: how many processes share limits.
 //! - [`attempt`]: signs and sends one delivery.
 //! - [`outcome`]: what an answer means; pure.
 //! - [`settle`]: writes outcomes in batches.
@@ -25,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config;
-use crate::domain::delivery::Verdict;
+use crate::domain::delivery::{Sending, Verdict};
 use crate::domain::retry::RetrySchedule;
 use crate::egress::client::WebhookClient;
 use crate::entropy::Entropy;
@@ -41,9 +42,11 @@ pub mod attempt;
 pub mod lines;
 pub mod outcome;
 mod permits;
+mod presence;
 pub mod scheduler;
 pub mod settle;
 mod test_send;
+mod turns;
 
 use lines::{Flight, Lines};
 
@@ -193,10 +196,19 @@ impl Dispatcher {
         let delivery = &flight.delivery;
         if flight.since.elapsed() > LONGEST_WAIT {
             self.lines.shorten(delivery);
-        } else if !self.shutdown.soft.is_cancelled() {
+        } else if !self.shutdown.soft.is_cancelled() && self.may_be_sent(delivery) {
             return attempt::run(&self.parts, delivery).await;
         }
         Settlement::of(delivery, Verdict::Released, None)
+    }
+}
+
+impl Dispatcher {
+    /// Whether its receiver is not left alone, since it was leased: then it waits in the queue, and no
+    /// attempt is spent.
+    fn may_be_sent(&self, delivery: &LeasedDelivery) -> bool {
+        let circuit = self.parts.store.circuit(delivery.target.id());
+        circuit.open_until().is_none() || delivery.sending != Sending::Usual
     }
 }
 

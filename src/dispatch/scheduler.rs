@@ -14,10 +14,12 @@ use tokio::time::Instant;
 use super::Dispatcher;
 use super::lines::{Hunger, Room};
 use super::permits::PerLane;
+use super::presence;
+use super::turns::Turns;
 use crate::clock::pause;
 use crate::domain::delivery::Lane;
 use crate::domain::event::MAX_EVENT_BYTES;
-use crate::domain::ids::SubscriptionId;
+use crate::domain::ids::{SubscriptionId, WorkspaceId};
 use crate::health::Part;
 use crate::reconnect::Reconnect;
 use crate::store::intake::Permit;
@@ -28,8 +30,8 @@ use crate::telemetry::metric;
 /// The most deliveries that one claim takes.
 const CLAIM_SIZE: usize = 500;
 
-/// How many rooms a subscription takes in its turn, before the next one's.
-const QUANTUM: usize = 16;
+/// How far apart claims lie, at least, that wait for tokens: what is saved up meanwhile is not lost.
+const TOKENS_APART: Duration = Duration::from_millis(100);
 
 /// How often deliveries of deleted subscriptions are looked for, and how many go at once.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -39,9 +41,15 @@ const SWEEP_SIZE: usize = 1_000;
 /// are part of what is drained.
 pub async fn run(dispatcher: &Dispatcher) {
     tokio::select! {
+        () = presence::beat(dispatcher) => {}
+        () = dispatcher.shutdown.soft.cancelled() => return,
+    }
+    tokio::select! {
         () = claim_loop(dispatcher) => {}
         () = sweep_loop(dispatcher) => {}
+        () = presence::beat_loop(dispatcher) => {}
     }
+    presence::leave(dispatcher).await;
 }
 
 /// What was found due at the last look, and when to look again.
@@ -49,9 +57,8 @@ struct View {
     work: Vec<(Arc<Target>, Lane)>,
     /// Which lane is first at the next claim.
     first_lane: usize,
-    /// The subscription that was served last in each lane: the next one is first at the next claim,
-    /// so that a thousand with work come round within as many as a claim does not serve.
-    last_served: PerLane<Option<SubscriptionId>>,
+    /// Whose turn it is, in each lane.
+    turns: PerLane<Turns<WorkspaceId, SubscriptionId>>,
     look_at: Instant,
 }
 
@@ -72,7 +79,7 @@ async fn claim_loop(dispatcher: &Dispatcher) {
     let mut view = View {
         work: Vec::new(),
         first_lane: 0,
-        last_served: PerLane::default(),
+        turns: PerLane::default(),
         look_at: Instant::now(),
     };
     while !soft.is_cancelled() {
@@ -88,7 +95,7 @@ async fn claim_loop(dispatcher: &Dispatcher) {
         let pause = match step.await {
             Ok(progress) => {
                 reconnect.reset();
-                wait(dispatcher, progress, view.look_at).left_future()
+                wait(dispatcher, progress, view.go_on_at(dispatcher, progress)).left_future()
             }
             Err(error) => {
                 fault(dispatcher, &error);
@@ -103,15 +110,15 @@ async fn claim_loop(dispatcher: &Dispatcher) {
     }
 }
 
-/// Waits for a reason to go on: a ring, room if it is missing, or the time to look again.
-async fn wait(dispatcher: &Dispatcher, progress: Progress, look_at: Instant) {
+/// Waits for a reason to go on: a ring, room if it is missing, or this instant.
+async fn wait(dispatcher: &Dispatcher, progress: Progress, go_on_at: Instant) {
     if progress == Progress::Claimed {
         return;
     }
     tokio::select! {
         // Rung once more, for the next round to see that it was.
         () = dispatcher.wake.rung() => dispatcher.wake.ring(),
-        () = tokio::time::sleep_until(look_at) => {}
+        () = tokio::time::sleep_until(go_on_at) => {}
         () = dispatcher.lines.room_freed(), if progress == Progress::NoRoom => {}
     }
 }
@@ -131,6 +138,17 @@ async fn look_around(dispatcher: &Dispatcher) -> Result<Due, StoreError> {
 }
 
 impl View {
+    /// When to go on at the latest: to look again, or to claim for one that has a token again by then.
+    fn go_on_at(&self, dispatcher: &Dispatcher, progress: Progress) -> Instant {
+        if progress != Progress::NoRoom {
+            return self.look_at;
+        }
+        let targets = self.work.iter().map(|(target, _)| &**target);
+        let token_at = dispatcher.lines.next_token(targets);
+        let token_at = token_at.map(|at| at.max(Instant::now() + TOKENS_APART));
+        token_at.map_or(self.look_at, |at| at.min(self.look_at))
+    }
+
     async fn refresh(&mut self, dispatcher: &Dispatcher) -> Result<(), StoreError> {
         #[expect(clippy::cast_precision_loss, reason = "hundreds")]
         metrics::gauge!(metric::IN_FLIGHT).set(dispatcher.lines.in_flight() as f64);
@@ -143,8 +161,11 @@ impl View {
         Ok(())
     }
 
-    /// Claims in both lanes what there is room for, and starts it.
+    /// Claims in all lanes what there is room for, and starts it.
     async fn claim(&mut self, dispatcher: &Dispatcher) -> Result<Progress, StoreError> {
+        if self.is_outdated(dispatcher) {
+            self.refresh(dispatcher).await?;
+        }
         if self.work.is_empty() {
             dispatcher.lines.mark_hungry(Hunger::Sated);
             return Ok(Progress::NothingDue);
@@ -166,32 +187,39 @@ impl View {
         Ok(progress)
     }
 
-    /// Rooms for a claim, in rounds over the subscriptions that have work in the lane.
+    /// Whether a circuit changed since it was looked: what was found then would be claimed by a rate that
+    /// is no longer its own.
+    fn is_outdated(&self, dispatcher: &Dispatcher) -> bool {
+        let store = &dispatcher.parts.store;
+        self.work
+            .iter()
+            .any(|(target, _)| store.circuit(target.id()) != target.subscription.circuit)
+    }
+
+    /// Rooms for a claim, in turns over those that have work in the lane.
     fn reserve(&mut self, dispatcher: &Dispatcher, lane: Lane) -> Reserved {
-        let mut open: Vec<&Arc<Target>> = self
+        let open = self
             .work
             .iter()
             .filter(|(target, of)| *of == lane && dispatcher.lines.has_room(target, lane))
-            .map(|(target, _)| target)
-            .collect();
-        let last_served = self.last_served.of_mut(lane);
-        begin_behind(&mut open, last_served.as_ref(), |target| target.id());
-
-        let mut reserved = Reserved::new();
-        let mut left = CLAIM_SIZE;
-        while left > 0 && !open.is_empty() {
-            open.retain(|target| {
-                let wanted = QUANTUM.min(left);
-                let got = dispatcher.lines.reserve(target, lane, wanted);
-                left -= got.len();
-                let full = got.len() == wanted;
-                if !got.is_empty() {
-                    *last_served = Some(target.id());
-                    reserved.entry(target.id()).or_default().extend(got);
-                }
-                full
+            .map(|(target, _)| {
+                let workspace = target.subscription.workspace.clone();
+                (workspace, target.id(), target)
             });
-        }
+        let mut reserved = Reserved::new();
+        let turns = self.turns.of_mut(lane);
+        turns.share(open, CLAIM_SIZE, |target, wanted| {
+            // Of one that is left alone there is a probe. It has no rate, and by the time of the claim
+            // it may be served again.
+            let is_left_alone = target.subscription.circuit.open_until().is_some();
+            let wanted = if is_left_alone { 1 } else { wanted };
+            let rooms = dispatcher.lines.reserve(target, lane, wanted);
+            let got = rooms.len();
+            if got > 0 {
+                reserved.entry(target.id()).or_default().extend(rooms);
+            }
+            got
+        });
         reserved
     }
 
@@ -232,11 +260,13 @@ impl View {
         }
         dispatcher.start(ready);
         // What has rooms left over gave less than it was asked for.
-        let spent: HashSet<SubscriptionId> = reserved
-            .into_iter()
-            .filter(|(_, rooms)| !rooms.is_empty())
-            .map(|(id, _)| id)
-            .collect();
+        let mut spent: HashSet<SubscriptionId> = HashSet::new();
+        for (id, rooms) in reserved {
+            if !rooms.is_empty() {
+                spent.insert(id);
+            }
+            rooms.into_iter().for_each(Room::unused);
+        }
         // A subscription that gave less than it was asked for has no more, unless it may have been
         // the bytes that ended the claim: the next event could have been the largest there is.
         if nothing || bytes + MAX_EVENT_BYTES <= max_bytes {
@@ -245,13 +275,6 @@ impl View {
         }
         Ok(())
     }
-}
-
-/// Puts things in the order of their keys, the first one behind `last` first.
-fn begin_behind<T, K: Ord>(items: &mut [T], last: Option<&K>, key: impl Fn(&T) -> K) {
-    items.sort_by_key(&key);
-    let first = items.partition_point(|item| Some(&key(item)) <= last);
-    items.rotate_left(first);
 }
 
 /// Rooms in hand, by the subscription that they are for.
@@ -278,33 +301,5 @@ fn fault(dispatcher: &Dispatcher, error: &StoreError) {
         tracing::warn!(%error, "the queue cannot be read; trying again");
     } else {
         tracing::error!(%error, "the queue cannot be read; trying again");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn everybody_has_a_turn_before_anybody_has_two() {
-        let mut served = Vec::new();
-        let mut last = None;
-        for _ in 0..4 {
-            let mut open = [40, 10, 30, 20, 50];
-            begin_behind(&mut open, last.as_ref(), |number| *number);
-            served.extend_from_slice(&open[..2]);
-            last = Some(open[1]);
-        }
-        assert_eq!(served, [10, 20, 30, 40, 50, 10, 20, 30]);
-    }
-
-    #[test]
-    fn one_that_is_gone_by_now_keeps_its_place() {
-        let mut open = [10, 30];
-        begin_behind(&mut open, Some(&20), |number| *number);
-        assert_eq!(open, [30, 10]);
-        begin_behind(&mut open, Some(&30), |number| *number);
-        assert_eq!(open, [10, 30]);
-        begin_behind(&mut [0; 0], Some(&1), |number| *number);
     }
 }

@@ -30,11 +30,8 @@ pub async fn run(
         let mut batch = Vec::new();
         while gather(&parts, &mut settlements, &finish, &mut batch).await == More::Yes {
             write(&parts, &lines, &batch).await;
-            if batch
-                .iter()
-                .any(|settlement| settlement.verdict == Verdict::Released)
-            {
-                // Due again at once, and nothing else would say so.
+            if batch.iter().any(leaves_work) {
+                // Due at once, and nothing else would say so.
                 wake.ring();
             }
             batch.clear();
@@ -49,6 +46,14 @@ pub async fn run(
         () = work => {}
         () = hard.cancelled() => {}
     }
+}
+
+/// Whether there may be something to be sent for it: what was given back, and what is told of failures.
+fn leaves_work(settlement: &Settlement) -> bool {
+    matches!(
+        settlement.verdict,
+        Verdict::Released | Verdict::Failed | Verdict::Gone
+    )
 }
 
 /// Whether there is a batch to write.

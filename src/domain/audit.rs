@@ -264,6 +264,7 @@ impl Audited for Subscription {
             "format": spec.format.as_str(),
             "headers": spec.headers.names().collect::<Vec<_>>(),
             "max_concurrency": spec.max_concurrency,
+            "rate_limit": spec.rate_limit,
             "retry_schedule": spec.retry_schedule.as_ref().map(|schedule| {
                 schedule.delays().iter().map(std::time::Duration::as_secs).collect::<Vec<_>>()
             }),

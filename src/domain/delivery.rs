@@ -150,6 +150,18 @@ impl Lane {
     }
 }
 
+/// What a delivery is sent for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Sending {
+    /// To be taken.
+    #[default]
+    Usual,
+    /// To find out, besides, whether a receiver is back whose circuit is open.
+    Probe,
+    /// Because somebody asked for this one, though the circuit is open.
+    Asked,
+}
+
 /// What becomes of a leased delivery, decided from one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -113,6 +113,16 @@ impl EventFilter {
     }
 }
 
+impl EventFilter {
+    /// Whether it names events that tell of the dispatcher itself.
+    pub fn is_operational(&self) -> bool {
+        match self {
+            Self::Exact(event_type) | Self::Below(event_type) => event_type.is_operational(),
+            Self::All => false,
+        }
+    }
+}
+
 impl FromStr for EventFilter {
     type Err = EventTypeError;
 

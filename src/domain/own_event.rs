@@ -8,6 +8,7 @@ use super::blueprint::OutputOffer;
 use super::edition::{Edition, Row};
 use super::event::EventError;
 use super::ids::{EventId, OutputId, RowId, WorkspaceId};
+use super::operational::Operational;
 use super::output::Output;
 use super::payload::{Payload, timestamp};
 use super::values::Values;
@@ -28,6 +29,8 @@ pub enum OwnEvent<'a> {
     OutputRequested(&'a Output),
     /// `output.generated`, and where to fetch it.
     OutputGenerated(&'a Output, &'a str),
+    /// What became of deliveries and subscriptions.
+    Operational(&'a Operational),
 }
 
 /// What a write changed of an edition: where, and what was written there, as long as that is not much.
@@ -118,9 +121,11 @@ struct Envelope<'a> {
     source: &'static str,
     r#type: &'static str,
     time: String,
-    subject: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
     workspaceid: &'a str,
-    projectid: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    projectid: Option<&'a str>,
     data: Data<'a>,
 }
 
@@ -170,6 +175,11 @@ enum Data<'a> {
         sha256: Option<&'a str>,
         timestamp: String,
     },
+    Operational {
+        #[serde(flatten)]
+        told: &'a Operational,
+        timestamp: String,
+    },
 }
 
 impl<'a> OwnEvent<'a> {
@@ -181,6 +191,7 @@ impl<'a> OwnEvent<'a> {
             Self::EditionSubmitted(_) => "edition.submitted",
             Self::OutputRequested(_) => "output.requested",
             Self::OutputGenerated(..) => "output.generated",
+            Self::Operational(told) => told.event_type(),
         }
     }
 
@@ -192,7 +203,7 @@ impl<'a> OwnEvent<'a> {
         workspace: &WorkspaceId,
         now: DateTime<Utc>,
     ) -> Result<Payload, EventError> {
-        let (subject, projectid) = self.about();
+        let (subject, projectid) = self.about().unzip();
         let envelope = Envelope {
             specversion: "1.0",
             id: id.to_string(),
@@ -209,21 +220,23 @@ impl<'a> OwnEvent<'a> {
         Payload::decode(&text, id, now)
     }
 
-    /// The edition and the project.
-    fn about(&self) -> (&'a str, &'a str) {
-        match self {
+    /// The edition and the project, if it is about one.
+    fn about(&self) -> Option<(&'a str, &'a str)> {
+        Some(match self {
             Self::EditionCreated(edition, _)
             | Self::EditionChanged(edition, _)
             | Self::EditionSubmitted(edition) => (edition.id.as_str(), edition.project.as_str()),
             Self::OutputRequested(output) | Self::OutputGenerated(output, _) => {
                 (output.edition.as_str(), output.project.as_str())
             }
-        }
+            Self::Operational(_) => return None,
+        })
     }
 
     fn data(&self, timestamp: String) -> Data<'a> {
-        let (edition_id, project_id) = self.about();
+        let (edition_id, project_id) = self.about().unwrap_or_default();
         match *self {
+            Self::Operational(told) => Data::Operational { told, timestamp },
             Self::EditionCreated(edition, outputs) => Data::Created {
                 edition_id,
                 blueprint_id: edition.blueprint.as_str(),
@@ -309,6 +322,22 @@ mod tests {
             assert_eq!(built.edition.as_ref(), Some(&edition.id));
             assert_eq!(built.occurred_at.timestamp_millis(), 1_777_626_000_123);
         }
+    }
+
+    #[test]
+    fn what_is_told_of_our_own_work_is_about_no_edition_and_names_no_path() {
+        let subscription = new_id(DateTime::UNIX_EPOCH, [1; 10]);
+        let told = Operational::disabled(subscription, "gone").at(Some("receiver.example"));
+        let payload = build(OwnEvent::Operational(&told));
+        let built = payload.event();
+        assert!(built.event_type.is_operational());
+        assert_eq!((&built.edition, &built.project), (&None, &None));
+        assert_eq!(
+            payload.data(),
+            format!(
+                r#"{{"subscription_id":"{subscription}","host":"receiver.example","reason":"gone","timestamp":"2026-05-01T09:00:00.123Z"}}"#
+            )
+        );
     }
 
     #[test]

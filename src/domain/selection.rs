@@ -86,6 +86,16 @@ impl Selection {
         }
     }
 
+    /// What a subscription missed since then: what failed for good, and what was never made.
+    pub fn missed(subscription: SubscriptionId, since: DateTime<Utc>) -> Self {
+        Self {
+            subscription_id: Some(subscription),
+            from: Some(since),
+            backfill: true,
+            ..Self::default()
+        }
+    }
+
     /// Whether an event is one of those selected, as far as that is a matter of what it is about.
     pub fn takes(&self, about: About<'_>) -> bool {
         let type_matches = if self.types.is_empty() {

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
+use super::circuit::CircuitState;
 use super::event::Event;
 use super::filter::EventFilter;
 use super::headers::CustomHeaders;
@@ -201,6 +202,8 @@ pub struct SubscriptionSpec {
     pub headers: CustomHeaders,
     /// Requests in flight at once, in each replica; `None` is the deployment's default.
     pub max_concurrency: Option<NonZeroU32>,
+    /// Deliveries a second, from all replicas together; `None` is no limit.
+    pub rate_limit: Option<NonZeroU32>,
     /// When to try again; `None` is the deployment's schedule.
     pub retry_schedule: Option<RetrySchedule>,
 }
@@ -277,6 +280,10 @@ pub struct Subscription {
     pub spec: SubscriptionSpec,
     /// Whether it is served.
     pub status: SubscriptionStatus,
+    /// Whether its receiver is left alone for a while. Changes without a new version.
+    pub circuit: CircuitState,
+    /// From when on it has missed events, or may have; `None` while it is active.
+    pub missing_since: Option<DateTime<Utc>>,
     /// Grows with every change; a change says which version it was made from.
     pub version: i64,
     /// When it was registered.
@@ -312,6 +319,7 @@ pub(crate) mod tests {
             format: BodyFormat::Standard,
             headers: CustomHeaders::default(),
             max_concurrency: None,
+            rate_limit: None,
             retry_schedule: None,
         }
     }
@@ -353,6 +361,8 @@ pub(crate) mod tests {
             workspace: WorkspaceId::default(),
             spec: spec(&["*"], None),
             status: SubscriptionStatus::Active,
+            circuit: CircuitState::Closed,
+            missing_since: None,
             version: 1,
             created_at: now,
             updated_at: now,

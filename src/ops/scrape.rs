@@ -39,7 +39,11 @@ pub(super) async fn metrics(ops: Ops, pace: Arc<Pace>) -> Response {
     if pace.is_due(ops.clock.monotonic()) {
         let counted = tokio::time::timeout(DATABASE_TIMEOUT, count(&*ops.store)).await;
         match counted {
-            Ok(Ok((queue, outbox))) => tell(queue, outbox),
+            Ok(Ok((queue, outbox))) => {
+                tell(queue, outbox);
+                #[expect(clippy::cast_precision_loss, reason = "thousands")]
+                gauge!(metric::OPEN_CIRCUITS).set(ops.store.open_circuits() as f64);
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the queue could not be counted");
                 gauge!(metric::DATABASE_UP).set(0.0);

@@ -45,6 +45,14 @@ pub trait Intake: Send + Sync {
     fn left_waiting(&self);
 }
 
+/// A permit for a delivery that is being written. One to a receiver that is left alone waits.
+pub(super) fn admit(intake: &dyn Intake, target: &Target, bytes: usize) -> Option<Permit> {
+    if target.is_left_alone() {
+        return None;
+    }
+    intake.admit(target, bytes)
+}
+
 /// For processes that only write: nothing is admitted, so everything waits for a dispatcher.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoDispatch;

@@ -15,8 +15,10 @@
 //! - [`output_jobs`] and [`files`]: outputs that are asked for, and the files that come of it;
 //!   `output_steps`: what each step makes of an output; `output_shown`: how it is shown meanwhile.
 //! - [`access`]: API keys and the audit log.
+//! - [`circuits`]: which receivers are left alone. [`replicas`]: how many processes send.
 //! - [`subscriptions`]: registering and changing subscriptions.
 //! - [`idempotency`]: creating calls and writes that may be repeated.
+//! - `operational`: what is told of our own work.
 //! - [`outbox`]: events of our own on their way to the broker. [`lease`]: what one process at a time
 //!   may do; [`leadership`]: such a lease, kept for as long as it goes well.
 //! - [`retention`]: removing what has been kept for long enough.
@@ -36,13 +38,15 @@ use async_trait::async_trait;
 use secrecy::SecretBox;
 
 use crate::domain::attempt::Attempt;
-use crate::domain::delivery::{Lane, Verdict};
+use crate::domain::delivery::{Lane, Sending, Verdict};
+use crate::domain::filter::EventType;
 use crate::domain::ids::{DeliveryId, EventId, OwnerId, SubscriptionId, WorkspaceId};
 use crate::domain::payload::Payload;
 use crate::domain::replay::{Replaying, Was};
 use crate::wake::Wake;
 
 pub mod access;
+pub mod circuits;
 mod content;
 mod definition;
 pub mod editions;
@@ -58,6 +62,7 @@ pub mod leadership;
 pub mod lease;
 pub mod log;
 pub mod open;
+mod operational;
 pub mod outbox;
 pub mod output_jobs;
 mod output_shown;
@@ -66,6 +71,7 @@ pub mod postgres;
 mod projection;
 pub mod projects;
 pub mod replays;
+pub mod replicas;
 pub mod retention;
 mod room;
 mod rows_change;
@@ -81,6 +87,7 @@ mod walk;
 pub mod writing;
 
 pub use access::{Admitted, ApiKeys, Audit, AuditFilter, NewApiKey};
+pub use circuits::Circuits;
 pub use editions::{
     BlueprintRecord, EditionFilter, EditionKey, EditionList, EditionRecord, EditionTag, Editions,
     OutputRecord, RowsPage, SectionData, SectionRecord, SectionTag, Whole, WorkspaceRecord,
@@ -107,6 +114,7 @@ pub use projects::{ProjectRecord, Projects};
 pub use replays::{
     Cancelled, Candidate, Cursor, NewReplay, ReplayRecord, Replays, Requeued, Running,
 };
+pub use replicas::Replicas;
 pub use retention::{Kept, Removed, Rest, Retention, Swept};
 pub use snapshots::{Applied, Snapshots};
 pub use stats::{RECENTLY, Stats, SubscriptionStats, Tally};
@@ -126,6 +134,8 @@ pub const MAX_FAN_OUT_ROWS: usize = 5_000;
 pub trait Store:
     EventStore
     + DeliveryQueue
+    + Circuits
+    + Replicas
     + Subscriptions
     + EventLog
     + Feed
@@ -152,6 +162,8 @@ pub trait Store:
 impl<T> Store for T where
     T: EventStore
         + DeliveryQueue
+        + Circuits
+        + Replicas
         + Subscriptions
         + EventLog
         + Feed
@@ -203,6 +215,8 @@ pub struct LeasedDelivery {
     pub lost_leases: u32,
     /// Which share of the slots it is sent under.
     pub lane: Lane,
+    /// What it is sent for.
+    pub sending: Sending,
     /// The event and its bodies, shared with the event's other deliveries.
     pub payload: Arc<Payload>,
     /// Where it goes.
@@ -257,7 +271,8 @@ pub trait EventStore: Send + Sync {
 /// What is due now, and when more will be.
 #[derive(Clone, Debug, Default)]
 pub struct Due {
-    /// Subscriptions with at least one delivery due, active ones only.
+    /// Subscriptions with at least one delivery due, active ones only; of those whose circuit is open,
+    /// the ones whose probe is due, or of which a single delivery is replayed.
     pub work: Vec<(Arc<Target>, Lane)>,
     /// How long until the next delivery becomes due, where one is known.
     pub next_in: Option<Duration>,
@@ -288,6 +303,8 @@ pub struct Settlement {
     pub delivery: DeliveryId,
     /// The event that it carries.
     pub event: EventId,
+    /// And that one's type.
+    pub event_type: EventType,
     /// Where it goes.
     pub subscription: SubscriptionId,
     /// The tenant.
@@ -296,6 +313,8 @@ pub struct Settlement {
     pub epoch: i32,
     /// Attempts made before this one.
     pub attempts_before: u32,
+    /// What it was sent for.
+    pub sending: Sending,
     /// Whether the attempt was a replay's, and of what.
     pub replaying: Option<Replaying>,
     /// What becomes of it.
@@ -318,10 +337,12 @@ impl Settlement {
         Self {
             delivery: delivery.id,
             event: event.id,
+            event_type: event.event_type.clone(),
             subscription: delivery.target.id(),
             workspace: event.workspace.clone(),
             epoch: delivery.epoch,
             attempts_before: delivery.attempts,
+            sending: delivery.sending,
             replaying: delivery.replaying,
             verdict,
             attempt,
@@ -345,7 +366,8 @@ pub struct QueueDepth {
     pub pending: u64,
     /// Leased.
     pub in_flight: u64,
-    /// How long the oldest due and unleased delivery of an active subscription has been waiting.
+    /// How long the oldest due and unleased delivery has been waiting of an active subscription whose
+    /// circuit is not open: what waits because of its receiver is nobody's backlog.
     pub oldest_due: Option<Duration>,
 }
 
@@ -357,15 +379,20 @@ pub trait DeliveryQueue: Send + Sync {
     async fn due(&self, grace: Duration) -> Result<Due>;
 
     /// Leases due deliveries. Two claims never get the same delivery; subscriptions that are
-    /// disabled or deleted by now are passed over, whatever was asked.
+    /// disabled or deleted by now are passed over, whatever was asked. So are those whose circuit is
+    /// open; where a probe is due, one delivery is leased as that ([`Sending::Probe`]), to one claim of
+    /// all, and the next probe is due when that lease is over. What is replayed by itself, and not as
+    /// one of many, is leased all the same ([`Sending::Asked`]).
     async fn claim(&self, claim: &Claim) -> Result<Vec<LeasedDelivery>>;
 
     /// Writes outcomes, in one transaction, each under its lease token (`owner`, epoch). Answers in
     /// the order given. Coming again with the same settlements after an ambiguous failure is safe:
     /// what was committed answers `Settled` again and changes nothing.
     ///
-    /// [`Verdict::Gone`] also disables the subscription. What replays of many put into the queue is
-    /// counted for them as [`ReplayRecord::done`](replays::ReplayRecord::done) or `failed` here.
+    /// [`Verdict::Gone`] also disables the subscription. What outcomes tell of receivers is noted with
+    /// them, once, if the rules were said ([`Circuits::judge_receivers`]); it may disable one too. What
+    /// replays of many put into the queue is counted for them as
+    /// [`ReplayRecord::done`](replays::ReplayRecord::done) or `failed` here.
     async fn settle(
         &self,
         owner: OwnerId,

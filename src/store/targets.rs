@@ -12,7 +12,9 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::{Result, StoreError};
+use crate::domain::circuit::CircuitState;
 use crate::domain::event::Event;
+use crate::domain::filter::EventFilter;
 use crate::domain::ids::{SubscriptionId, WorkspaceId};
 use crate::domain::signature::SigningKey;
 use crate::domain::subscription::Subscription;
@@ -49,6 +51,31 @@ impl Target {
     pub fn id(&self) -> SubscriptionId {
         self.subscription.id
     }
+
+    /// What a claim may take of it at this instant.
+    pub(super) fn offer(&self, now: DateTime<Utc>) -> Offer {
+        match self.subscription.circuit.open_until() {
+            None => Offer::Everything,
+            Some(until) if until <= now => Offer::Probe,
+            Some(until) => Offer::AskedUntil(until),
+        }
+    }
+
+    /// Whether deliveries wait for probes to succeed.
+    pub(super) fn is_left_alone(&self) -> bool {
+        self.subscription.circuit.open_until().is_some()
+    }
+}
+
+/// What may be claimed of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// Whatever is due.
+    Everything,
+    /// One delivery, to find out whether its receiver is back.
+    Probe,
+    /// Before this, only what somebody asked for by itself: replays of one delivery.
+    AskedUntil(DateTime<Utc>),
 }
 
 impl fmt::Debug for Target {
@@ -89,6 +116,8 @@ pub struct Targets {
     generation: i64,
     by_id: HashMap<SubscriptionId, Arc<Target>>,
     by_workspace: HashMap<WorkspaceId, Vec<Arc<Target>>>,
+    has_circuits: bool,
+    wants_operational: bool,
 }
 
 impl Targets {
@@ -115,6 +144,30 @@ impl Targets {
     /// Whether none is active.
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
+    }
+
+    /// Where this one's circuit stands.
+    pub(super) fn circuit(&self, id: SubscriptionId) -> CircuitState {
+        let target = self.get(id);
+        target.map_or(CircuitState::Closed, |target| target.subscription.circuit)
+    }
+
+    /// Whether anything is remembered of any receiver.
+    pub(super) fn has_circuits(&self) -> bool {
+        self.has_circuits
+    }
+
+    /// Whether anybody wants to be told of our own work.
+    pub(super) fn wants_operational(&self) -> bool {
+        self.wants_operational
+    }
+
+    /// How many receivers are left alone.
+    pub(super) fn open_circuits(&self) -> usize {
+        if !self.has_circuits {
+            return 0;
+        }
+        self.iter().filter(|target| target.is_left_alone()).count()
     }
 
     /// The subscriptions that an event goes to.
@@ -151,10 +204,19 @@ impl Targets {
         for targets in by_workspace.values_mut() {
             targets.sort_by_key(|target| target.id());
         }
+        let has_circuits = by_id
+            .values()
+            .any(|target| target.subscription.circuit != CircuitState::Closed);
+        let wants_operational = by_id.values().any(|target| {
+            let filters = &target.subscription.spec.event_types;
+            filters.iter().any(EventFilter::is_operational)
+        });
         Self {
             generation,
             by_id,
             by_workspace,
+            has_circuits,
+            wants_operational,
         }
     }
 }

@@ -135,10 +135,13 @@ fn every_problem_of_the_document_is_one_of_the_list() {
         .map(String::as_str)
         .collect();
     let documented = [
+        "delivery.failed",
         "edition.approved",
         "edition.changes_requested",
         "edition.submitted",
         "output.generated",
+        "subscription.circuit_opened",
+        "subscription.disabled",
     ];
     assert_eq!(webhooks, BTreeSet::from(documented));
     let text = document.to_string();

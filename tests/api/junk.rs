@@ -44,6 +44,7 @@ fn anything() -> impl Strategy<Value = Value> {
                 "status",
                 "retry_schedule",
                 "max_concurrency",
+                "rate_limit",
                 "description",
                 "overlap_seconds",
                 "disabled_reason",

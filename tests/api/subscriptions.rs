@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::rig::{Answer, Key, Rig};
-use crate::harness::databases::TestDatabase;
+use crate::harness::databases::{Kind, TestDatabase};
 use crate::harness::receiver::Receiver;
 
 on_both_databases!(
@@ -17,6 +17,9 @@ on_both_databases!(
     a_test_is_sent_at_once_signed_and_kept,
     what_is_wrong_is_named_and_nothing_is_made,
     stats_and_deliveries_are_there_and_gone_with_the_subscription,
+    a_rate_limit_is_set_and_taken_away,
+    an_open_circuit_is_shown_and_is_another_representation,
+    enabling_says_how_much_waits_and_offers_what_was_missed,
 );
 
 const OPERATOR: [Scope; 3] = [
@@ -275,6 +278,7 @@ async fn what_is_wrong_is_named_and_nothing_is_made(db: &TestDatabase) {
         (json!({"event_types": ["ok", "Not OK"]}), "/event_types/1"),
         (json!({"format": "xml"}), "/format"),
         (json!({"max_concurrency": 0}), "/max_concurrency"),
+        (json!({"rate_limit": 0}), "/rate_limit"),
         (json!({"retry_schedule": [700_000]}), "/retry_schedule"),
         (json!({"secret": "whsec_x"}), "/secret"),
         (json!({"description": "x".repeat(501)}), "/description"),
@@ -334,5 +338,103 @@ async fn stats_and_deliveries_are_there_and_gone_with_the_subscription(db: &Test
         assert_eq!(rig.get(&key, &path).await.problem(), "not-found");
     }
     assert_eq!(rig.delete(&key, &path).await.problem(), "not-found");
+    rig.stop().await;
+}
+
+async fn a_rate_limit_is_set_and_taken_away(db: &TestDatabase) {
+    let rig = Rig::over(&db.store).await;
+    let key = rig.key(Key::with(&OPERATOR)).await;
+    let mut body = asked("http://127.0.0.1:9/a");
+    body["rate_limit"] = json!(20);
+    let (path, made) = made(&rig, &key, &body).await;
+    assert_eq!(made["rate_limit"], 20);
+    let slower = rig.patch(&key, &path, &json!({"rate_limit": 5})).await;
+    assert_eq!(slower.json()["rate_limit"], 5);
+    let free = rig.patch(&key, &path, &json!({"rate_limit": null})).await;
+    assert_eq!(free.json()["rate_limit"], Value::Null);
+    assert_eq!(rig.get(&key, &path).await.json()["rate_limit"], Value::Null);
+    rig.stop().await;
+}
+
+/// All circuits are open until the year 3000.
+async fn open_all_circuits(db: &TestDatabase) {
+    let values = match db.kind {
+        Kind::Sqlite => "0, 32503680000000, 30000, 0, 10, 0, 10, 10, 0",
+        Kind::Postgres => {
+            "'epoch'::timestamptz, '3000-01-01T00:00:00Z'::timestamptz, 30000, false, 10,
+                'epoch'::timestamptz, 10, 10, 'epoch'::timestamptz"
+        }
+    };
+    let open =
+        format!("insert into circuit select id, workspace, 'open', {values} from subscription");
+    db.tamper(&open).await;
+}
+
+async fn an_open_circuit_is_shown_and_is_another_representation(db: &TestDatabase) {
+    let rig = Rig::over(&db.store).await;
+    let key = rig.key(Key::with(&OPERATOR)).await;
+    let (path, made) = made(&rig, &key, &asked("http://127.0.0.1:9/a")).await;
+    let closed = json!({"state": "closed", "since": null, "until": null});
+    assert_eq!(made["circuit"], closed);
+    let tag = rig.get(&key, &path).await.header("etag").to_owned();
+
+    open_all_circuits(db).await;
+    let get = rig.ask(Method::GET, &path).key(&key);
+    let shown = get.header("if-none-match", &tag).send().await;
+    assert_eq!(
+        shown.status,
+        StatusCode::OK,
+        "it is not what the client has"
+    );
+    let open = json!({
+        "state": "open",
+        "since": "1970-01-01T00:00:00Z",
+        "until": "3000-01-01T00:00:00Z",
+    });
+    assert_eq!(shown.json()["circuit"], open);
+    let list = rig.get(&key, "/v1/subscriptions").await.json();
+    assert_eq!(list["data"][0]["circuit"], open);
+    let stats = rig.get(&key, &format!("{path}/stats")).await.json();
+    assert_eq!(stats["circuit"], open);
+
+    let tag = shown.header("etag").to_owned();
+    let get = rig.ask(Method::GET, &path).key(&key);
+    let known = get.header("if-none-match", &tag).send().await;
+    assert_eq!(known.status, StatusCode::NOT_MODIFIED);
+    // A change is bound to the version alone.
+    let change = rig.ask(Method::PATCH, &path).key(&key);
+    let change = change.json(&json!({"url": "http://127.0.0.1:9/b"}));
+    let changed = change.header("if-match", &tag).send().await;
+    assert_eq!(changed.status, StatusCode::OK);
+    assert_eq!(changed.json()["circuit"], closed, "another receiver");
+    assert_eq!(changed.header("etag"), "\"2.json\"");
+    rig.stop().await;
+}
+
+async fn enabling_says_how_much_waits_and_offers_what_was_missed(db: &TestDatabase) {
+    let rig = Rig::over(&db.store).await;
+    let key = rig.key(Key::with(&OPERATOR)).await;
+    let scene = super::scene::Scene::in_workspace(&rig, "default", "pr_1").await;
+    let path = format!("/v1/subscriptions/{}", scene.subscription);
+    let set = async |status: &str| rig.patch(&key, &path, &json!({"status": status})).await;
+    assert_eq!(set("active").await.json()["pending"], Value::Null, "it was");
+    assert_eq!(set("disabled").await.json()["pending"], Value::Null);
+    for _ in 0..2 {
+        super::scene::accept(&rig.store, "default", Some("pr_1")).await;
+    }
+    let enabled = set("active").await.json();
+    assert_eq!(enabled["pending"], json!({"count": 1, "exact": true}));
+    let missed = &enabled["missed"];
+    assert_eq!(
+        (&missed["count"], &missed["exact"]),
+        (&2.into(), &true.into())
+    );
+    // What is offered can be asked for as it is, and is as much as was told.
+    let mut offered = missed["replay"].clone();
+    let begun = rig.post(&key, "/v1/replays", &offered).await;
+    assert_eq!(begun.status, StatusCode::CREATED);
+    offered["dry_run"] = true.into();
+    let counted = rig.post(&key, "/v1/replays", &offered).await.json();
+    assert_eq!(counted["total"], 2);
     rig.stop().await;
 }

@@ -39,8 +39,10 @@ fn creating_shows_the_subscription_and_its_secret() {
     format  kazinex
     headers  -
     concurrency  default
+    rate  -
     retries  default
     status  active
+    circuit  closed
     note  ERP
     version  1
     created  TIME
@@ -66,9 +68,15 @@ fn creating_shows_the_subscription_and_its_secret() {
       "format": "kazinex",
       "headers": {},
       "max_concurrency": null,
+      "rate_limit": null,
       "retry_schedule": null,
       "status": "active",
       "disabled_reason": null,
+      "circuit": {
+        "state": "closed",
+        "since": null,
+        "until": null
+      },
       "version": 1,
       "created_at": "TIME",
       "updated_at": "TIME",
@@ -240,9 +248,9 @@ fn lists_are_newest_first_and_go_on_behind_their_cursor() {
     );
     let ids: Vec<String> = ["a", "b", "c"].map(|kind| home.subscribe(kind)).into();
     assert_snapshot!(stable(&home.ok(&["subscriptions", "list", "--limit", "2"])), @r"
-    ID  URL  EVENTS  FORMAT  STATUS
-    sub_ID  https://9.9.9.9/hook  c  standard  active
-    sub_ID  https://9.9.9.9/hook  b  standard  active
+    ID  URL  EVENTS  FORMAT  STATUS  CIRCUIT
+    sub_ID  https://9.9.9.9/hook  c  standard  active  closed
+    sub_ID  https://9.9.9.9/hook  b  standard  active  closed
     more subscriptions: --after sub_ID
     ");
     let first = home.json(&["subscriptions", "list", "--limit", "2"]);

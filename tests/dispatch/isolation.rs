@@ -16,6 +16,7 @@ use crate::harness::simple::{
 
 on_both_databases!(
     receivers_that_hang_do_not_hold_up_another,
+    one_that_hangs_with_much_due_takes_no_turn_of_anothers,
     a_backlog_larger_than_all_permits_drains,
     anothers_retry_is_made_while_a_backlog_drains,
     its_own_retry_is_made_while_a_backlog_drains,
@@ -47,6 +48,43 @@ async fn receivers_that_hang_do_not_hold_up_another(database: &TestDatabase) {
         .await
         .unwrap();
     all_become(&*program.store, subscription, 300, DeliveryState::Succeeded).await;
+    program.shutdown.abort();
+    program.stop().await.unwrap();
+}
+
+/// In turns, and not in time, so that a slow machine changes nothing: a turn of the one that hangs is
+/// over when its request times out, which none does while this runs.
+async fn one_that_hangs_with_much_due_takes_no_turn_of_anothers(database: &TestDatabase) {
+    const DUE: usize = 20_000;
+    const SLOTS: usize = 16;
+    let mut config = settings(database.url());
+    config.dispatch.concurrency = 2 * SLOTS;
+    config.dispatch.subscription_concurrency = SLOTS;
+    config.egress.timeout = 4 * PATIENCE;
+    config.dispatch.lease = 6 * PATIENCE;
+    let hanging = Receiver::start(|_| Reply::hang());
+    subscribe(&*database.store, &hanging.url("/hook")).await;
+    let batches: Vec<usize> = (0..DUE).collect();
+    for batch in batches.chunks(1_000) {
+        leave_waiting(&database.store, &events(batch.iter().copied())).await;
+    }
+    let program = InProcess::start(config).await;
+    hanging.wait_for_count(SLOTS / 2, PATIENCE).await.unwrap();
+
+    let lively = Receiver::ok();
+    let subscription = subscribe(&*program.store, &lively.url("/hook")).await;
+    // One after the other, so that each has to find its turn beside all that is due.
+    for number in 1..=40 {
+        let event = events(DUE + number..=DUE + number);
+        program.entrance.publish(&event).await.unwrap();
+        lively.wait_for_count(number, PATIENCE).await.unwrap();
+    }
+    let many = events(2 * DUE..2 * DUE + 300);
+    program.entrance.publish(&many).await.unwrap();
+    lively.wait_for_count(340, PATIENCE).await.unwrap();
+    all_become(&*program.store, subscription, 340, DeliveryState::Succeeded).await;
+    let turns = hanging.count();
+    assert!(turns <= SLOTS, "{turns} requests, of which none ended");
     program.shutdown.abort();
     program.stop().await.unwrap();
 }

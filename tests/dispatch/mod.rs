@@ -1,8 +1,11 @@
 //! The whole program, from an event to a settled delivery, on both databases.
 
+mod circuits;
 mod headers;
 mod isolation;
 mod lifecycle;
+mod outage;
+mod rates;
 mod replay;
 mod retries;
 mod road;

@@ -127,6 +127,7 @@ pub(crate) fn spec(event_types: &[&str]) -> SubscriptionSpec {
         format: BodyFormat::Standard,
         headers: CustomHeaders::default(),
         max_concurrency: None,
+        rate_limit: None,
         retry_schedule: None,
     }
 }

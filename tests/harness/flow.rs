@@ -162,6 +162,7 @@ impl Flow {
                     format: hook.format,
                     headers: CustomHeaders::default(),
                     max_concurrency: None,
+                    rate_limit: None,
                     retry_schedule: None,
                 },
                 secret_id: entropy.id(now),

@@ -46,6 +46,9 @@ pub(crate) fn settings(database_url: SecretString) -> Config {
     config.egress.connect_timeout = Duration::from_secs(1);
     config.dispatch.lease = Duration::from_secs(9);
     config.dispatch.lease_grace = Duration::from_millis(500);
+    // Tests of single attempts are not to be left alone; those of circuits say when.
+    config.dispatch.circuit.failures_in_row = 1_000_000;
+    config.dispatch.circuit.least_attempts = 1_000_000;
     config.retry.schedule = [100, 300, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000]
         .map(Duration::from_millis)
         .to_vec();
@@ -320,6 +323,13 @@ fn toml(config: &Config) -> String {
         "drain_timeout = {}",
         ms(config.dispatch.drain_timeout)
     ));
+    let circuit = &config.dispatch.circuit;
+    line("[dispatch.circuit]".to_owned());
+    line(format!("failures_in_row = {}", circuit.failures_in_row));
+    line(format!("least_attempts = {}", circuit.least_attempts));
+    line(format!("first_pause = {}", ms(circuit.first_pause)));
+    line(format!("longest_pause = {}", ms(circuit.longest_pause)));
+    line(format!("ramp = {}", ms(circuit.ramp)));
     let delays: Vec<String> = config.retry.schedule.iter().copied().map(ms).collect();
     line(format!("[retry]\nschedule = [{}]", delays.join(", ")));
     text

@@ -48,6 +48,7 @@ pub(crate) async fn subscribe_as(
             format: BodyFormat::Standard,
             headers: CustomHeaders::default(),
             max_concurrency: max_concurrency.and_then(NonZeroU32::new),
+            rate_limit: None,
             retry_schedule: None,
         },
         secret_id: entropy.id(now),

@@ -13,6 +13,7 @@ use crate::harness::events::events;
 on_both_databases!(
     migrating_again_does_nothing,
     a_schema_of_a_later_program_is_not_ready,
+    a_migration_that_was_left_out_is_made_up_for,
     what_was_kept_is_there_after_closing_and_opening,
     a_listener_returns_when_the_store_is_closed,
     a_closed_store_is_unavailable,
@@ -40,6 +41,32 @@ async fn a_schema_of_a_later_program_is_not_ready(db: &TestDatabase) {
         matches!(migrated, Err(StoreError::Schema(_))),
         "{migrated:?}"
     );
+}
+
+/// As a database has it that was at 13 before there was a 12.
+async fn a_migration_that_was_left_out_is_made_up_for(db: &TestDatabase) {
+    subscribe(&db.store, &["*"]).await;
+    accept(&db.store, &events(3)).await;
+    db.store.close().await;
+    db.replica.close().await;
+    for undo in [
+        "drop table circuit",
+        "drop table replica",
+        "alter table subscription drop column rate_limit",
+        "alter table subscription drop column missing_since",
+        "delete from _sqlx_migrations where version = 12",
+    ] {
+        db.tamper(undo).await;
+    }
+    let store = db.open().await;
+    let ready = store.ready().await;
+    assert!(matches!(ready, Err(StoreError::Schema(_))), "{ready:?}");
+    store.migrate().await.unwrap();
+    store.ready().await.unwrap();
+    assert_eq!(db.count("circuit").await, 0);
+    assert_eq!(store.queue_depth().await.unwrap().pending, 3);
+    assert_eq!(accept(&store, &events(1)).await.pending, 1);
+    store.close().await;
 }
 
 async fn what_was_kept_is_there_after_closing_and_opening(db: &TestDatabase) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::attempt::{Attempt, ErrorClass, Trigger};
-use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
+use forge_dispatch::domain::delivery::{DeliveryState, Sending, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, WorkspaceId};
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::subscription::SubscriptionStatus;
@@ -478,9 +478,11 @@ async fn an_unknown_delivery_is_a_lost_lease(db: &TestDatabase) {
         delivery: forge_dispatch::entropy::Entropy::system().id(SystemClock.now()),
         event: forge_dispatch::entropy::Entropy::system().id(SystemClock.now()),
         subscription: forge_dispatch::entropy::Entropy::system().id(SystemClock.now()),
+        event_type: "edition.submitted".parse().unwrap(),
         workspace: WorkspaceId::default(),
         epoch: 1,
         attempts_before: 0,
+        sending: Sending::Usual,
         replaying: None,
         verdict: Verdict::Failed,
         attempt: Some(refused(500)),

@@ -44,6 +44,7 @@ fn rich() -> SubscriptionSpec {
         description: "Für Béla \u{1f600} \"quoted\" 'n \\ slashed".to_owned(),
         format: BodyFormat::Kazinex,
         max_concurrency: NonZeroU32::new(u32::MAX),
+        rate_limit: NonZeroU32::new(u32::MAX),
         retry_schedule: Some(
             RetrySchedule::new(vec![Duration::from_millis(1_500), Duration::from_hours(24)])
                 .unwrap(),

@@ -7,6 +7,7 @@ use crate::process::resident_mb;
 use crate::receiver::Seen;
 use crate::report::{Row, median, range};
 use crate::rig::{Bench, Database, Rig, Way};
+use crate::stock;
 
 const DATA_BYTES: usize = 200;
 const PATH: &str = "/ok/prompt";
@@ -31,9 +32,10 @@ pub(super) async fn rates(name: &str, rig: &mut Rig, rates: &[u32]) -> anyhow::R
     Ok(rows)
 }
 
-/// The same events with and without a second subscription that never answers.
+/// The same events with and without a second subscription that never answers, and for which many wait.
 pub(super) async fn neighbour(name: &str, rig: &mut Rig) -> anyhow::Result<Vec<Row>> {
     const RATE: u32 = 500;
+    const DUE: usize = 20_000;
     let database = Database::Postgres;
     let mut alone = rig.bench(Way::Amqp, database, PATH).await?;
     let (mut without, mut with, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
@@ -42,8 +44,9 @@ pub(super) async fn neighbour(name: &str, rig: &mut Rig) -> anyhow::Result<Vec<R
         let quiet = measure(rig, &mut alone, RATE).await?;
         // Anew in each round: what hangs would be tried again while the others are measured alone.
         let place = rig.place(database).await?;
-        place.subscribe(&rig.url(PATH), "*").await?;
         place.subscribe(&rig.url("/hang/neighbour"), "*").await?;
+        stock::due(&*place.store, rig.scaled(DUE), DATA_BYTES).await?;
+        place.subscribe(&rig.url(PATH), "*").await?;
         let mut beside = rig.start(place, Way::Amqp, database).await?;
         let loud = measure(rig, &mut beside, RATE).await?;
         resident.push(resident_mb(beside.program.id()).1);

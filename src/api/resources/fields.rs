@@ -14,6 +14,7 @@ use crate::api::{Problem, Result};
 use crate::domain::api_key::Scope;
 use crate::domain::audit::Action;
 use crate::domain::blueprint::SectionKind;
+use crate::domain::circuit::CircuitName;
 use crate::domain::delivery::DeliveryState;
 use crate::domain::filter::MAX_EVENT_TYPE_BYTES;
 use crate::domain::headers::{MAX_HEADERS, MAX_NAME_BYTES, MAX_VALUE_BYTES};
@@ -146,6 +147,11 @@ pub fn address_schema() -> Schema {
 /// What a subscription may be.
 pub fn status_schema() -> Schema {
     names(["active", "disabled"])
+}
+
+/// Where a circuit may stand.
+pub fn circuit_schema() -> Schema {
+    names(CircuitName::ALL.map(CircuitName::as_str))
 }
 
 /// Actions of the audit log, by name.

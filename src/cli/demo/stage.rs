@@ -80,6 +80,7 @@ impl Stage {
                     format,
                     headers: CustomHeaders::default(),
                     max_concurrency: None,
+                    rate_limit: None,
                     retry_schedule: None,
                 },
                 secret_id: entropy.id(now),

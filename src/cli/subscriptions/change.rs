@@ -14,12 +14,13 @@ use crate::domain::subscription::{
     FieldError, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
 };
 use crate::store::Rotation;
+use crate::store::replays::missed;
 
 /// What an admin changes; something at least.
 #[derive(Clone, Debug, Args)]
 #[command(group = ArgGroup::new("change").required(true).multiple(true).args([
     "url", "event_types", "projects", "all_projects", "format", "headers", "clear_headers", "max_concurrency",
-    "default_concurrency", "retry_schedule", "default_retry_schedule",
+    "default_concurrency", "rate_limit", "no_rate_limit", "retry_schedule", "default_retry_schedule",
     "description", "enable", "disable",
 ]))]
 #[expect(
@@ -70,6 +71,14 @@ pub struct UpdateArgs {
     #[arg(long)]
     default_concurrency: bool,
 
+    /// So many deliveries a second, from all replicas together.
+    #[arg(long, value_name = "N", conflicts_with = "no_rate_limit")]
+    rate_limit: Option<NonZeroU32>,
+
+    /// As many deliveries a second as it takes.
+    #[arg(long)]
+    no_rate_limit: bool,
+
     /// Other delays before it is tried again (`5s,5m,1h`), or `none`.
     #[arg(long, value_name = "DELAYS", conflicts_with = "default_retry_schedule")]
     retry_schedule: Option<String>,
@@ -116,7 +125,7 @@ pub(super) async fn update(args: UpdateArgs, context: &Context) -> Result<(), Cl
     let reach = args.workspace.reach()?;
     let id = parse::id("id", &args.id)?;
     let act = context.act();
-    let updated = context
+    let (updated, back) = context
         .with_store(async |store| {
             let found = store.subscription(&reach, id).await?;
             let found = found.ok_or_else(|| missing(&args.id, &args.workspace))?;
@@ -129,10 +138,20 @@ pub(super) async fn update(args: UpdateArgs, context: &Context) -> Result<(), Cl
             let updated = store
                 .update_subscription(&reach, id, found.version, &spec, &status, &act)
                 .await?;
-            updated.ok_or_else(|| missing(&args.id, &args.workspace))
+            let updated = updated.ok_or_else(|| missing(&args.id, &args.workspace))?;
+            let now = context.clock.now();
+            let missed = missed(&**store, &reach, &found, &updated, now).await?;
+            let pending = if missed.is_some() {
+                store.subscription_stats(&reach, id, Duration::ZERO).await?
+            } else {
+                None
+            };
+            let pending = pending.map(|stats| stats.pending);
+            Ok((updated, pending.zip(missed)))
         })
         .await?;
-    context.output.print(&View::new(&updated), View::describe)
+    let view = View::new(&updated, context.clock.now()).back(back.as_ref());
+    context.output.print(&view, View::describe)
 }
 
 /// What the subscription is to become.
@@ -164,6 +183,11 @@ fn changed(
         spec.max_concurrency = None;
     } else if let Some(count) = args.max_concurrency {
         spec.max_concurrency = Some(count);
+    }
+    if args.no_rate_limit {
+        spec.rate_limit = None;
+    } else if let Some(rate) = args.rate_limit {
+        spec.rate_limit = Some(rate);
     }
     if args.default_retry_schedule {
         spec.retry_schedule = None;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::view::CircuitView;
 use super::{OneArgs, missing};
 use crate::cli::output::{fields, or_dash};
 use crate::cli::{CliError, Context, parse};
@@ -13,6 +14,7 @@ use crate::store::{RECENTLY, SubscriptionStats, Tally};
 /// How it goes with a subscription, as it is printed: in JSON under the API's names.
 #[derive(Serialize)]
 struct View {
+    circuit: CircuitView,
     pending: Count,
     in_flight: Count,
     oldest_due_seconds: Option<u64>,
@@ -23,26 +25,42 @@ struct View {
     attempts: u64,
 }
 
-#[derive(Serialize)]
-struct Count {
+#[derive(Debug, Serialize)]
+pub(super) struct Count {
     count: u64,
     exact: bool,
+}
+
+impl Count {
+    /// So many, and whether that is all.
+    pub(super) fn of(count: u64, exact: bool) -> Self {
+        Self { count, exact }
+    }
 }
 
 /// Counts and shows.
 pub(super) async fn run(args: OneArgs, context: &Context) -> Result<(), CliError> {
     let reach = args.workspace.reach()?;
     let id = parse::id("id", &args.id)?;
-    let found = context
-        .with_store(async |store| Ok(store.subscription_stats(&reach, id, RECENTLY).await?))
+    let (found, stats) = context
+        .with_store(async |store| {
+            let found = store.subscription(&reach, id).await?;
+            Ok((found, store.subscription_stats(&reach, id, RECENTLY).await?))
+        })
         .await?;
-    let stats = found.ok_or_else(|| missing(&args.id, &args.workspace))?;
-    context.output.print(&View::new(&stats), View::describe)
+    let (found, stats) = found
+        .zip(stats)
+        .ok_or_else(|| missing(&args.id, &args.workspace))?;
+    let circuit = CircuitView::new(&found.circuit, context.clock.now());
+    context
+        .output
+        .print(&View::new(&stats, circuit), View::describe)
 }
 
 impl View {
-    fn new(stats: &SubscriptionStats) -> Self {
+    fn new(stats: &SubscriptionStats, circuit: CircuitView) -> Self {
         Self {
+            circuit,
             pending: stats.pending.into(),
             in_flight: stats.in_flight.into(),
             oldest_due_seconds: stats.oldest_due.map(|age| age.as_secs()),
@@ -57,6 +75,7 @@ impl View {
     fn describe(&self) -> String {
         let age = |secs| humantime::format_duration(Duration::from_secs(secs)).to_string();
         fields(&[
+            ("circuit", self.circuit.describe()),
             ("pending", self.pending.describe()),
             ("in flight", self.in_flight.describe()),
             ("oldest due", or_dash(self.oldest_due_seconds.map(age))),
@@ -79,7 +98,7 @@ impl From<Tally> for Count {
 }
 
 impl Count {
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         if self.exact {
             self.count.to_string()
         } else {

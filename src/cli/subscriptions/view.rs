@@ -3,13 +3,18 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::stats::Count;
 use crate::cli::output::{fields, or_dash};
+use crate::domain::circuit::CircuitState;
 use crate::domain::payload::timestamp;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::SigningSecret;
 use crate::domain::subscription::Subscription;
+use crate::store::Tally;
+use crate::store::replays::Missed;
 
 /// What is printed for the value of a header.
 const HIDDEN: &str = "***";
@@ -29,20 +34,79 @@ pub(super) struct View {
     format: &'static str,
     headers: BTreeMap<String, &'static str>,
     max_concurrency: Option<NonZeroU32>,
+    rate_limit: Option<NonZeroU32>,
     retry_schedule: Option<Vec<String>>,
     status: &'static str,
     disabled_reason: Option<String>,
+    circuit: CircuitView,
     version: i64,
     created_at: String,
     updated_at: String,
+    /// How many deliveries wait, only where it was disabled before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending: Option<Count>,
+    /// What it missed, only where it was disabled before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missed: Option<MissedView>,
     /// Only where it is shown for the only time.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
 }
 
+/// What it missed while it was disabled, and since its receiver began to fail before that.
+#[derive(Debug, Serialize)]
+struct MissedView {
+    #[serde(flatten)]
+    count: Count,
+    since: String,
+}
+
+impl MissedView {
+    /// For people, with what sends it.
+    fn describe(&self, id: &str, workspace: &str) -> String {
+        let (count, since) = (self.count.describe(), &self.since);
+        let workspace = match workspace {
+            "default" => String::new(),
+            other => format!(" --workspace {other}"),
+        };
+        format!(
+            "{count} since {since}; to send that: \
+             deliveries replay --subscription {id} --since {since} --backfill{workspace}"
+        )
+    }
+}
+
+/// Whether the receiver is left alone.
+#[derive(Debug, Serialize)]
+pub(super) struct CircuitView {
+    state: &'static str,
+    since: Option<String>,
+    until: Option<String>,
+}
+
+impl CircuitView {
+    /// As it is at this instant.
+    pub(super) fn new(circuit: &CircuitState, now: DateTime<Utc>) -> Self {
+        let times = circuit.times(now);
+        Self {
+            state: circuit.name(now).as_str(),
+            since: times.map(|(since, _)| timestamp(since)),
+            until: times.map(|(_, until)| timestamp(until)),
+        }
+    }
+
+    /// For people.
+    pub(super) fn describe(&self) -> String {
+        match (&self.since, &self.until) {
+            (Some(since), Some(until)) => format!("{} since {since}, until {until}", self.state),
+            _ => self.state.to_owned(),
+        }
+    }
+}
+
 impl View {
     /// Without its secret.
-    pub(super) fn new(subscription: &Subscription) -> Self {
+    pub(super) fn new(subscription: &Subscription, now: DateTime<Utc>) -> Self {
         let spec = &subscription.spec;
         Self {
             id: subscription.id.to_string(),
@@ -61,21 +125,41 @@ impl View {
                 .map(|name| (name.to_owned(), HIDDEN))
                 .collect(),
             max_concurrency: spec.max_concurrency,
+            rate_limit: spec.rate_limit,
             retry_schedule: spec.retry_schedule.as_ref().map(delays),
             status: subscription.status.as_str(),
             disabled_reason: subscription.status.reason().map(str::to_owned),
+            circuit: CircuitView::new(&subscription.circuit, now),
             version: subscription.version,
             created_at: timestamp(subscription.created_at),
             updated_at: timestamp(subscription.updated_at),
+            pending: None,
+            missed: None,
             secret: None,
         }
     }
 
+    /// With what is sent now that it is served again, and what it missed.
+    pub(super) fn back(self, back: Option<&(Tally, Missed)>) -> Self {
+        Self {
+            pending: back.map(|(pending, _)| Count::from(*pending)),
+            missed: back.map(|(_, missed)| MissedView {
+                count: Count::of(missed.count.total(), missed.count.is_exact),
+                since: timestamp(missed.since),
+            }),
+            ..self
+        }
+    }
+
     /// With a secret that is shown this once.
-    pub(super) fn with_secret(subscription: &Subscription, secret: &SigningSecret) -> Self {
+    pub(super) fn with_secret(
+        subscription: &Subscription,
+        secret: &SigningSecret,
+        now: DateTime<Utc>,
+    ) -> Self {
         Self {
             secret: Some(secret.expose().to_owned()),
-            ..Self::new(subscription)
+            ..Self::new(subscription, now)
         }
     }
 
@@ -87,6 +171,7 @@ impl View {
             self.event_types.join(" "),
             self.format.to_owned(),
             self.status.to_owned(),
+            self.circuit.state.to_owned(),
         ]
     }
 
@@ -115,11 +200,22 @@ impl View {
                 or_dash((!headers.is_empty()).then(|| headers.join(" "))),
             ),
             ("concurrency", concurrency),
+            (
+                "rate",
+                or_dash(self.rate_limit.map(|rate| format!("{rate} a second"))),
+            ),
             ("retries", retries),
             ("status", self.status.to_owned()),
         ];
+        pairs.push(("circuit", self.circuit.describe()));
         if let Some(reason) = &self.disabled_reason {
             pairs.push(("reason", reason.clone()));
+        }
+        if let Some(pending) = &self.pending {
+            pairs.push(("pending", pending.describe()));
+        }
+        if let Some(missed) = &self.missed {
+            pairs.push(("missed", missed.describe(&self.id, &self.workspace)));
         }
         if !self.description.is_empty() {
             pairs.push(("note", self.description.clone()));

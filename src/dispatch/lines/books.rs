@@ -3,10 +3,12 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU32;
 
 use tokio::time::Instant;
 
 use super::super::permits::{Bytes, PerLane, Pool, ROOMS_PER_SLOT, lane_share};
+use super::meters::Meters;
 use crate::config;
 use crate::domain::delivery::Lane;
 use crate::domain::ids::SubscriptionId;
@@ -30,6 +32,7 @@ pub(super) struct Books {
     /// A line was refused a room that it might have had, were others not so full.
     is_short: bool,
     doors: Doors,
+    meters: Meters,
 }
 
 /// Whether rooms are given at all.
@@ -86,6 +89,7 @@ impl Books {
             last: Lane::Replay,
             is_short: false,
             doors: Doors::Open,
+            meters: Meters::new(),
         }
     }
 
@@ -94,7 +98,7 @@ impl Books {
         if self.account(target, limit).backlogged {
             return false;
         }
-        let taken = self.take_room(target.id(), Lane::Fresh, bytes);
+        let taken = self.take_room(target, Lane::Fresh, bytes);
         // What is refused now waits in the database, and what comes next waits behind it.
         self.account(target, limit).backlogged = !taken;
         taken
@@ -137,6 +141,7 @@ impl Books {
 
     /// Notes which subscriptions have fresh deliveries waiting in the database.
     pub(super) fn set_backlogged(&mut self, waiting: impl Fn(SubscriptionId) -> bool) {
+        self.meters.tidy(Instant::now());
         self.accounts.retain(|id, account| {
             account.backlogged = waiting(*id);
             !account.is_idle()
@@ -173,9 +178,23 @@ impl Books {
         account
     }
 
-    /// Takes a room if the line, its lane and the bytes allow it.
-    pub(super) fn take_room(&mut self, id: SubscriptionId, lane: Lane, bytes: usize) -> bool {
-        let Some(account) = self.accounts.get_mut(&id) else {
+    /// When there is a token for this one again, if it waits for one.
+    pub(super) fn token_at(&mut self, target: &Target) -> Option<Instant> {
+        self.meters.ready_at(target, Instant::now())
+    }
+
+    /// Gives back a token that came to nothing.
+    pub(super) fn give_token(&mut self, id: SubscriptionId) {
+        self.meters.give_back(id);
+    }
+
+    pub(super) fn set_replicas(&mut self, replicas: NonZeroU32) {
+        self.meters.set_replicas(replicas);
+    }
+
+    /// Takes a room if the line, its lane, the bytes and the rate allow it.
+    pub(super) fn take_room(&mut self, target: &Target, lane: Lane, bytes: usize) -> bool {
+        let Some(account) = self.accounts.get_mut(&target.id()) else {
             return false;
         };
         let queue = account.lines.of(lane);
@@ -186,6 +205,9 @@ impl Books {
         let fits = account.is_empty() || self.bytes.allows(account.bytes, bytes);
         if !fits || !rooms.allows(queue.rooms) {
             self.is_short = true;
+            return false;
+        }
+        if !self.meters.take(target, Instant::now()) {
             return false;
         }
         rooms.take();

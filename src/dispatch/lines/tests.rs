@@ -8,6 +8,8 @@ use proptest::prelude::*;
 
 use super::super::permits::ROOMS_PER_SLOT as ROOMS;
 use super::*;
+use crate::domain::circuit::CircuitState;
+use crate::domain::delivery::Sending;
 use crate::domain::event::Event;
 use crate::domain::headers::CustomHeaders;
 use crate::domain::ids::{WorkspaceId, new_id};
@@ -15,7 +17,7 @@ use crate::domain::payload::Payload;
 use crate::domain::subscription::{BodyFormat, Subscription, SubscriptionSpec};
 use crate::domain::subscription::{SubscriptionStatus, TargetUrl};
 
-fn target(number: u8, limit: Option<u32>) -> Arc<Target> {
+pub(super) fn target(number: u8, limit: Option<u32>) -> Arc<Target> {
     let now = DateTime::UNIX_EPOCH;
     Arc::new(Target {
         subscription: Subscription {
@@ -29,9 +31,12 @@ fn target(number: u8, limit: Option<u32>) -> Arc<Target> {
                 format: BodyFormat::Standard,
                 headers: CustomHeaders::default(),
                 max_concurrency: limit.and_then(NonZeroU32::new),
+                rate_limit: None,
                 retry_schedule: None,
             },
             status: SubscriptionStatus::Active,
+            circuit: CircuitState::Closed,
+            missing_since: None,
             version: 1,
             created_at: now,
             updated_at: now,
@@ -61,10 +66,18 @@ fn leased(target: &Arc<Target>, lane: Lane) -> LeasedDelivery {
         replaying: None,
         lost_leases: 0,
         lane,
+        sending: Sending::Usual,
         payload: Arc::new(Payload::new(event)),
         target: Arc::clone(target),
         leased_until: Duration::MAX,
     }
+}
+
+/// A target whose deliveries may come at this rate.
+pub(super) fn limited(number: u8, rate: u32) -> Arc<Target> {
+    let mut target = Target::clone(&target(number, None));
+    target.subscription.spec.rate_limit = NonZeroU32::new(rate);
+    Arc::new(target)
 }
 
 /// Reserves up to `count` rooms and puts a delivery into each; how many there were.
@@ -251,6 +264,50 @@ fn closed_lines_give_no_room_but_send_what_they_have() {
     assert!(lines.admit(&target, 1).is_none());
     assert!(lines.reserve(&target, Lane::Retry, 1).is_empty());
     assert_eq!(launch(&lines).len(), 2);
+}
+
+/// Lines of which each token takes an hour to come again.
+fn slow_lines() -> Arc<Lines> {
+    let lines = lines(512, 64, 1_000_000);
+    lines.set_replicas(NonZeroU32::new(3_600).unwrap());
+    lines
+}
+
+#[test]
+fn one_that_is_limited_has_no_room_while_it_waits_for_a_token() {
+    let (lines, target) = (slow_lines(), limited(1, 1));
+    assert_eq!(lines.reserve(&target, Lane::Fresh, 100).len(), 1);
+    for lane in Lane::ALL {
+        assert!(!lines.has_room(&target, lane));
+        assert!(lines.reserve(&target, lane, 1).is_empty(), "in both lanes");
+    }
+    assert!(lines.admit(&target, 1).is_none());
+    assert!(lines.next_token([&*target].into_iter()).is_some());
+    // Neither another nor who writes is held up by it.
+    let another = self::target(2, None);
+    assert_eq!(fill(&lines, &another, Lane::Fresh, 100), 100);
+    assert_eq!(lines.next_token([&*another].into_iter()), None);
+    assert_eq!(lines.relief().now_or_never(), Some(()));
+}
+
+#[test]
+fn a_room_that_was_not_needed_gives_its_token_back() {
+    let (lines, target) = (slow_lines(), limited(1, 1));
+    for _ in 0..3 {
+        let rooms = lines.reserve(&target, Lane::Fresh, 1);
+        assert_eq!(rooms.len(), 1);
+        rooms.into_iter().for_each(Room::unused);
+    }
+    drop(lines.reserve(&target, Lane::Fresh, 1));
+    assert!(lines.reserve(&target, Lane::Fresh, 1).is_empty());
+}
+
+#[test]
+fn a_limit_outlasts_what_is_in_memory() {
+    let (lines, target) = (slow_lines(), limited(1, 1));
+    drop(lines.reserve(&target, Lane::Fresh, 100));
+    lines.set_backlogged(|_| false);
+    assert!(lines.reserve(&target, Lane::Fresh, 100).is_empty());
 }
 
 proptest! {

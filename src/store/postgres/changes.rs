@@ -2,9 +2,11 @@
 //! commit in the order of their generations, and tells the audit log last.
 
 use sqlx::PgTransaction;
+use sqlx::postgres::PgBindIterExt;
 use uuid::Uuid;
 
 use super::audit::tell;
+use super::circuits;
 use super::errors::from_sqlx;
 use super::idempotency::remember;
 use super::rows::{SubscriptionRow, interval, project_names, secret_context, subscription_columns};
@@ -13,12 +15,11 @@ use crate::domain::audit::{Act, Action};
 use crate::domain::ids::{SecretId, SubscriptionId, WorkspaceId};
 use crate::domain::reach::Reach;
 use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus};
+use crate::store::circuits::is_another_receiver;
+use crate::store::operational::{Disabled, Teller, is_wanted};
 use crate::store::subscriptions::check_version;
 use crate::store::vault::Vault;
 use crate::store::{Creation, Idempotency, NewSubscription, Rotation, headers};
-
-/// Why a subscription is disabled whose receiver answered so.
-const GONE_REASON: &str = "the receiver answered 410 Gone";
 
 /// A specification as columns.
 struct SpecColumns<'a> {
@@ -29,6 +30,7 @@ struct SpecColumns<'a> {
     format: &'static str,
     headers: Option<Vec<u8>>,
     max_concurrency: Option<i64>,
+    rate_limit: Option<i64>,
     retry_schedule_ms: Option<Vec<i64>>,
 }
 
@@ -42,6 +44,7 @@ impl<'a> SpecColumns<'a> {
             format: spec.format.as_str(),
             headers: headers::seal(vault, id, &spec.headers)?,
             max_concurrency: spec.max_concurrency.map(|count| i64::from(count.get())),
+            rate_limit: spec.rate_limit.map(|rate| i64::from(rate.get())),
             retry_schedule_ms: spec.retry_schedule.as_ref().map(|schedule| {
                 schedule
                     .delays()
@@ -75,9 +78,9 @@ impl PostgresStore {
             "-- postgres::changes::create_once
             insert into subscription (
                 id, workspace, generation, url, description, event_types, project_ids, format,
-                headers, max_concurrency, retry_schedule_ms
+                headers, max_concurrency, retry_schedule_ms, rate_limit
             )
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
             returning ",
             subscription_columns!(),
         ))
@@ -92,6 +95,7 @@ impl PostgresStore {
         .bind(columns.headers)
         .bind(columns.max_concurrency)
         .bind(columns.retry_schedule_ms)
+        .bind(columns.rate_limit)
         .fetch_one(&mut *tx)
         .await
         .map_err(from_sqlx)?;
@@ -114,6 +118,9 @@ impl PostgresStore {
     ) -> Result<Option<Subscription>> {
         let columns = SpecColumns::of(&self.vault, id, spec)?;
         let mut tx = self.begin().await?;
+        // Read before anything is changed: what is in memory was committed.
+        let targets = self.current_targets(&mut tx).await?;
+        circuits::hold(&mut tx, id).await?;
         let generation = raise_generation(&mut tx).await?;
         let Some(before) = look(&mut tx, &self.vault, reach, id).await? else {
             return Ok(None);
@@ -122,13 +129,20 @@ impl PostgresStore {
         if (&before.spec, &before.status) == (spec, status) {
             return Ok(Some(before));
         }
+        if is_another_receiver(&before, spec, status) {
+            circuits::forget(&mut tx, vec![id.uuid()]).await?;
+        }
         let row: SubscriptionRow = sqlx::query_as(concat!(
             "-- postgres::changes::update_once
             update subscription
             set generation = $3, version = version + 1, updated_at = now(),
                 url = $4, description = $5, event_types = $6, project_ids = $7, format = $8,
                 headers = $9, max_concurrency = $10, retry_schedule_ms = $11, status = $12,
-                disabled_reason = $13
+                disabled_reason = $13, rate_limit = $14,
+                missing_since = case
+                    when $12 = 'disabled'
+                        then coalesce(missing_since, date_trunc('milliseconds', now()))
+                end
             where workspace = $1 and id = $2
             returning ",
             subscription_columns!(),
@@ -146,13 +160,29 @@ impl PostgresStore {
         .bind(columns.retry_schedule_ms)
         .bind(status.as_str())
         .bind(status.reason())
+        .bind(columns.rate_limit)
         .fetch_one(&mut *tx)
         .await
         .map_err(from_sqlx)?;
         let updated = row.into_subscription(&self.vault)?;
         let entry = act.changed(Action::SubscriptionUpdated, &before, &updated);
         tell(&mut tx, entry).await?;
+        let telling = match Disabled::between(&before, &updated) {
+            Some(disabled) if is_wanted(&targets, &self.outbox) => {
+                let teller = Teller {
+                    targets: &targets,
+                    door: &self.outbox,
+                    now: updated.updated_at,
+                };
+                let told = teller.by_admin(disabled)?;
+                Some(self.write_told(&mut tx, &told).await?)
+            }
+            _ => None,
+        };
         commit(tx).await?;
+        if let Some(telling) = telling {
+            self.told(telling);
+        }
         Ok(Some(updated))
     }
 
@@ -206,16 +236,18 @@ impl PostgresStore {
         act: &Act,
     ) -> Result<bool> {
         let mut tx = self.begin().await?;
+        circuits::hold(&mut tx, id).await?;
         let generation = raise_generation(&mut tx).await?;
         let Some(before) = look(&mut tx, &self.vault, reach, id).await? else {
             return Ok(false);
         };
         check_version(before.version, version)?;
+        circuits::forget(&mut tx, vec![id.uuid()]).await?;
         sqlx::query(
             "-- postgres::changes::delete_once (subscription)
             update subscription
             set generation = $3, version = version + 1, updated_at = now(), deleted_at = now(),
-                status = 'deleted', disabled_reason = null, headers = null
+                status = 'deleted', disabled_reason = null, missing_since = null, headers = null
             where workspace = $1 and id = $2",
         )
         .bind(reach.workspace.as_str())
@@ -322,7 +354,7 @@ async fn insert_secret(
 }
 
 /// The next generation. Its row stays locked to the end of the transaction.
-async fn raise_generation(tx: &mut PgTransaction<'_>) -> Result<i64> {
+pub(super) async fn raise_generation(tx: &mut PgTransaction<'_>) -> Result<i64> {
     sqlx::query_scalar(
         "-- postgres::changes::raise_generation
         update subscription_generation
@@ -334,31 +366,33 @@ async fn raise_generation(tx: &mut PgTransaction<'_>) -> Result<i64> {
     .map_err(from_sqlx)
 }
 
-/// Disables the subscriptions whose receivers said that they are gone; one that an admin disabled
-/// or deleted meanwhile stays as the admin left it.
-pub(super) async fn disable_gone(
+/// Disables subscriptions; one that an admin disabled or deleted meanwhile stays as the admin left it.
+/// Answers which were disabled. They are sorted.
+pub(super) async fn disable(
     tx: &mut PgTransaction<'_>,
-    subscriptions: &[(Uuid, String)],
-) -> Result<()> {
-    let (ids, workspaces): (Vec<Uuid>, Vec<&str>) = subscriptions
-        .iter()
-        .map(|(id, workspace)| (*id, workspace.as_str()))
-        .unzip();
+    subscriptions: &[Disabled],
+) -> Result<Vec<SubscriptionId>> {
+    let each = || subscriptions.iter();
+    circuits::forget(tx, each().map(|one| one.id.uuid()).collect()).await?;
     let generation = raise_generation(tx).await?;
-    sqlx::query(
-        "-- postgres::changes::disable_gone
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "-- postgres::changes::disable
         update subscription s
-        set generation = $3, version = version + 1, updated_at = now(),
-            status = 'disabled', disabled_reason = $4
-        from unnest($1::uuid[], $2::text[]) as gone (id, workspace)
-        where s.id = gone.id and s.workspace = gone.workspace and s.status = 'active'",
+        set generation = $4, version = version + 1, updated_at = now(),
+            status = 'disabled', disabled_reason = ending.reason,
+            missing_since = ending.missing_since
+        from unnest($1::uuid[], $2::text[], $3::text[], $5::timestamptz[])
+            as ending (id, workspace, reason, missing_since)
+        where s.id = ending.id and s.workspace = ending.workspace and s.status = 'active'
+        returning s.id",
     )
-    .bind(ids)
-    .bind(workspaces)
+    .bind(each().map(|one| one.id.uuid()).bind_iter())
+    .bind(each().map(|one| one.workspace.as_str()).bind_iter())
+    .bind(each().map(|one| one.reason.as_str()).bind_iter())
     .bind(generation)
-    .bind(GONE_REASON)
-    .execute(&mut **tx)
+    .bind(each().map(|one| one.missing_since).bind_iter())
+    .fetch_all(&mut **tx)
     .await
     .map_err(from_sqlx)?;
-    Ok(())
+    Ok(ids.into_iter().map(SubscriptionId::from_uuid).collect())
 }

@@ -40,6 +40,9 @@ impl PostgresStore {
                         limit 1
                     ) as oldest
                     where s.status = 'active'
+                      and not exists (
+                        select from circuit c where c.subscription_id = s.id and c.state = 'open'
+                      )
                 )
             from (
                 select owner

@@ -15,13 +15,13 @@ use super::arrivals::write;
 use super::errors::{expect_rows, from_sqlx, reading, retrying};
 use super::rows::{KeptEventRow, interval, projects as projects_of};
 use super::{PostgresStore, Result, commit, projection, projects};
-use crate::domain::delivery::Lane;
+use crate::domain::delivery::{Lane, Sending};
 use crate::domain::event::Event;
 use crate::domain::ids::{DeliveryId, EventId};
 use crate::domain::payload::Payload;
 use crate::domain::reach::Reach;
 use crate::store::identity::{delivery_id, event_key};
-use crate::store::intake::{Intake, Permit};
+use crate::store::intake::{self, Intake, Permit};
 use crate::store::projection::Moves;
 use crate::store::projects::NewProjects;
 use crate::store::targets::{Target, Targets};
@@ -83,6 +83,13 @@ pub(super) struct Kept {
     makes_jobs: bool,
 }
 
+impl Kept {
+    /// How many events.
+    pub(super) fn taken(&self) -> usize {
+        self.accepted.outcomes.len()
+    }
+}
+
 impl PostgresStore {
     async fn accept_once(
         &self,
@@ -104,13 +111,26 @@ impl PostgresStore {
         leasing: Leasing,
         intake: &dyn Intake,
     ) -> Result<Kept> {
+        let keys: Vec<Uuid> = events.iter().map(|payload| key(payload.event())).collect();
+        let (targets, known) = self.look_up(tx, &keys).await?;
+        self.keep_for(tx, events, (leasing, intake), (&targets, &known))
+            .await
+    }
+
+    /// The same for these subscriptions, where these keys are known.
+    pub(super) async fn keep_for(
+        &self,
+        tx: &mut PgTransaction<'_>,
+        events: &[Arc<Payload>],
+        (leasing, intake): (Leasing, &dyn Intake),
+        (targets, known): (&Targets, &HashMap<Uuid, Uuid>),
+    ) -> Result<Kept> {
         // Read before the database reads its own clock: our end of a lease is never the later one.
         let leased_until = self.clock.monotonic() + leasing.lease;
         let keys: Vec<Uuid> = events.iter().map(|payload| key(payload.event())).collect();
-        let (targets, known) = self.look_up(tx, &keys).await?;
         let attributed = projection::attribute(tx, events).await?;
         let events = attributed.as_deref().unwrap_or(events);
-        let taken = take(events, &keys, &targets, &known);
+        let taken = take(events, &keys, targets, known);
 
         let new = arrived(&taken, Arrival::New);
         let again = arrived(&taken, Arrival::Again);
@@ -290,7 +310,7 @@ impl<'a> Birth<'a> {
             id: delivery_id(payload.event().id, target.id()),
             payload,
             target,
-            permit: intake.admit(target, payload.event().envelope.len()),
+            permit: intake::admit(intake, target, payload.event().envelope.len()),
         }
     }
 
@@ -303,6 +323,7 @@ impl<'a> Birth<'a> {
             replaying: None,
             lost_leases: 0,
             lane: Lane::Fresh,
+            sending: Sending::Usual,
             payload: Arc::clone(self.payload),
             target: Arc::clone(self.target),
             leased_until,

@@ -4,8 +4,8 @@
 //! `unnest`, so that a batch is a handful of round trips whatever its size. `queue.md`'s lock order
 //! holds everywhere: the key of a call that may be repeated → the turns of editions, with what they
 //! hold → queue rows that were there before → workspaces → projects → blueprints → the heads of
-//! editions → outputs → their jobs and files → event keys → the subscriptions' generation →
-//! subscriptions → the feed → the clock of editions → keys of the outbox, each sorted. (It has the keys
+//! editions → outputs → their jobs and files → event keys → circuits → the subscriptions'
+//! generation → subscriptions → the feed → the clock of editions → keys of the outbox, each sorted. (It has the keys
 //! first; but of those that an accept writes none were there before, and what it adopts it looks at
 //! first; and the jobs that it makes it writes last, of outputs that it holds: nobody else waits for
 //! those.) An accept takes no turns: what is written under them takes long, and small events do not
@@ -14,6 +14,8 @@
 //! - `events` and `arrivals`: accept.
 //! - `queue` and `depth`: due, claim, how much waits.
 //! - `settle` and `endings`: outcomes.
+//! - `consequences`: what outcomes mean beyond their deliveries.
+//! - `circuits`: receivers that are left alone. `replicas`: how many processes send.
 //! - `subscriptions`, `changes` and `targets`: reading them, registering and changing them, and the
 //!   exact copy of them in memory.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
@@ -45,6 +47,7 @@ use sqlx::{Connection, PgConnection, PgPool, PgTransaction};
 
 use self::errors::{from_migrate, from_sqlx, within};
 use self::notices::{Notices, Topic};
+use super::circuits::Rules;
 use super::feed::FeedBell;
 use super::outbox::Door;
 use super::output_jobs::JobBell;
@@ -65,6 +68,8 @@ mod bulk_replay;
 mod bulk_steps;
 mod candidates;
 mod changes;
+mod circuits;
+mod consequences;
 mod contents;
 mod depth;
 mod drafts;
@@ -87,6 +92,7 @@ mod projection;
 mod projects;
 mod queue;
 mod replays;
+mod replicas;
 mod requeue;
 mod retention;
 mod returns;
@@ -125,6 +131,7 @@ pub struct PostgresStore {
     clock: Arc<dyn Clock>,
     /// All active subscriptions as of some generation; replaced whole.
     targets: RwLock<Arc<Targets>>,
+    circuit_rules: Rules,
     notices: Notices,
     feed_bell: FeedBell,
     known_projects: KnownProjects,
@@ -187,6 +194,7 @@ impl PostgresStore {
             vault,
             clock,
             targets: RwLock::default(),
+            circuit_rules: Rules::default(),
             notices,
             feed_bell: FeedBell::default(),
             known_projects: KnownProjects::default(),

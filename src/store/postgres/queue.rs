@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgTransaction};
 use uuid::Uuid;
 
 use super::errors::{from_sqlx, reading, retrying};
 use super::rows::{EventRow, count, interval, lane_number, lane_of, limit, optional};
-use super::{PostgresStore, Result, StoreError, commit};
-use crate::domain::delivery::Lane;
+use super::{PostgresStore, Result, StoreError, circuits, commit};
+use crate::domain::delivery::{Lane, Sending};
 use crate::domain::ids::{DeliveryId, EventId, OwnerId, ReplayId, SubscriptionId};
 use crate::domain::payload::Payload;
 use crate::domain::replay::{Replaying, Was};
-use crate::store::targets::Targets;
+use crate::store::targets::{Offer, Targets};
 use crate::store::{
     Claim, DeliveryQueue, Due, LeasedDelivery, QueueDepth, SettleOutcome, Settlement,
 };
@@ -65,7 +66,19 @@ impl PostgresStore {
         if targets.is_empty() {
             return Ok(Due::default());
         }
-        let ids: Vec<Uuid> = targets.iter().map(|target| target.id().uuid()).collect();
+        let now = circuits::now(&mut connection, &targets).await?;
+        let mut due = Due::default();
+        let mut ids: Vec<Uuid> = Vec::with_capacity(targets.len());
+        let mut asked_only: Vec<bool> = Vec::with_capacity(targets.len());
+        for target in targets.iter() {
+            ids.push(target.id().uuid());
+            let offer = target.offer(now);
+            asked_only.push(matches!(offer, Offer::AskedUntil(_)));
+            if let Offer::AskedUntil(until) = offer {
+                let wait = (until - now).to_std().unwrap_or_default();
+                due.next_in = due.next_in.into_iter().chain([wait]).min();
+            }
+        }
         let rows: Vec<(Uuid, i16, bool, Option<f64>)> = sqlx::query_as(
             "-- postgres::queue::look
             select
@@ -74,8 +87,9 @@ impl PostgresStore {
                 ready.delivery_id is not null,
                 extract(epoch from least(waiting.visible_at, leased.visible_at + $3::interval)
                     - now())::float8
-            from unnest($1::uuid[]) as active (subscription_id)
-            cross join unnest($2::smallint[]) as lanes (lane)
+            from unnest($1::uuid[], $4::boolean[]) as active (subscription_id, asked_only)
+            join unnest($2::smallint[]) as lanes (lane)
+                on not active.asked_only or lanes.lane = $5
             left join lateral (
                 select q.delivery_id
                 from delivery_queue q
@@ -83,6 +97,7 @@ impl PostgresStore {
                   and q.lane = lanes.lane
                   and q.visible_at <= now()
                   and (q.owner is null or q.visible_at <= now() - $3::interval)
+                  and (not active.asked_only or q.replay_id is null)
                 limit 1
             ) as ready on true
             left join lateral (
@@ -113,11 +128,12 @@ impl PostgresStore {
         .bind(ids)
         .bind(Lane::ALL.map(lane_number))
         .bind(interval(grace))
+        .bind(asked_only)
+        .bind(lane_number(Lane::Replay))
         .fetch_all(&mut *connection)
         .await
         .map_err(from_sqlx)?;
 
-        let mut due = Due::default();
         for (id, lane, is_due, next_secs) in rows {
             if is_due && let Some(target) = targets.get(SubscriptionId::from_uuid(id)) {
                 due.work.push((Arc::clone(target), lane_of(lane)?));
@@ -132,16 +148,36 @@ impl PostgresStore {
         let leased_until = self.clock.monotonic() + claim.leasing.lease;
         let mut tx = self.begin().await?;
         let targets = self.current_targets(&mut tx).await?;
-        let wanted = Wanted::of(claim, &targets);
+        let now = circuits::now(&mut tx, &targets).await?;
+        let waiting = waiting_for_probes(claim, &targets, now);
+        let probed = if waiting.is_empty() {
+            waiting
+        } else {
+            circuits::take_probes(&mut tx, &waiting, claim.leasing).await?
+        };
+        let wanted = Wanted::of(claim, &targets, &probed);
         if wanted.subscription_ids.is_empty() {
             return Ok(Vec::new());
         }
         let rows = lease(&mut tx, claim, wanted).await?;
+        if !probed.is_empty() {
+            let leased = rows.iter().map(|row| row.subscription_id);
+            let sent = leased.filter(|id| probed.contains(id)).collect();
+            circuits::send_probes(&mut tx, &probed, sent).await?;
+        }
         let payloads = load_payloads(&mut tx, &rows).await?;
         let leased = rows
             .into_iter()
             .filter_map(|row| {
-                row.into_leased(claim.lane, leased_until, &targets, &payloads)
+                let id = SubscriptionId::from_uuid(row.subscription_id);
+                let sending = if probed.contains(&row.subscription_id) {
+                    Sending::Probe
+                } else if targets.get(id).is_some_and(|target| target.is_left_alone()) {
+                    Sending::Asked
+                } else {
+                    Sending::Usual
+                };
+                row.into_leased((claim.lane, sending), leased_until, &targets, &payloads)
                     .transpose()
             })
             .collect::<Result<_>>()?;
@@ -203,27 +239,46 @@ pub(super) fn seconds(value: f64) -> Duration {
     Duration::try_from_secs_f64(value.max(0.0)).unwrap_or_default()
 }
 
-/// What a claim asks for, of active subscriptions only, each once.
+/// Those of the subscriptions that are asked for to which a probe may be due.
+fn waiting_for_probes(claim: &Claim, targets: &Targets, now: DateTime<Utc>) -> Vec<Uuid> {
+    let asked = claim.wants.iter().filter_map(|(id, _)| targets.get(*id));
+    asked
+        .filter(|target| target.offer(now) == Offer::Probe)
+        .map(|target| target.id().uuid())
+        .collect()
+}
+
+/// What a claim asks for, of active subscriptions only, each once; one delivery of those that are to
+/// be probed, and of others that are left alone only what somebody asked for by itself.
 #[derive(Default)]
 struct Wanted<'a> {
     subscription_ids: Vec<Uuid>,
     workspaces: Vec<&'a str>,
     limits: Vec<i64>,
+    asked_only: Vec<bool>,
 }
 
 impl<'a> Wanted<'a> {
-    fn of(claim: &Claim, targets: &'a Targets) -> Self {
+    fn of(claim: &Claim, targets: &'a Targets, probed: &[Uuid]) -> Self {
         let mut wanted = Self::default();
         let mut seen = HashSet::new();
         for (id, most) in &claim.wants {
             if let Some(target) = targets.get(*id)
                 && seen.insert(*id)
             {
+                let (most, asked_only) = match (target.is_left_alone(), probed.contains(&id.uuid()))
+                {
+                    (false, _) => (*most, false),
+                    (true, true) => (1.min(*most), false),
+                    (true, false) if claim.lane == Lane::Replay => (*most, true),
+                    (true, false) => continue,
+                };
                 wanted.subscription_ids.push(id.uuid());
                 wanted
                     .workspaces
                     .push(target.subscription.workspace.as_str());
-                wanted.limits.push(limit(*most));
+                wanted.limits.push(limit(most));
+                wanted.asked_only.push(asked_only);
             }
         }
         wanted
@@ -249,7 +304,7 @@ impl LeasedRow {
     /// the other, and its neighbours nothing.
     fn into_leased(
         self,
-        lane: Lane,
+        (lane, sending): (Lane, Sending),
         leased_until: Duration,
         targets: &Targets,
         payloads: &HashMap<Uuid, Arc<Payload>>,
@@ -277,6 +332,7 @@ impl LeasedRow {
             replaying,
             lost_leases: count("delivery_queue.lost_leases", self.lost_leases)?,
             lane,
+            sending,
             payload: Arc::clone(payload),
             target: Arc::clone(target),
             leased_until,
@@ -306,8 +362,8 @@ async fn lease(
                 due.bytes,
                 wanted.place,
                 row_number() over (partition by wanted.place order by due.visible_at) as round
-            from unnest($1::uuid[], $2::text[], $3::bigint[])
-                with ordinality as wanted (subscription_id, workspace, most, place)
+            from unnest($1::uuid[], $2::text[], $3::bigint[], $9::boolean[])
+                with ordinality as wanted (subscription_id, workspace, most, asked_only, place)
             cross join lateral (
                 select q.delivery_id, q.ctid as found_at, q.bytes, q.visible_at
                 from delivery_queue q
@@ -316,6 +372,7 @@ async fn lease(
                   and q.lane = $4
                   and q.visible_at <= now()
                   and (q.owner is null or q.visible_at <= now() - $5::interval)
+                  and (not wanted.asked_only or q.replay_id is null)
                 order by q.visible_at
                 limit wanted.most
                 for update skip locked
@@ -358,6 +415,7 @@ async fn lease(
     .bind(limit(claim.max_bytes))
     .bind(claim.leasing.owner.uuid())
     .bind(interval(claim.leasing.lease))
+    .bind(wanted.asked_only)
     .fetch_all(&mut **tx)
     .await
     .map_err(from_sqlx)?;

@@ -20,6 +20,7 @@ use crate::domain::ids::{
 use crate::domain::reach::Reach;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl};
+use crate::store::circuits::StateColumns;
 use crate::store::vault::Vault;
 use crate::store::{AttemptRecord, DeliveryRecord, EventRecord, headers};
 
@@ -89,7 +90,18 @@ pub(super) fn optional<T: FromStr<Err: Display>>(
 macro_rules! subscription_columns {
     () => {
         "id, workspace, url, description, event_types, project_ids, format, headers,
-                max_concurrency, retry_schedule_ms, status, disabled_reason, version, created_at, updated_at"
+                max_concurrency, rate_limit, retry_schedule_ms, status, disabled_reason,
+                missing_since, version, created_at, updated_at,
+                (select c.state from circuit c where c.subscription_id = subscription.id)
+                    as circuit_state,
+                (select c.since from circuit c where c.subscription_id = subscription.id)
+                    as circuit_since,
+                (select c.until from circuit c where c.subscription_id = subscription.id)
+                    as circuit_until,
+                (select c.pause_ms from circuit c where c.subscription_id = subscription.id)
+                    as circuit_pause_ms,
+                (select c.probing from circuit c where c.subscription_id = subscription.id)
+                    as circuit_probing"
     };
 }
 pub(super) use subscription_columns;
@@ -105,12 +117,19 @@ pub(super) struct SubscriptionRow {
     format: String,
     headers: Option<Vec<u8>>,
     max_concurrency: Option<i64>,
+    rate_limit: Option<i64>,
     retry_schedule_ms: Option<Vec<i64>>,
     status: String,
     disabled_reason: Option<String>,
+    missing_since: Option<DateTime<Utc>>,
     version: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    circuit_state: Option<String>,
+    circuit_since: Option<DateTime<Utc>>,
+    circuit_until: Option<DateTime<Utc>>,
+    circuit_pause_ms: Option<i64>,
+    circuit_probing: Option<bool>,
 }
 
 impl SubscriptionRow {
@@ -143,6 +162,13 @@ impl SubscriptionRow {
                     .collect::<Result<_>>()
             })
             .transpose()?;
+        let circuit = StateColumns {
+            state: self.circuit_state.as_deref(),
+            since: self.circuit_since,
+            until: self.circuit_until,
+            pause_ms: self.circuit_pause_ms,
+            probing: self.circuit_probing,
+        };
         let id = SubscriptionId::from_uuid(self.id);
         Ok(Subscription {
             id,
@@ -158,9 +184,12 @@ impl SubscriptionRow {
                     "subscription.max_concurrency",
                     self.max_concurrency,
                 )?,
+                rate_limit: optional_nonzero("subscription.rate_limit", self.rate_limit)?,
                 retry_schedule: self.retry_schedule_ms.map(schedule).transpose()?,
             },
             status,
+            circuit: circuit.read()?,
+            missing_since: self.missing_since,
             version: self.version,
             created_at: self.created_at,
             updated_at: self.updated_at,

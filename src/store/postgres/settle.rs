@@ -1,14 +1,13 @@
 //! Writing outcomes: three round trips for a batch of deliveries that ended, whatever its size, and
 //! three more at most for those that go back to the queue and those whose leases were lost.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use sqlx::PgTransaction;
 use sqlx::postgres::PgBindIterExt;
 use uuid::Uuid;
 
-use super::changes::disable_gone;
 use super::endings::{Ending, duration_ms, end, headers_text};
 use super::errors::from_sqlx;
 use super::replays::add_to_replays;
@@ -45,11 +44,16 @@ impl PostgresStore {
             settle_each(&mut tx, owner, &sorted).await?
         };
         add_to_replays(&mut tx, &found.replays(&sorted)).await?;
-        let gone = gone_subscriptions(&sorted, &found);
-        if !gone.is_empty() {
-            disable_gone(&mut tx, &gone).await?;
-        }
+        let mut seen = HashSet::new();
+        let consequences = self
+            .draw_consequences(&mut tx, settlements, |settlement| {
+                let token = token(settlement);
+                let changed = !found.before.contains(&token) && !found.lost.contains(&token);
+                changed && seen.insert(token)
+            })
+            .await?;
         commit(tx).await?;
+        self.tell_consequences(consequences).await;
 
         let outcomes = settlements.iter().map(|settlement| {
             if found.lost.contains(&token(settlement)) {
@@ -383,23 +387,6 @@ async fn insert_attempts(
     .await
     .map_err(from_sqlx)?;
     Ok(())
-}
-
-/// The subscriptions that this settle found gone, each once.
-fn gone_subscriptions(settlements: &[&Settlement], found: &Found) -> Vec<(Uuid, String)> {
-    let gone: BTreeSet<(Uuid, String)> = settlements
-        .iter()
-        .filter(|settlement| settlement.verdict == Verdict::Gone)
-        .filter(|settlement| {
-            let token = token(settlement);
-            !found.before.contains(&token) && !found.lost.contains(&token)
-        })
-        .map(|settlement| {
-            let workspace = settlement.workspace.to_string();
-            (settlement.subscription.uuid(), workspace)
-        })
-        .collect();
-    gone.into_iter().collect()
 }
 
 #[cfg(test)]

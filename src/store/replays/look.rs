@@ -9,11 +9,16 @@ use crate::domain::ids::{DeliveryId, EventId, SubscriptionId, created_at};
 use crate::domain::reach::Reach;
 use crate::domain::replay::Was;
 use crate::domain::selection::{About, Selection};
+use crate::domain::subscription::{Subscription, SubscriptionStatus};
 use crate::store::feed::{FeedFilter, FeedPosition, FeedRequest, FeedStart};
 use crate::store::{PageRequest, Result, Store};
 
 /// About so many bytes of events are read to find those that were never delivered.
 const LOOK_BYTES: usize = 4 * 1024 * 1024;
+
+/// So many looks tell what was missed, and then that there may be more: whoever enables a subscription
+/// waits for it.
+const LOOKS_FOR_MISSED: usize = 50;
 
 /// What was found behind a cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +77,32 @@ pub async fn count(
         }
     }
     Ok(count)
+}
+
+/// What a subscription missed that is served again, so that it can be offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missed {
+    /// From when on.
+    pub since: DateTime<Utc>,
+    /// How much.
+    pub count: Count,
+}
+
+/// Counts what a subscription missed, where a change made it active again: `None` where it did not.
+pub async fn missed(
+    store: &dyn Store,
+    reach: &Reach,
+    before: &Subscription,
+    after: &Subscription,
+    now: DateTime<Utc>,
+) -> Result<Option<Missed>> {
+    let is_back = after.status == SubscriptionStatus::Active;
+    let Some(since) = before.missing_since.filter(|_| is_back) else {
+        return Ok(None);
+    };
+    let selection = Selection::missed(after.id, since);
+    let count = count(store, reach, &selection, now, LOOKS_FOR_MISSED).await?;
+    Ok(Some(Missed { since, count }))
 }
 
 /// Looks at no more than [`STEP`] rows behind a cursor, and takes no more than `most` of them. What was

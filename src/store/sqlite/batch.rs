@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::delivery::Lane;
+use crate::domain::delivery::{Lane, Sending};
 use crate::domain::ids::{DeliveryId, EventId};
 use crate::domain::payload::Payload;
 use crate::store::identity::{EventKey, delivery_id};
-use crate::store::intake::{Intake, Permit};
+use crate::store::intake::{self, Intake, Permit};
 use crate::store::targets::{Target, Targets};
 use crate::store::{AcceptOutcome, LeasedDelivery, MAX_FAN_OUT_ROWS};
 
@@ -113,6 +113,7 @@ impl Delivery {
             replaying: None,
             lost_leases: 0,
             lane: Lane::Fresh,
+            sending: Sending::Usual,
             payload: self.payload,
             target: self.target,
             leased_until,
@@ -124,7 +125,7 @@ impl Delivery {
 pub(super) fn admit(mut deliveries: Vec<Delivery>, intake: &dyn Intake) -> Vec<Delivery> {
     for delivery in &mut deliveries {
         let bytes = delivery.payload.event().envelope.len();
-        delivery.permit = intake.admit(&delivery.target, bytes);
+        delivery.permit = intake::admit(intake, &delivery.target, bytes);
     }
     deliveries
 }
@@ -135,6 +136,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::domain::circuit::CircuitState;
     use crate::domain::event::Event;
     use crate::domain::headers::CustomHeaders;
     use crate::domain::ids::{SubscriptionId, WorkspaceId, new_id};
@@ -165,9 +167,12 @@ mod tests {
                     format: BodyFormat::Standard,
                     headers: CustomHeaders::default(),
                     max_concurrency: None,
+                    rate_limit: None,
                     retry_schedule: None,
                 },
                 status: SubscriptionStatus::Active,
+                circuit: CircuitState::Closed,
+                missing_since: None,
                 version: 1,
                 created_at: DateTime::UNIX_EPOCH,
                 updated_at: DateTime::UNIX_EPOCH,

@@ -6,12 +6,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::SqliteConnection;
 
+use super::circuits;
 use super::error::store_error;
 use super::rows::{duration_millis, list, millis};
 use super::targets::raise_generation;
-use crate::domain::ids::{SecretId, SubscriptionId, WorkspaceId};
+use crate::domain::ids::SecretId;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::subscription::Subscription;
+use crate::store::operational::Disabled;
 use crate::store::vault::Vault;
 use crate::store::{Result, headers};
 
@@ -26,8 +28,8 @@ pub(super) async fn insert(
         "-- sqlite::changes::insert
         insert into subscription (id, workspace, status, version, generation, url, description,
             event_types, project_ids, format, headers, max_concurrency, retry_schedule_ms, created_at,
-            updated_at)
-        values (?1, ?2, 'active', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13)",
+            updated_at, rate_limit)
+        values (?1, ?2, 'active', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, ?14)",
     )
     .bind(new.id.uuid())
     .bind(new.workspace.as_str())
@@ -42,6 +44,7 @@ pub(super) async fn insert(
     .bind(new.spec.max_concurrency.map(NonZeroU32::get))
     .bind(new.spec.retry_schedule.as_ref().map(schedule).transpose()?)
     .bind(millis(new.created_at))
+    .bind(new.spec.rate_limit.map(NonZeroU32::get))
     .execute(transaction)
     .await
     .map_err(store_error)?;
@@ -60,7 +63,8 @@ pub(super) async fn update(
         update subscription
         set status = ?3, disabled_reason = ?4, version = ?5, generation = ?6, url = ?7,
             description = ?8, event_types = ?9, project_ids = ?10, format = ?11,
-            headers = ?12, max_concurrency = ?13, retry_schedule_ms = ?14, updated_at = ?15
+            headers = ?12, max_concurrency = ?13, retry_schedule_ms = ?14, updated_at = ?15,
+            rate_limit = ?16, missing_since = ?17
         where workspace = ?1 and id = ?2",
     )
     .bind(changed.workspace.as_str())
@@ -85,6 +89,8 @@ pub(super) async fn update(
             .transpose()?,
     )
     .bind(millis(changed.updated_at))
+    .bind(changed.spec.rate_limit.map(NonZeroU32::get))
+    .bind(changed.missing_since.map(millis))
     .execute(transaction)
     .await
     .map_err(store_error)?;
@@ -97,11 +103,12 @@ pub(super) async fn delete(
     gone: &Subscription,
     now: DateTime<Utc>,
 ) -> Result<()> {
+    circuits::forget(transaction, &[gone.id]).await?;
     let generation = raise_generation(transaction).await?;
     sqlx::query(
         "-- sqlite::changes::delete (subscription)
         update subscription
-        set status = 'deleted', disabled_reason = null, headers = null, version = version + 1,
+        set status = 'deleted', disabled_reason = null, missing_since = null, headers = null, version = version + 1,
             generation = ?3, updated_at = ?4, deleted_at = ?4
         where workspace = ?1 and id = ?2",
     )
@@ -183,29 +190,32 @@ pub(super) async fn end_secrets(
     Ok(())
 }
 
-/// Disables it because its receiver answered `410 Gone`; nothing happens to one that is not active.
-pub(super) async fn disable_gone(
+/// Disables one for what its receiver did; nothing happens to one that is not active. Answers whether
+/// it was.
+pub(super) async fn disable(
     transaction: &mut SqliteConnection,
-    workspace: &WorkspaceId,
-    id: SubscriptionId,
+    one: &Disabled,
     now: i64,
-) -> Result<()> {
+) -> Result<bool> {
+    circuits::forget(transaction, &[one.id]).await?;
     let generation = raise_generation(transaction).await?;
-    sqlx::query(
-        "-- sqlite::changes::disable_gone
+    let disabled = sqlx::query(
+        "-- sqlite::changes::disable
         update subscription
-        set status = 'disabled', disabled_reason = 'the receiver answered 410 Gone',
-            version = version + 1, generation = ?3, updated_at = ?4
+        set status = 'disabled', disabled_reason = ?5, version = version + 1, generation = ?3,
+            updated_at = ?4, missing_since = ?6
         where workspace = ?1 and id = ?2 and status = 'active'",
     )
-    .bind(workspace.as_str())
-    .bind(id.uuid())
+    .bind(one.workspace.as_str())
+    .bind(one.id.uuid())
     .bind(generation)
     .bind(now)
+    .bind(&one.reason)
+    .bind(millis(one.missing_since))
     .execute(transaction)
     .await
     .map_err(store_error)?;
-    Ok(())
+    Ok(disabled.rows_affected() > 0)
 }
 
 fn schedule(schedule: &RetrySchedule) -> Result<String> {

@@ -101,6 +101,13 @@ pub(super) struct Kept {
     makes_jobs: bool,
 }
 
+impl Kept {
+    /// How many events.
+    pub(super) fn taken(&self) -> usize {
+        self.accepted.outcomes.len()
+    }
+}
+
 impl SqliteStore {
     /// One transaction; `None` if an event was not as new as it was taken for, and nothing was done.
     async fn take_in(&self, offer: &Offer<'_>, approach: Approach) -> Result<Option<Accepted>> {
@@ -121,23 +128,34 @@ impl SqliteStore {
         offer: &Offer<'_>,
         approach: Approach,
     ) -> Result<Option<Kept>> {
+        let targets = self.targets(transaction).await?;
+        self.keep_for(transaction, offer, approach, &targets).await
+    }
+
+    /// The same for these subscriptions.
+    pub(super) async fn keep_for(
+        &self,
+        transaction: &mut SqliteConnection,
+        offer: &Offer<'_>,
+        approach: Approach,
+        targets: &Targets,
+    ) -> Result<Option<Kept>> {
         // Read before the time that leases begin: our end of one is never the later one.
         let asked_at = self.clock.monotonic();
         let lease = Lease::begin(offer.leasing, millis(self.clock.now()));
-        let targets = self.targets(transaction).await?;
         let known = match approach {
             Approach::Confident => HashMap::new(),
             Approach::Careful => known_keys(transaction, &offer.keys).await?,
         };
         let attributed = projection::attribute(transaction, offer.events).await?;
         let events = attributed.as_deref().unwrap_or(offer.events);
-        let batch = Batch::sort(events, &offer.keys, &known, &targets);
+        let batch = Batch::sort(events, &offer.keys, &known, targets);
         if write_keys(transaction, &batch.fresh, lease.now).await? < batch.fresh.len() {
             return Ok(None);
         }
 
         let repeated = &batch.repeated;
-        let held = held_already(transaction, repeated, &targets, offer.leasing).await?;
+        let held = held_already(transaction, repeated, targets, offer.leasing).await?;
         let mut deliveries = admit(held, offer.intake);
         renew(transaction, &deliveries, &lease).await?;
         let born = admit(batch.fan_out(), offer.intake);

@@ -33,12 +33,11 @@ impl Maintenance for SqliteStore {
     }
 
     async fn ready(&self) -> Result<()> {
-        let known = MIGRATIONS.iter().map(|migration| migration.version).max();
-        let applied = sqlx::query_scalar(
+        let applied: Vec<(i64, Vec<u8>)> = sqlx::query_as(
             "-- sqlite::maintenance::ready
-            select max(version) from _sqlx_migrations where success",
+            select version, checksum from _sqlx_migrations where success order by version",
         )
-        .fetch_one(&self.readers)
+        .fetch_all(&self.readers)
         .await
         .map_err(|error| match error {
             sqlx::Error::Database(told) if told.message().contains("no such table") => {
@@ -46,14 +45,16 @@ impl Maintenance for SqliteStore {
             }
             other => store_error(other),
         })?;
-        if known == applied {
+        // All of them, not the last one: one that was made beside others may be missing before it.
+        let known = MIGRATIONS
+            .iter()
+            .map(|migration| (migration.version, migration.checksum.to_vec()));
+        if known.eq(applied) {
             Ok(())
         } else {
-            Err(StoreError::Schema(format!(
-                "is at version {}, and this program knows {}",
-                applied.unwrap_or_default(),
-                known.unwrap_or_default()
-            )))
+            Err(StoreError::Schema(
+                "is of another version of this program".to_owned(),
+            ))
         }
     }
 

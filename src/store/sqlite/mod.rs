@@ -3,6 +3,8 @@
 //! - `connection`: how the file is opened, written and kept short. `bulk`: statements that carry
 //!   many rows.
 //! - `events`: accept, `batch` by `batch`. `queue` and `settle`: the hot queue.
+//! - `consequences`: what outcomes mean beyond their deliveries.
+//! - `circuits`: receivers that are left alone. `replicas`: who sends.
 //! - `subscriptions`, `changes`, `log`, `stats` and `projects`: what clients read and change.
 //!   `targets`: the cache's rows.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
@@ -32,6 +34,7 @@ use sqlx::SqlitePool;
 use tokio_util::sync::CancellationToken;
 
 use super::Result;
+use super::circuits::Rules;
 use super::feed::FeedBell;
 use super::outbox::Door;
 use super::output_jobs::JobBell;
@@ -50,7 +53,9 @@ mod bulk_replay;
 mod bulk_steps;
 mod candidates;
 mod changes;
+mod circuits;
 mod connection;
+mod consequences;
 mod contents;
 mod deletions;
 mod drafts;
@@ -72,6 +77,7 @@ mod projection;
 mod projects;
 mod queue;
 mod replays;
+mod replicas;
 mod requeue;
 mod retention;
 mod rows;
@@ -111,6 +117,7 @@ pub struct SqliteStore {
     readers: SqlitePool,
     wal: Wal,
     targets: Mutex<Arc<Targets>>,
+    circuit_rules: Rules,
     feed_bell: FeedBell,
     known_projects: KnownProjects,
     outbox: Door,
@@ -137,6 +144,7 @@ impl SqliteStore {
             readers,
             wal: Wal::of(path),
             targets: Mutex::default(),
+            circuit_rules: Rules::default(),
             feed_bell: FeedBell::default(),
             known_projects: KnownProjects::default(),
             outbox: Door::default(),

@@ -11,15 +11,16 @@ use uuid::Uuid;
 
 use super::SqliteStore;
 use super::bulk::{self, Bulk, Statement};
+use super::circuits::send_probes;
 use super::error::store_error;
 use super::rows::{
     count, duration_millis, event, get, id, lane_number, lane_of, millis, optional_parsed, unsigned,
 };
-use crate::domain::delivery::Lane;
+use crate::domain::delivery::{Lane, Sending};
 use crate::domain::ids::{DeliveryId, EventId, OwnerId, ReplayId};
 use crate::domain::payload::Payload;
 use crate::domain::replay::Replaying;
-use crate::store::targets::Target;
+use crate::store::targets::{Offer, Target, Targets};
 use crate::store::{
     Claim, DeliveryQueue, Due, LeasedDelivery, QueueDepth, Result, SettleOutcome, Settlement,
 };
@@ -33,12 +34,14 @@ const SWEPT_AFTER: Duration = Duration::from_mins(10);
 impl DeliveryQueue for SqliteStore {
     async fn due(&self, grace: Duration) -> Result<Due> {
         let mut transaction = self.read().await?;
-        let now = millis(self.clock.now());
+        let time = self.clock.now();
+        let now = millis(time);
         let targets = self.targets(&mut transaction).await?;
         let rows = lanes(
             &mut transaction,
             now,
             now.saturating_sub(duration_millis(grace)),
+            &targets,
         )
         .await?;
 
@@ -49,6 +52,14 @@ impl DeliveryQueue for SqliteStore {
                 continue;
             };
             let lane = lane_of(get(row, "lane")?)?;
+            if let Offer::AskedUntil(until) = target.offer(time) {
+                let at = millis(until);
+                next = Some(next.map_or(at, |next| next.min(at)));
+                if get(row, "is_asked")? {
+                    due.work.push((Arc::clone(target), lane));
+                }
+                continue;
+            }
             if get::<Option<i64>>(row, "due_at")?.is_some() {
                 due.work.push((Arc::clone(target), lane));
             }
@@ -65,7 +76,8 @@ impl DeliveryQueue for SqliteStore {
     async fn claim(&self, claim: &Claim) -> Result<Vec<LeasedDelivery>> {
         let asked_at = self.clock.monotonic();
         let mut transaction = self.write().await?;
-        let now = millis(self.clock.now());
+        let time = self.clock.now();
+        let now = millis(time);
         let targets = self.targets(&mut transaction).await?;
 
         let mut asked = HashSet::new();
@@ -75,7 +87,14 @@ impl DeliveryQueue for SqliteStore {
             if let Some(target) = targets.get(*subscription)
                 && asked.insert(subscription)
             {
-                waiting.push(candidates(&mut transaction, target, *wanted, claim, now).await?);
+                let (wanted, sending) = match target.offer(time) {
+                    Offer::Everything => (*wanted, Sending::Usual),
+                    Offer::Probe => (1.min(*wanted), Sending::Probe),
+                    Offer::AskedUntil(_) if claim.lane == Lane::Replay => (*wanted, Sending::Asked),
+                    Offer::AskedUntil(_) => continue,
+                };
+                let asked = (wanted, sending);
+                waiting.push(candidates(&mut transaction, target, asked, claim, now).await?);
             }
         }
         let found = in_turns(waiting, claim.max_bytes);
@@ -84,6 +103,17 @@ impl DeliveryQueue for SqliteStore {
         }
         let payloads = payloads(&mut transaction, &found).await?;
         lease(&mut transaction, &found, claim, now).await?;
+        let probed: Vec<_> = found
+            .iter()
+            .filter(|candidate| candidate.sending == Sending::Probe)
+            .map(|probe| {
+                (
+                    probe.target.id(),
+                    probe.target.subscription.workspace.clone(),
+                )
+            })
+            .collect();
+        send_probes(&mut transaction, &probed, claim.leasing, now).await?;
         self.commit(transaction).await?;
         let leased_until = asked_at.saturating_add(claim.leasing.lease);
         Ok(found
@@ -135,6 +165,10 @@ impl DeliveryQueue for SqliteStore {
                     from subscription
                     cross join json_each('[0, 1, 2]') as lane
                     where subscription.status = 'active'
+                        and not exists (
+                            select 1 from circuit
+                            where subscription_id = subscription.id and state = 'open'
+                        )
                 ) as oldest
             from delivery_queue",
         )
@@ -155,11 +189,13 @@ impl DeliveryQueue for SqliteStore {
 /// For each subscription with rows and each lane: the first due time, and the first to come.
 ///
 /// The walk over the index goes from one subscription to the next in one seek each, so a million
-/// rows of one cost as much as one row.
+/// rows of one cost as much as one row. Whether somebody asked for any by itself is looked for only where
+/// circuits may be open.
 async fn lanes(
     transaction: &mut SqliteConnection,
     now: i64,
     lost_before: i64,
+    targets: &Targets,
 ) -> Result<Vec<SqliteRow>> {
     sqlx::query(
         "-- sqlite::queue::lanes
@@ -191,23 +227,32 @@ async fn lanes(
                     and visible_at > ?1
                 order by visible_at
                 limit 1
-            ) as next_at
+            ) as next_at,
+            iif(?3 and lane.number = ?4, exists (
+                select 1
+                from delivery_queue
+                where subscription_id = present.subscription_id and lane = lane.number
+                    and visible_at <= ?1 and (owner is null or visible_at <= ?2)
+                    and replay_id is null
+            ), 0) as is_asked
         from present
         cross join lane
         where present.subscription_id is not null",
     )
     .bind(now)
     .bind(lost_before)
+    .bind(targets.has_circuits())
+    .bind(lane_number(Lane::Replay))
     .fetch_all(transaction)
     .await
     .map_err(store_error)
 }
 
-/// What is due of one subscription, oldest first.
+/// What is due of one subscription, oldest first; of what is sent because it was asked for, only that.
 async fn candidates(
     transaction: &mut SqliteConnection,
     target: &Arc<Target>,
-    wanted: usize,
+    (wanted, sending): (usize, Sending),
     claim: &Claim,
     now: i64,
 ) -> Result<VecDeque<Candidate>> {
@@ -218,6 +263,7 @@ async fn candidates(
         from delivery_queue
         where subscription_id = ?1 and workspace = ?2 and lane = ?3 and visible_at <= ?4
             and (owner is null or visible_at <= ?5)
+            and (not ?7 or replay_id is null)
         order by visible_at
         limit ?6",
     )
@@ -227,10 +273,13 @@ async fn candidates(
     .bind(now)
     .bind(now.saturating_sub(duration_millis(claim.grace)))
     .bind(count(wanted))
+    .bind(sending == Sending::Asked)
     .fetch_all(transaction)
     .await
     .map_err(store_error)?;
-    rows.iter().map(|row| Candidate::of(row, target)).collect()
+    rows.iter()
+        .map(|row| Candidate::of(row, target, sending))
+        .collect()
 }
 
 /// A delivery that may be leased.
@@ -244,10 +293,11 @@ struct Candidate {
     base: u32,
     replaying: Option<Replaying>,
     lost_leases: u32,
+    sending: Sending,
 }
 
 impl Candidate {
-    fn of(row: &SqliteRow, target: &Arc<Target>) -> Result<Self> {
+    fn of(row: &SqliteRow, target: &Arc<Target>, sending: Sending) -> Result<Self> {
         let lost: u32 = unsigned(row, "lost_leases")?;
         Ok(Self {
             id: id(row, "delivery_id")?,
@@ -259,6 +309,7 @@ impl Candidate {
             base: unsigned(row, "base")?,
             replaying: replaying(row)?,
             lost_leases: lost + u32::from(get::<bool>(row, "was_lost")?),
+            sending,
         })
     }
 
@@ -283,6 +334,7 @@ impl Candidate {
             replaying: self.replaying,
             lost_leases: self.lost_leases,
             lane,
+            sending: self.sending,
             payload: Arc::clone(payload),
             target: self.target,
             leased_until,

@@ -7,7 +7,6 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::bulk::{self, Bulk};
-use super::changes::disable_gone;
 use super::error::store_error;
 use super::replays::add_to_replays;
 use super::rows::{count, duration_millis, get, millis, unsigned};
@@ -43,17 +42,21 @@ impl SqliteStore {
         approach: Approach,
     ) -> Result<Option<Vec<SettleOutcome>>> {
         let mut transaction = self.write().await?;
-        let now = millis(self.clock.now());
+        let now = self.clock.now();
         let standings = match approach {
             Approach::Confident => vec![Standing::Held; settlements.len()],
             Approach::Careful => standings(&mut transaction, owner, settlements).await?,
         };
         let work = Work::sort(settlements, &standings)?;
-        if !work.write(&mut transaction, owner, now).await? {
+        if !work.write(&mut transaction, owner, millis(now)).await? {
             transaction.rollback().await.map_err(store_error)?;
             return Ok(None);
         }
+        let consequences = self
+            .draw_consequences(&mut transaction, &work.held, now)
+            .await?;
         self.commit(transaction).await?;
+        self.tell_consequences(consequences).await;
         Ok(Some(
             standings
                 .iter()
@@ -146,12 +149,13 @@ async fn standings(
 /// What is to be written, sorted by statement.
 #[derive(Default)]
 struct Work<'a> {
+    /// All that are under their leases, in the order in which they ended.
+    held: Vec<&'a Settlement>,
     settled: Vec<&'a Settlement>,
     /// Replays of what had succeeded: it is in history already.
     repeated: Vec<&'a Settlement>,
     given_back: Vec<&'a Settlement>,
     attempts: Vec<Record<'a>>,
-    gone: Vec<&'a Settlement>,
     replays: ReplayTally,
 }
 
@@ -196,6 +200,7 @@ impl<'a> Work<'a> {
     }
 
     fn apply(&mut self, settlement: &'a Settlement) {
+        self.held.push(settlement);
         if settlement.repeats() {
             self.repeated.push(settlement);
         } else if settlement.verdict.state().is_final() {
@@ -204,9 +209,6 @@ impl<'a> Work<'a> {
             self.given_back.push(settlement);
         }
         self.replays.count(settlement);
-        if settlement.verdict == Verdict::Gone {
-            self.gone.push(settlement);
-        }
     }
 
     /// Answers whether every delivery was under its lease, and no attempt recorded before.
@@ -226,10 +228,6 @@ impl<'a> Work<'a> {
         write_history(transaction, &self.settled, now).await?;
         count_on(transaction, &self.repeated).await?;
         add_to_replays(transaction, &self.replays).await?;
-        for settlement in &self.gone {
-            let workspace = &settlement.workspace;
-            disable_gone(transaction, workspace, settlement.subscription, now).await?;
-        }
         Ok(true)
     }
 }

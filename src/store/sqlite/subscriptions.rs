@@ -9,15 +9,19 @@ use sqlx::sqlite::SqliteRow;
 use super::SqliteStore;
 use super::audit::tell;
 use super::changes::{delete, end_secrets, insert, insert_secret, update};
+use super::circuits::{self, circuit_columns};
 use super::error::store_error;
 use super::idempotency::remember;
-use super::rows::{count, get, id, list, optional_nonzero, parsed, read_list, time};
+use super::rows::{count, get, id, list, optional_nonzero, optional_time, parsed, read_list, time};
 use super::targets::{live_keys, secret_context};
 use crate::domain::audit::{Act, Action};
+use crate::domain::circuit::CircuitState;
 use crate::domain::ids::SubscriptionId;
 use crate::domain::reach::Reach;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::subscription::{Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl};
+use crate::store::circuits::is_another_receiver;
+use crate::store::operational::{Disabled, Teller, is_wanted};
 use crate::store::subscriptions::check_version;
 use crate::store::targets::Target;
 use crate::store::vault::Vault;
@@ -50,6 +54,8 @@ impl Subscriptions for SqliteStore {
             workspace: new.workspace.clone(),
             spec: new.spec.clone(),
             status: SubscriptionStatus::Active,
+            circuit: CircuitState::Closed,
+            missing_since: None,
             version: 1,
             created_at: now,
             updated_at: now,
@@ -76,11 +82,13 @@ impl Subscriptions for SqliteStore {
         reach: &Reach,
         page: PageRequest<SubscriptionId>,
     ) -> Result<Page<Subscription, SubscriptionId>> {
-        let rows = sqlx::query(
+        let rows = sqlx::query(concat!(
             "-- sqlite::subscriptions::subscriptions
-            select id, workspace, status, disabled_reason, version, url, description, event_types,
-                project_ids, format, headers, max_concurrency, retry_schedule_ms, created_at,
-                updated_at
+            select id, workspace, status, disabled_reason, missing_since, version, url, description, event_types,
+                project_ids, format, headers, max_concurrency, rate_limit, retry_schedule_ms, created_at,
+                updated_at, ",
+            circuit_columns!(),
+            "
             from subscription
             where workspace = ?1 and status <> 'deleted'
                 and (?2 is null or (project_ids is not null and not exists (
@@ -89,8 +97,8 @@ impl Subscriptions for SqliteStore {
                 )))
                 and (?3 is null or id < ?3)
             order by id desc
-            limit ?4",
-        )
+            limit ?4"
+        ))
         .bind(reach.workspace.as_str())
         .bind(reach.projects.as_ref().map(list).transpose()?)
         .bind(page.after.map(|id| id.uuid()))
@@ -130,6 +138,8 @@ impl Subscriptions for SqliteStore {
         act: &Act,
     ) -> Result<Option<Subscription>> {
         let mut transaction = self.write().await?;
+        // Read before anything is changed: what is in memory was committed.
+        let targets = self.targets(&mut transaction).await?;
         let Some(before) = find(&mut transaction, &self.vault, reach, id).await? else {
             return Ok(None);
         };
@@ -137,17 +147,46 @@ impl Subscriptions for SqliteStore {
         if (&before.spec, &before.status) == (spec, status) {
             return Ok(Some(before));
         }
+        let now = self.clock.now();
+        let is_another = is_another_receiver(&before, spec, status);
+        if is_another {
+            circuits::forget(&mut transaction, &[id]).await?;
+        }
         let updated = Subscription {
             spec: spec.clone(),
             status: status.clone(),
+            circuit: if is_another {
+                CircuitState::Closed
+            } else {
+                before.circuit
+            },
+            missing_since: match status {
+                SubscriptionStatus::Active => None,
+                SubscriptionStatus::Disabled { .. } => before.missing_since.or(Some(now)),
+            },
             version: before.version + 1,
-            updated_at: self.clock.now(),
+            updated_at: now,
             ..before.clone()
         };
         update(&mut transaction, &self.vault, &updated).await?;
         let entry = act.changed(Action::SubscriptionUpdated, &before, &updated);
         tell(&mut transaction, entry).await?;
+        let telling = match Disabled::between(&before, &updated) {
+            Some(disabled) if is_wanted(&targets, &self.outbox) => {
+                let teller = Teller {
+                    targets: &targets,
+                    door: &self.outbox,
+                    now,
+                };
+                let told = teller.by_admin(disabled)?;
+                Some(self.write_told(&mut transaction, &told, now).await?)
+            }
+            _ => None,
+        };
         self.commit(transaction).await?;
+        if let Some(telling) = telling {
+            self.told(telling);
+        }
         Ok(Some(updated))
     }
 
@@ -209,18 +248,20 @@ async fn find(
     reach: &Reach,
     id: SubscriptionId,
 ) -> Result<Option<Subscription>> {
-    sqlx::query(
+    sqlx::query(concat!(
         "-- sqlite::subscriptions::find
-        select id, workspace, status, disabled_reason, version, url, description, event_types,
-            project_ids, format, headers, max_concurrency, retry_schedule_ms, created_at,
-            updated_at
+        select id, workspace, status, disabled_reason, missing_since, version, url, description, event_types,
+            project_ids, format, headers, max_concurrency, rate_limit, retry_schedule_ms, created_at,
+            updated_at, ",
+        circuit_columns!(),
+        "
         from subscription
         where workspace = ?1 and id = ?2 and status <> 'deleted'
             and (?3 is null or (project_ids is not null and not exists (
                 select 1 from json_each(project_ids) as own
                 where own.value not in (select value from json_each(?3))
-            )))",
-    )
+            )))"
+    ))
     .bind(reach.workspace.as_str())
     .bind(id.uuid())
     .bind(reach.projects.as_ref().map(list).transpose()?)
@@ -252,11 +293,14 @@ pub(super) fn from_row(row: &SqliteRow, vault: &Vault) -> Result<Subscription> {
             format: parsed(row, "format")?,
             headers: headers::open(vault, id, get(row, "headers")?)?,
             max_concurrency: optional_nonzero(row, "max_concurrency")?,
+            rate_limit: optional_nonzero(row, "rate_limit")?,
             retry_schedule: get::<Option<&str>>(row, "retry_schedule_ms")?
                 .map(read_schedule)
                 .transpose()?,
         },
         status,
+        circuit: circuits::state(row)?,
+        missing_since: optional_time(row, "missing_since")?,
         version: get(row, "version")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,

@@ -8,6 +8,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
+use super::circuits::circuit_columns;
 use super::error::store_error;
 use super::rows::{get, id, millis, optional_time};
 use super::subscriptions;
@@ -22,7 +23,7 @@ use crate::store::{Result, StoreError};
 impl SqliteStore {
     /// The active subscriptions as the transaction sees them, or later.
     pub(super) async fn targets(&self, transaction: &mut SqliteConnection) -> Result<Arc<Targets>> {
-        let held = Arc::clone(&self.targets.lock().unwrap_or_else(PoisonError::into_inner));
+        let held = self.held_targets();
         let generation = current_generation(transaction).await?;
         if generation <= held.generation() {
             return Ok(held);
@@ -66,13 +67,16 @@ async fn changes_since(
     vault: &Vault,
 ) -> Result<Vec<TargetChange>> {
     let mut keys = keys_since(transaction, generation, vault).await?;
-    let rows = sqlx::query(
+    let rows = sqlx::query(concat!(
         "-- sqlite::targets::changes_since
-        select id, workspace, status, disabled_reason, version, url, description, event_types,
-            project_ids, format, headers, max_concurrency, retry_schedule_ms, created_at, updated_at
+        select id, workspace, status, disabled_reason, missing_since, version, url, description, event_types,
+            project_ids, format, headers, max_concurrency, rate_limit, retry_schedule_ms, created_at,
+            updated_at, ",
+        circuit_columns!(),
+        "
         from subscription
         where generation > ?1",
-    )
+    ))
     .bind(generation)
     .fetch_all(transaction)
     .await

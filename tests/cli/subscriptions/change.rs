@@ -77,8 +77,10 @@ fn concurrency_and_retries_are_set_shown_and_given_back() {
     format  standard
     headers  -
     concurrency  3
+    rate  -
     retries  5s,1m 30s,1h 30m
     status  active
+    circuit  closed
     version  1
     created  TIME
     updated  TIME
@@ -94,6 +96,21 @@ fn concurrency_and_retries_are_set_shown_and_given_back() {
     assert_eq!(same, changed, "nothing changed");
     let given_back = update(&["--default-retry-schedule", "--default-concurrency"]);
     assert!(given_back["retry_schedule"].is_null() && given_back["max_concurrency"].is_null());
+    assert_eq!(update(&["--rate-limit", "20"])["rate_limit"], 20);
+    assert!(update(&["--no-rate-limit"])["rate_limit"].is_null());
+    let off = update(&["--disable", "moving"]);
+    assert!(off.get("pending").is_none());
+    let on = update(&["--enable"]);
+    assert_eq!(
+        on["pending"],
+        serde_json::json!({"count": 0, "exact": true})
+    );
+    assert_eq!(
+        (&on["missed"]["count"], &on["missed"]["exact"]),
+        (&0.into(), &true.into())
+    );
+    assert!(on["missed"]["since"].is_string());
+    assert_eq!(on["circuit"]["state"], "closed");
     for (more, expected) in [
         (
             ["--retry-schedule", "5s,soon"],

@@ -135,6 +135,7 @@ async fn stats_tell_what_waits_and_what_became_of_the_rest(database: &TestDataba
         .filter(|line| !line.starts_with("oldest due"))
         .collect();
     assert_snapshot!(shown.join("\n"), @r"
+    circuit  closed
     pending  2
     in flight  0
     since  TIME

@@ -52,7 +52,8 @@ pub fn routes() -> OpenApiRouter<Api> {
 /// It is sent again, or sooner, under the same `webhook-id` with a new timestamp and signature. One that
 /// had `failed` is `pending` again, with a fresh schedule. One that is `pending` is sent now; if that
 /// fails, it waits for its time as before. One that had `succeeded` gets one more attempt, and stays so
-/// whatever comes of it. Others are refused, with the reason.
+/// whatever comes of it. Others are refused, with the reason. It is sent even while the subscription's
+/// circuit is open.
 #[utoipa::path(
     post, path = "/deliveries/{id}/replay", operation_id = "replayDelivery", tag = "Replays",
     params(("id" = String, Path, description = "The delivery (`dlv_…`).", pattern = "^dlv_[0-7][0-9a-hjkmnp-tv-z]{25}$")),
@@ -86,7 +87,8 @@ async fn replay_delivery(
 /// Those of one event (`event_id`), or those that a `filter` selects; with `subscription_id`, those to
 /// one subscription only. With `dry_run` they are counted, and nothing is done. Otherwise they are
 /// counted and then sent in the background, oldest first, at `rate` a second at most, so that what is
-/// live goes first. What cannot be replayed is skipped, and counted by the reason.
+/// live goes first. What cannot be replayed is skipped, and counted by the reason. While a subscription's
+/// circuit is open, its replays of many wait like all its deliveries.
 #[utoipa::path(
     post, path = "/replays", operation_id = "createReplay", tag = "Replays",
     request_body = NewOne,

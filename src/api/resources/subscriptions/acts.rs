@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::view::WithSecret;
+use super::view::{CircuitView, WithSecret};
 use super::with_secret;
 use crate::api::auth::Caller;
 use crate::api::auth::caller::{ReadWebhooks, WriteWebhooks};
@@ -54,6 +54,8 @@ pub struct SecretRotation {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SubscriptionStats)]
 pub struct StatsView {
+    /// Whether its receiver is left alone for a while.
+    circuit: CircuitView,
     /// Deliveries that wait for their time.
     pending: Count,
     /// Deliveries that are under way.
@@ -133,7 +135,7 @@ async fn rotate_secret(
         .rotate_secret(&reach, id, version, &rotation, &act)
         .await?;
     let rotated = rotated.ok_or_else(Problem::not_found)?;
-    Ok(with_secret(&rotated, &rotation.secret))
+    Ok(with_secret(&rotated, &rotation.secret, api.clock().now()))
 }
 
 /// What came of a test.
@@ -191,17 +193,19 @@ async fn stats(
     caller: Caller<ReadWebhooks>,
     Id(id): Id<SubscriptionId>,
 ) -> Result<Json<StatsView>> {
-    let stats = api
-        .store()
-        .subscription_stats(&caller.reach(), id, RECENTLY)
-        .await?;
+    let reach = caller.reach();
+    let found = api.store().subscription(&reach, id).await?;
+    let found = found.ok_or_else(Problem::not_found)?;
+    let stats = api.store().subscription_stats(&reach, id, RECENTLY).await?;
     let stats = stats.ok_or_else(Problem::not_found)?;
-    Ok(Json(StatsView::new(&stats)))
+    let circuit = CircuitView::new(&found.circuit, api.clock().now());
+    Ok(Json(StatsView::new(&stats, circuit)))
 }
 
 impl StatsView {
-    fn new(stats: &SubscriptionStats) -> Self {
+    fn new(stats: &SubscriptionStats, circuit: CircuitView) -> Self {
         Self {
+            circuit,
             pending: stats.pending.into(),
             in_flight: stats.in_flight.into(),
             oldest_due_seconds: stats.oldest_due.map(|age| age.as_secs()),
@@ -211,6 +215,13 @@ impl StatsView {
             cancelled: stats.cancelled,
             attempts: stats.attempts,
         }
+    }
+}
+
+impl Count {
+    /// So many, and whether that is all.
+    pub(super) fn of(count: u64, exact: bool) -> Self {
+        Self { count, exact }
     }
 }
 

@@ -61,6 +61,10 @@ pub(super) struct NewOne {
     /// Requests in flight at once, in each replica; null, or left out, for the deployment's default.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     max_concurrency: Option<NonZeroU32>,
+    /// Deliveries a second, from all replicas together, in bursts of one second at most; null, or left
+    /// out, for no limit.
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
+    rate_limit: Option<NonZeroU32>,
     /// Whole seconds to wait before the second attempt, the third, and so on; null, or left out, for
     /// the deployment's schedule.
     #[schema(schema_with = fields::schedule_schema)]
@@ -112,6 +116,10 @@ pub(super) struct Change {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     max_concurrency: Option<Option<NonZeroU32>>,
+    /// Deliveries a second, from all replicas together; null for no limit.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
+    rate_limit: Option<Option<NonZeroU32>>,
     /// Whole seconds to wait before each further attempt; null for the deployment's schedule.
     #[serde(default, deserialize_with = "given")]
     #[schema(schema_with = fields::schedule_schema)]
@@ -172,6 +180,7 @@ impl NewOne {
             format,
             headers,
             max_concurrency: self.max_concurrency,
+            rate_limit: self.rate_limit,
             retry_schedule,
         };
         faults.check(spec.check());
@@ -214,6 +223,9 @@ impl Change {
         }
         if let Some(most) = self.max_concurrency {
             spec.max_concurrency = most;
+        }
+        if let Some(most) = self.rate_limit {
+            spec.rate_limit = most;
         }
         if let Some(delays) = &self.retry_schedule {
             spec.retry_schedule = schedule(&mut faults, delays.as_deref());

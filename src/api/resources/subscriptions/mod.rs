@@ -1,11 +1,14 @@
 //! `/v1/subscriptions`: register, list, show, change, delete; what is done with one is in
 //! [`acts`].
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, ETAG, LOCATION};
+use axum::http::header::{CACHE_CONTROL, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -13,7 +16,7 @@ use super::fields::{self, PreconditionHeader};
 use crate::api::auth::Caller;
 use crate::api::auth::caller::{ReadWebhooks, WriteWebhooks};
 use crate::api::body::JsonBody;
-use crate::api::etag::{self, Precondition};
+use crate::api::etag::{Known, Precondition};
 use crate::api::idempotency::{IdempotencyKey, created};
 use crate::api::page::{Asked, Listing, PageOf, Part};
 use crate::api::path::Id;
@@ -21,16 +24,19 @@ use crate::api::query::Query;
 use crate::api::{Api, Problem, Result};
 use crate::domain::api_key::Scope;
 use crate::domain::ids::SubscriptionId;
+use crate::domain::reach::Reach;
 use crate::domain::secret::SigningSecret;
-use crate::domain::subscription::Subscription;
+use crate::domain::subscription::{Subscription, SubscriptionStatus};
+use crate::store::replays::missed;
 use crate::store::{NewSubscription, StoreError};
 
 pub mod acts;
 mod asked;
 mod view;
 
+use acts::Count;
 use asked::{Change, NewOne};
-pub use view::{View, WithSecret};
+pub use view::{Changed, CircuitView, MissedView, View, WithSecret};
 
 /// The route of the creating call, for its idempotency keys.
 const CREATE: &str = "POST /v1/subscriptions";
@@ -91,21 +97,22 @@ async fn create(
         .await?;
     let made = created(made)?;
     let location = asked.below(&made.id.to_string());
-    let answer = with_secret(&made, &new.secret);
+    let answer = with_secret(&made, &new.secret, now);
     Ok((StatusCode::CREATED, [(LOCATION, location)], answer).into_response())
 }
 
 /// A subscription and a new secret of its, shown this once.
-fn with_secret(subscription: &Subscription, secret: &SigningSecret) -> Response {
+fn with_secret(
+    subscription: &Subscription,
+    secret: &SigningSecret,
+    now: DateTime<Utc>,
+) -> Response {
     let answer = WithSecret {
-        view: View::new(subscription),
+        view: View::new(subscription, now),
         secret: secret.expose().to_owned(),
     };
-    let headers = [
-        (ETAG, etag::tag(subscription.version)),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    (headers, Json(answer)).into_response()
+    let uncached = [(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    view::tag(subscription, now).on((uncached, Json(answer)))
 }
 
 /// List subscriptions
@@ -128,7 +135,12 @@ async fn list(
         .store()
         .subscriptions(&caller.reach(), listing.request()?)
         .await?;
-    listing.answer(&page, |found: &Subscription| found.id, View::new)
+    let now = api.clock().now();
+    listing.answer(
+        &page,
+        |found: &Subscription| found.id,
+        |found| View::new(found, now),
+    )
 }
 
 /// Show a subscription
@@ -149,24 +161,23 @@ async fn show(
 ) -> Result<Response> {
     let found = api.store().subscription(&caller.reach(), id).await?;
     let found = found.ok_or_else(Problem::not_found)?;
-    Ok(etag::respond(
-        &headers,
-        found.version,
-        Json(View::new(&found)),
-    ))
+    let now = api.clock().now();
+    let answer = Json(View::new(&found, now));
+    Ok(Known::of(&headers).or(view::tag(&found, now), answer))
 }
 
 /// Change a subscription
 ///
 /// What is left out stays as it is; null sets a value back to its default (RFC 7396). Sending it
 /// elsewhere or something else (`url`, `event_types`, `project_ids`) needs `read:editions` too. With
-/// `If-Match` it is changed only if nobody else has changed it meanwhile.
+/// `If-Match` it is changed only if nobody else has changed it meanwhile. Where that serves it again, the
+/// answer tells how much waits (`pending`), and how much it `missed`, with the replay that sends that.
 #[utoipa::path(
     patch, path = "/subscriptions/{id}", operation_id = "updateSubscription", tag = "Subscriptions",
     request_body = Change,
     params(fields::SubscriptionPath, PreconditionHeader),
     responses((
-        status = 200, description = "What it is now.", body = View, headers(("ETag" = String, description = "Its version.")),
+        status = 200, description = "What it is now.", body = Changed, headers(("ETag" = String, description = "Its version.")),
     )),
     security(("api_key" = ["write:webhooks"])),
 )]
@@ -203,11 +214,36 @@ async fn change(
             }
             changed => {
                 let changed = changed?.ok_or_else(Problem::not_found)?;
-                let headers = [(ETAG, etag::tag(changed.version))];
-                return Ok((headers, Json(View::new(&changed))).into_response());
+                let now = api.clock().now();
+                let store = api.store();
+                let missed = missed(store, &reach, &found, &changed, now).await?;
+                let answer = Changed {
+                    view: View::new(&changed, now),
+                    pending: pending_again(&api, &reach, &found, &changed).await?,
+                    missed: missed.map(|missed| MissedView::new(id, &missed)),
+                };
+                return Ok(view::tag(&changed, now).on(Json(answer)));
             }
         }
     }
+}
+
+/// How many deliveries wait for a subscription that is served again.
+async fn pending_again(
+    api: &Api,
+    reach: &Reach,
+    before: &Subscription,
+    after: &Subscription,
+) -> Result<Option<Count>> {
+    let is_back = before.status != after.status && after.status == SubscriptionStatus::Active;
+    if !is_back {
+        return Ok(None);
+    }
+    let stats = api
+        .store()
+        .subscription_stats(reach, after.id, Duration::ZERO)
+        .await?;
+    Ok(stats.map(|stats| stats.pending.into()))
 }
 
 /// Delete a subscription

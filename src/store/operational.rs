@@ -1,0 +1,233 @@
+//! Telling of our own work: events of ours, committed with what they tell of.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::circuits::{GONE_REASON, Judged, is_given_up};
+use super::intake::NoDispatch;
+use super::outbox::Door;
+use super::targets::{TargetChange, Targets};
+use super::{Leasing, Result, Settlement, StoreError};
+use crate::domain::attempt::ErrorClass;
+use crate::domain::circuit::Transition;
+use crate::domain::delivery::Verdict;
+use crate::domain::ids::{EventId, OwnerId, SubscriptionId, WorkspaceId, created_at, new_id};
+use crate::domain::operational::Operational;
+use crate::domain::own_event::OwnEvent;
+use crate::domain::payload::{Payload, timestamp};
+use crate::domain::subscription::{Subscription, SubscriptionStatus};
+
+/// Nobody sends what is told here: its deliveries wait for anyone.
+pub(super) const NOBODY: NoDispatch = NoDispatch;
+
+/// The lease that nobody gets.
+pub(super) fn no_lease() -> Leasing {
+    Leasing {
+        owner: OwnerId::from_uuid(Uuid::nil()),
+        lease: Duration::ZERO,
+    }
+}
+
+/// A subscription that was disabled, and why.
+pub(super) struct Disabled {
+    pub(super) id: SubscriptionId,
+    pub(super) workspace: WorkspaceId,
+    pub(super) reason: String,
+    /// From when on it has missed events.
+    pub(super) missing_since: DateTime<Utc>,
+}
+
+/// The subscriptions that are not to be tried any more, each once and in order.
+pub(super) fn ending(held: &[&Settlement], judged: &[Judged]) -> Vec<Disabled> {
+    let gone = held
+        .iter()
+        .filter(|settlement| settlement.verdict == Verdict::Gone)
+        .map(|gone| Disabled {
+            id: gone.subscription,
+            workspace: gone.workspace.clone(),
+            reason: GONE_REASON.to_owned(),
+            missing_since: created_at(gone.event.uuid()),
+        });
+    let given_up = judged
+        .iter()
+        .filter(|judged| judged.is_given_up())
+        .map(|judged| Disabled {
+            id: judged.subscription,
+            workspace: judged.workspace.clone(),
+            reason: judged.reason(),
+            missing_since: judged.failing_since(),
+        });
+    let mut ending: BTreeMap<SubscriptionId, Disabled> = BTreeMap::new();
+    for one in gone.chain(given_up) {
+        match ending.entry(one.id) {
+            Entry::Vacant(entry) => {
+                entry.insert(one);
+            }
+            Entry::Occupied(mut entry) => {
+                let first = entry.get_mut();
+                first.missing_since = first.missing_since.min(one.missing_since);
+            }
+        }
+    }
+    ending.into_values().collect()
+}
+
+impl Disabled {
+    /// What a change disabled, if it did.
+    pub(super) fn between(before: &Subscription, after: &Subscription) -> Option<Self> {
+        let was_active = before.status == SubscriptionStatus::Active;
+        let reason = after.status.reason().filter(|_| was_active)?;
+        Some(Self {
+            id: after.id,
+            workspace: after.workspace.clone(),
+            reason: reason.to_owned(),
+            missing_since: after.missing_since.unwrap_or(after.updated_at),
+        })
+    }
+}
+
+/// Events to be told of, and who is to be told.
+pub(super) struct Told {
+    /// All of them, for the outbox.
+    pub(super) all: Vec<Arc<Payload>>,
+    /// Those that a subscription names.
+    pub(super) named: Vec<Arc<Payload>>,
+    /// The subscriptions, without those that are disabled by now.
+    pub(super) targets: Arc<Targets>,
+}
+
+/// Makes events, for workspaces in which somebody wants to know.
+pub(super) struct Teller<'a> {
+    pub(super) targets: &'a Arc<Targets>,
+    pub(super) door: &'a Door,
+    pub(super) now: DateTime<Utc>,
+}
+
+impl Teller<'_> {
+    /// What these outcomes are to be told of, in their order: deliveries that were given up, circuits
+    /// that opened, subscriptions that were disabled. Of operational events nothing is told, or one that
+    /// cannot be delivered would make another for ever.
+    pub(super) fn settled<'s>(
+        &self,
+        settled: impl Iterator<Item = &'s Settlement>,
+        judged: &[Judged],
+        disabled: &[Disabled],
+    ) -> Result<Told> {
+        let mut events = Vec::new();
+        for settlement in settled {
+            if is_given_up(settlement) && !settlement.event_type.is_operational() {
+                events.push(self.failed(settlement)?);
+            }
+        }
+        for judged in judged {
+            if judged.transition == Some(Transition::Opened) {
+                events.push(self.opened(judged)?);
+            }
+        }
+        for disabled in disabled {
+            events.push(self.disabled(disabled)?);
+        }
+        Ok(self.told(events, disabled))
+    }
+
+    /// The same of a subscription that an admin disabled.
+    pub(super) fn by_admin(&self, disabled: Disabled) -> Result<Told> {
+        let event = self.disabled(&disabled)?;
+        Ok(self.told(vec![event], &[disabled]))
+    }
+
+    fn told(&self, all: Vec<Arc<Payload>>, disabled: &[Disabled]) -> Told {
+        let targets = if disabled.is_empty() {
+            Arc::clone(self.targets)
+        } else {
+            let gone = disabled.iter().map(|one| TargetChange::Gone(one.id));
+            let generation = self.targets.generation();
+            Arc::new(self.targets.with(generation, gone.collect()))
+        };
+        let is_named = |event: &&Arc<Payload>| targets.matching(event.event()).next().is_some();
+        let named = all.iter().filter(is_named).cloned().collect();
+        let all = if self.door.is_open() { all } else { Vec::new() };
+        Told {
+            all,
+            named,
+            targets,
+        }
+    }
+
+    fn failed(&self, settlement: &Settlement) -> Result<Arc<Payload>> {
+        let attempt = settlement.attempt.as_ref();
+        let event = Operational::DeliveryFailed {
+            delivery_id: settlement.delivery.to_string(),
+            event_id: settlement.event.to_string(),
+            event_type: settlement.event_type.to_string(),
+            subscription_id: settlement.subscription.to_string(),
+            host: None,
+            attempts: settlement.attempts_before.saturating_add(1),
+            status: attempt.and_then(|attempt| attempt.status),
+            error: attempt
+                .and_then(|attempt| attempt.error)
+                .map(ErrorClass::as_str),
+        };
+        let what = (settlement.subscription, &settlement.workspace);
+        // A lease ends once, so the event of its end has one id.
+        let lease = settlement.epoch.to_be_bytes();
+        self.build(
+            &event,
+            what,
+            &[settlement.delivery.uuid().as_bytes(), &lease],
+        )
+    }
+
+    fn opened(&self, judged: &Judged) -> Result<Arc<Payload>> {
+        let event = Operational::CircuitOpened {
+            subscription_id: judged.subscription.to_string(),
+            host: None,
+            failures_in_row: judged.circuit.failures_in_row,
+            until: judged.circuit.state.open_until().map(timestamp),
+        };
+        self.build(&event, (judged.subscription, &judged.workspace), &[])
+    }
+
+    fn disabled(&self, disabled: &Disabled) -> Result<Arc<Payload>> {
+        let event = Operational::disabled(disabled.id, &disabled.reason);
+        self.build(&event, (disabled.id, &disabled.workspace), &[])
+    }
+
+    fn build(
+        &self,
+        event: &Operational,
+        (subscription, workspace): (SubscriptionId, &WorkspaceId),
+        parts: &[&[u8]],
+    ) -> Result<Arc<Payload>> {
+        let target = self.targets.get(subscription);
+        let host = target.map(|target| target.subscription.spec.url.host());
+        let event = event.clone().at(host);
+        let id = self.id(event.event_type(), subscription, parts);
+        let built = OwnEvent::Operational(&event).build(id, workspace, self.now);
+        built.map(Arc::new).map_err(StoreError::corrupt)
+    }
+
+    /// The same for the same thing at the same time: no randomness is needed here.
+    fn id(&self, event_type: &str, subscription: SubscriptionId, parts: &[&[u8]]) -> EventId {
+        let mut digest = Sha256::new()
+            .chain_update(event_type)
+            .chain_update(subscription.uuid())
+            .chain_update(self.now.timestamp_millis().to_be_bytes());
+        for part in parts {
+            digest.update(part);
+        }
+        let digest = digest.finalize();
+        new_id(self.now, std::array::from_fn(|index| digest[index]))
+    }
+}
+
+/// Whether anybody is to be told of anything.
+pub(super) fn is_wanted(targets: &Targets, door: &Door) -> bool {
+    door.is_open() || targets.wants_operational()
+}
