@@ -25,6 +25,7 @@ use crate::egress::WebhookClient;
 use crate::entropy::Entropy;
 use crate::store::intake::Intake;
 use crate::store::{Files, Leasing, Store, TestSend};
+use crate::telemetry::Tracer;
 
 pub mod accept;
 pub mod auth;
@@ -88,6 +89,8 @@ pub struct Parts {
     pub settings: config::Api,
     /// Ends waiting: the shutdown's soft token.
     pub stop: CancellationToken,
+    /// Tells of requests.
+    pub tracer: Tracer,
 }
 
 /// Files of outputs.
@@ -125,6 +128,10 @@ impl Api {
 
     fn entropy(&self) -> &Entropy {
         &self.0.parts.entropy
+    }
+
+    fn tracer(&self) -> &Tracer {
+        &self.0.parts.tracer
     }
 
     fn tester(&self) -> &dyn TestSend {

@@ -27,6 +27,7 @@ use crate::replay;
 use crate::shutdown::Shutdown;
 use crate::store::intake::{Intake, NoDispatch};
 use crate::store::{Leasing, Store};
+use crate::telemetry::Tracer;
 use crate::wake::Wake;
 
 /// What a role does, built and not yet running.
@@ -44,6 +45,7 @@ pub(super) struct Work {
     front_door: Option<FrontDoor>,
     /// Where files of outputs can be kept.
     outputs: Option<OutputRoom>,
+    tracer: Tracer,
     shutdown: Shutdown,
 }
 
@@ -54,6 +56,7 @@ impl Work {
         surroundings: Surroundings,
         store: Arc<dyn Store>,
         health: Arc<Health>,
+        tracer: Tracer,
         shutdown: Shutdown,
     ) -> Result<Self, AppError> {
         let client = surroundings.client(&config)?;
@@ -77,6 +80,7 @@ impl Work {
             },
             front_door: None,
             outputs,
+            tracer,
             config,
             surroundings,
             store,
@@ -120,6 +124,7 @@ impl Work {
                 store: Arc::clone(&self.store),
                 intake: Arc::clone(&self.intake),
                 leasing: self.leasing,
+                tracer: self.tracer.clone(),
             },
         }
     }
@@ -211,6 +216,7 @@ impl Work {
             settings: self.config.dispatch.clone(),
             schedule,
             attempt_timeout: self.config.egress.timeout,
+            tracer: self.tracer.clone(),
         };
         let relay = outbox::Parts {
             store: Arc::clone(&self.store),
@@ -221,6 +227,7 @@ impl Work {
             settings: self.config.amqp.clone(),
             bell,
             pace: outbox::Pace::default(),
+            tracer: self.tracer.clone(),
         };
         Sending::new(dispatch, relay, self.sending_shutdown.clone())
     }
@@ -238,6 +245,7 @@ impl Work {
             entropy: self.surroundings.entropy.clone(),
             settings: self.config.api.clone(),
             stop: self.shutdown.soft.clone(),
+            tracer: self.tracer.clone(),
         }
     }
 }

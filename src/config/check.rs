@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::outputs::S3;
-use super::{Amqp, Api, Config, Dispatch, Egress, Outputs, Role};
+use super::{Amqp, Api, Config, Dispatch, Egress, Outputs, Role, Telemetry};
 use crate::domain::event::MAX_EVENT_BYTES;
 use crate::domain::retry::RetrySchedule;
 
@@ -49,6 +49,7 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     egress(&config.egress, &mut found);
     dispatch(&config.dispatch, &config.egress, &mut found);
     outputs(&config.outputs, &mut found);
+    telemetry(&config.telemetry, &mut found);
     if let Err(error) = RetrySchedule::new(config.retry.schedule.clone()) {
         found.add("retry.schedule", error.to_string());
     }
@@ -355,12 +356,8 @@ fn outputs(outputs: &Outputs, found: &mut Problems) {
 /// All that an S3-compatible store needs, or nothing of it.
 fn s3(s3: &S3, found: &mut Problems) {
     if let Some(endpoint) = &s3.endpoint {
-        let bare = endpoint.query().is_none()
-            && endpoint.fragment().is_none()
-            && endpoint.username().is_empty()
-            && endpoint.password().is_none();
         found.require(
-            matches!(endpoint.scheme(), "https" | "http") && endpoint.has_host() && bare,
+            is_bare(endpoint),
             "outputs.s3.endpoint",
             "must be `https://HOST`, perhaps with a port (or `http://…`, inside)",
         );
@@ -388,4 +385,42 @@ fn s3(s3: &S3, found: &mut Problems) {
             "must be set, as other keys of `outputs.s3` are",
         );
     }
+}
+
+/// An address of HTTP without a query, a fragment or a user: nothing that it holds is a secret.
+fn is_bare(endpoint: &Url) -> bool {
+    matches!(endpoint.scheme(), "https" | "http")
+        && endpoint.has_host()
+        && endpoint.query().is_none()
+        && endpoint.fragment().is_none()
+        && endpoint.username().is_empty()
+        && endpoint.password().is_none()
+}
+
+fn telemetry(telemetry: &Telemetry, found: &mut Problems) {
+    if let Some(endpoint) = &telemetry.otlp_endpoint {
+        found.require(
+            is_bare(endpoint),
+            "telemetry.otlp_endpoint",
+            "must be `https://HOST` (or `http://…`, inside), perhaps with a port and a path; keys go into \
+             `telemetry.otlp_headers`",
+        );
+    }
+    found.require(
+        telemetry.headers().is_some(),
+        "telemetry.otlp_headers",
+        "must be `NAME=VALUE`, several with commas between",
+    );
+    found.require(
+        !telemetry.service_name.is_empty(),
+        "telemetry.service_name",
+        "must not be empty",
+    );
+    found.require(
+        (0.0..=1.0).contains(&telemetry.sample_ratio),
+        "telemetry.sample_ratio",
+        "must be 0 to 1",
+    );
+    found.duration("telemetry.export_interval", telemetry.export_interval);
+    found.duration("telemetry.export_timeout", telemetry.export_timeout);
 }

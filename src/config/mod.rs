@@ -25,12 +25,14 @@ pub mod outputs;
 pub mod redact;
 pub mod role;
 pub mod shape;
+pub mod telemetry;
 
 pub use allow::AllowRule;
 pub use api::Api;
 pub use load::{ConfigError, KeyError, Origin};
 pub use outputs::Outputs;
 pub use role::Role;
+pub use telemetry::Telemetry;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -61,6 +63,8 @@ pub struct Config {
     pub secrets: Secrets,
     /// Logs.
     pub log: Log,
+    /// Traces and metrics to a collector.
+    pub telemetry: Telemetry,
 }
 
 impl Config {

@@ -12,6 +12,7 @@
 //! - [`attempt`]: signs and sends one delivery.
 //! - [`outcome`]: what an answer means; pure.
 //! - [`settle`]: writes outcomes in batches.
+//! - `traced`: the span of an attempt.
 //! - `test_send`: a `ping` to one subscription, out of turn.
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::shutdown::Shutdown;
 use crate::store::intake::{Intake, Permit};
 use crate::store::targets::Target;
 use crate::store::{LeasedDelivery, Leasing, Settlement, Store};
+use crate::telemetry::Tracer;
 use crate::wake::Wake;
 pub use test_send::Tester;
 
@@ -44,6 +46,7 @@ mod permits;
 pub mod scheduler;
 pub mod settle;
 mod test_send;
+mod traced;
 
 use lines::{Flight, Lines};
 
@@ -67,6 +70,8 @@ pub struct Parts {
     pub schedule: RetrySchedule,
     /// How long one attempt may take.
     pub attempt_timeout: Duration,
+    /// Tells of attempts.
+    pub tracer: Tracer,
 }
 
 /// The dispatcher. Clones share it; the one that was built first is [`run`](Self::run).

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+
 use crate::clock::Clock;
 use crate::domain::event::EventError;
 use crate::domain::payload::Payload;
@@ -18,6 +20,11 @@ impl Decoder {
     /// Ids and acceptance times come from here.
     pub fn new(clock: Arc<dyn Clock>, entropy: Entropy) -> Self {
         Self { clock, entropy }
+    }
+
+    /// The time, of which events are accepted.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
     }
 
     /// An event, or why the bytes are none: the text of that error is a dead letter's reason.

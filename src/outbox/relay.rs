@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::leadership::Leadership;
 use super::post::Post;
-use super::{Fault, Parts};
+use super::{Fault, Parts, traced};
 use crate::broker::AmqpError;
 use crate::clock::pause;
 use crate::health::{Part, Reporter};
 use crate::reconnect::Reconnect;
 use crate::shutdown::Shutdown;
 use crate::store::{Outgoing, OutgoingRequest, Result as StoreResult, Standing};
+use crate::telemetry::trace::Period;
 
 /// The most events that are read and sent at once.
 const BATCH: usize = 256;
@@ -97,7 +98,10 @@ impl<'a> Relay<'a> {
                 failed.clear();
                 continue;
             }
+            let began = self.parts.clock.now();
             let posted = post.publish(&batch, leadership).await;
+            let ended = self.parts.clock.now();
+            traced::published(self.parts, Period { began, ended }, &batch, &posted);
             self.undeleted = posted.confirmed;
             if !self.undeleted.is_empty() {
                 reconnect.reset();
