@@ -20,3 +20,4 @@ mod ops;
 mod outbox;
 mod outputs;
 mod store;
+mod telemetry;

@@ -137,7 +137,7 @@ async fn execute(
     let form = if json { Form::Json } else { Form::Human };
     let context = Context::new(config, Output::new(form));
     match cli.command {
-        Command::Serve(args) => serve::run(args, &context).await,
+        Command::Serve(args) => Box::pin(serve::run(args, &context)).await,
         Command::Migrate => migrate::run(&context).await,
         Command::Demo(args) => demo::run(args, &context).await,
         Command::Subscriptions(command) => subscriptions::run(command, &context).await,

@@ -8,7 +8,7 @@ use metrics::{counter, histogram};
 
 use super::batch::Batch;
 use super::decode::Decoder;
-use super::sink::{Outcome, Sink};
+use super::sink::{Message, Outcome, Sink};
 use crate::domain::payload::Payload;
 use crate::reconnect::Reconnect;
 use crate::store::intake::Intake;
@@ -36,9 +36,9 @@ pub struct Acceptor {
 impl Sink for Acceptor {
     type Item = Arc<Payload>;
 
-    fn decode(&self, bytes: &[u8]) -> std::result::Result<Self::Item, String> {
+    fn decode(&self, message: Message<'_>) -> std::result::Result<Self::Item, String> {
         self.decoder
-            .decode(bytes)
+            .decode_traced(message.bytes, message.traceparent)
             .map_err(|error| error.to_string())
     }
 

@@ -22,12 +22,12 @@ use secrecy::SecretString;
 use tokio::time::{Instant, timeout_at};
 
 use super::dead_letter::{Burial, DeadLetters, Letter};
-use super::delivery_count;
 use super::source::Source;
 use super::storing::{Work, batch_length};
 use super::subscription::Subscription;
 use super::watermark::Watermark;
 use super::window::Window;
+use super::{delivery_count, message};
 use crate::broker::connection::{self, Line, short};
 use crate::broker::{AmqpError, topology};
 use crate::clock::Clock;
@@ -245,7 +245,7 @@ impl<'a, S: Sink> Session<'a, S> {
             let bytes = batch.iter().map(|delivery| delivery.data.len()).sum();
             let decoded: Vec<_> = heavy(bytes, || {
                 let messages = batch.iter();
-                messages.map(|it| self.sink.decode(&it.data)).collect()
+                messages.map(|it| self.sink.decode(message(it))).collect()
             });
             for (delivery, decoded) in batch.into_iter().zip(decoded) {
                 match decoded {

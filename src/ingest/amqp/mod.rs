@@ -15,10 +15,11 @@ use secrecy::SecretString;
 
 use crate::clock::Clock;
 use crate::health::{Health, Part, Reporter};
-use crate::ingest::Sink;
+use crate::ingest::{Message, Sink};
 use crate::reconnect::Reconnect;
 use crate::shutdown::Shutdown;
 use crate::telemetry::metric;
+use crate::telemetry::trace::TRACEPARENT;
 
 mod consumer;
 mod dead_letter;
@@ -127,5 +128,20 @@ fn delivery_count(delivery: &Delivery) -> u64 {
         Some(AMQPValue::LongUInt(count)) => u64::from(*count),
         Some(AMQPValue::LongInt(count)) => u64::try_from(*count).unwrap_or(0),
         _ => 0,
+    }
+}
+
+/// What a sink looks at of a message.
+fn message(delivery: &Delivery) -> Message<'_> {
+    let headers = delivery.properties.headers().as_ref();
+    let trace = headers.and_then(|headers| headers.inner().get(TRACEPARENT));
+    let trace = match trace {
+        Some(AMQPValue::LongString(text)) => std::str::from_utf8(text.as_bytes()).ok(),
+        Some(AMQPValue::ShortString(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    Message {
+        bytes: &delivery.data,
+        traceparent: trace,
     }
 }
