@@ -1,9 +1,10 @@
 //! The composition root: builds the parts, starts them in order, and drains them in order.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
@@ -23,6 +24,7 @@ mod outputs;
 mod preparation;
 mod sending;
 mod surroundings;
+mod telling;
 mod work;
 
 pub use error::AppError;
@@ -30,6 +32,7 @@ pub use intake::{Entrance, EntranceError};
 pub use surroundings::{Surroundings, tester};
 
 use preparation::{Prepared, prepare};
+use telling::Telling;
 use work::Work;
 
 /// The program, built and not yet running.
@@ -38,6 +41,7 @@ pub struct App {
     work: Work,
     ops: TcpListener,
     ops_parts: Ops,
+    telling: Telling,
     shutdown: Shutdown,
 }
 
@@ -53,11 +57,15 @@ impl App {
         let health = Arc::new(Health::default());
         health.down(Part::Database, "starting");
         let address = config.ops.listen;
+        let telling = Telling::start(&config, &surroundings)?;
+        let metrics = Metrics::install(telling.meter())?;
+        let exported_every = telling.meter().map(|_| config.telemetry.export_interval);
         let work = Work::build(
             config,
             surroundings,
             Arc::clone(&store),
             Arc::clone(&health),
+            telling.tracer(),
             shutdown.clone(),
         )
         .await?;
@@ -71,14 +79,16 @@ impl App {
         let ops_parts = Ops {
             store: Arc::clone(&store),
             health,
-            metrics: Metrics::install()?,
+            metrics,
             clock,
+            exported_every,
         };
         Ok(Self {
             store,
             work,
             ops,
             ops_parts,
+            telling,
             shutdown,
         })
     }
@@ -111,14 +121,22 @@ impl App {
     /// Runs until the shutdown's soft token, then drains: the ways in first (ingest and the API), so
     /// that what was taken in is committed, then dispatch, so that what was sent is written, then the store.
     pub async fn run(self) -> Result<(), AppError> {
-        let Self { store, work, .. } = self;
+        let Self {
+            store,
+            work,
+            telling,
+            ..
+        } = self;
         let ops_end = CancellationToken::new();
         let health = Arc::clone(&self.ops_parts.health);
         let ops = tokio::spawn(ops::serve(self.ops, self.ops_parts, ops_end.clone()));
         let deadline = work.drain_timeout();
         let shutdown = self.shutdown.clone();
+        let asked: Arc<OnceLock<Instant>> = Arc::default();
+        let asking = Arc::clone(&asked);
         let watchdog = tokio::spawn(async move {
             shutdown.soft.cancelled().await;
+            asking.get_or_init(Instant::now);
             pause(deadline).await;
             tracing::warn!(?deadline, "the drain's deadline has passed: ending at once");
             shutdown.abort();
@@ -134,6 +152,9 @@ impl App {
         };
         watchdog.abort();
         store.close().await;
+        let taken = asked.get().map(Instant::elapsed).unwrap_or_default();
+        let left = deadline.saturating_sub(taken);
+        telling.end(left, &self.shutdown).await;
         ops_end.cancel();
         match ops.await {
             Ok(Ok(())) => {}

@@ -21,3 +21,4 @@ mod ops;
 mod outbox;
 mod outputs;
 mod store;
+mod telemetry;

@@ -98,6 +98,7 @@ async fn write(store: &Arc<dyn Store>, section: &Section, edit: &Edit) -> anyhow
         once: None,
         answer: &|_| String::new(),
         event: entropy.id(now),
+        trace: None,
         leasing: Leasing {
             owner: entropy.id(now),
             lease: Duration::from_mins(1),

@@ -26,6 +26,7 @@ use crate::egress::WebhookClient;
 use crate::entropy::Entropy;
 use crate::store::intake::Intake;
 use crate::store::{Files, Leasing, Store, TestSend};
+use crate::telemetry::Tracer;
 
 pub mod accept;
 pub mod auth;
@@ -90,6 +91,8 @@ pub struct Parts {
     pub settings: config::Api,
     /// Ends waiting: the shutdown's soft token.
     pub stop: CancellationToken,
+    /// Tells of requests.
+    pub tracer: Tracer,
 }
 
 /// Files of outputs.
@@ -128,6 +131,10 @@ impl Api {
 
     fn entropy(&self) -> &Entropy {
         &self.0.parts.entropy
+    }
+
+    fn tracer(&self) -> &Tracer {
+        &self.0.parts.tracer
     }
 
     fn tester(&self) -> &dyn TestSend {

@@ -28,6 +28,7 @@ use crate::replay;
 use crate::shutdown::Shutdown;
 use crate::store::intake::{Intake, NoDispatch};
 use crate::store::{CoreFiles, Leasing, Store};
+use crate::telemetry::Tracer;
 use crate::wake::Wake;
 
 /// What a role does, built and not yet running.
@@ -45,6 +46,7 @@ pub(super) struct Work {
     front_door: Option<FrontDoor>,
     /// Where files of outputs can be kept.
     outputs: Option<OutputRoom>,
+    tracer: Tracer,
     shutdown: Shutdown,
 }
 
@@ -55,6 +57,7 @@ impl Work {
         surroundings: Surroundings,
         store: Arc<dyn Store>,
         health: Arc<Health>,
+        tracer: Tracer,
         shutdown: Shutdown,
     ) -> Result<Self, AppError> {
         let role = config.role;
@@ -90,6 +93,7 @@ impl Work {
             },
             front_door: None,
             outputs,
+            tracer,
             config,
             surroundings,
             store,
@@ -135,6 +139,7 @@ impl Work {
                 store: Arc::clone(&self.store),
                 intake: Arc::clone(&self.intake),
                 leasing: self.leasing,
+                tracer: self.tracer.clone(),
             },
         }
     }
@@ -226,6 +231,7 @@ impl Work {
             settings: self.config.dispatch.clone(),
             schedule,
             attempt_timeout: self.config.egress.timeout,
+            tracer: self.tracer.clone(),
         };
         let relay = outbox::Parts {
             store: Arc::clone(&self.store),
@@ -236,6 +242,7 @@ impl Work {
             settings: self.config.amqp.clone(),
             bell,
             pace: outbox::Pace::default(),
+            tracer: self.tracer.clone(),
         };
         let upkeep = maintenance::Parts {
             store: Arc::clone(&self.store),
@@ -261,6 +268,7 @@ impl Work {
             entropy: self.surroundings.entropy.clone(),
             settings: self.config.api.clone(),
             stop: self.shutdown.soft.clone(),
+            tracer: self.tracer.clone(),
         }
     }
 }

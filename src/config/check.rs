@@ -58,6 +58,7 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     retention(&config.retention, &mut found);
     circuit::circuit(&config.dispatch.circuit, &mut found);
     outputs(&config.outputs, &mut found);
+    config.telemetry.check(&mut found);
     if let Err(error) = RetrySchedule::new(config.retry.schedule.clone()) {
         found.add("retry.schedule", error.to_string());
     }
@@ -73,21 +74,22 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     found.0
 }
 
-struct Problems(Vec<Problem>);
+/// What is wrong, as far as it was looked at.
+pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn add(&mut self, key: &'static str, reason: impl Into<String>) {
+    pub(super) fn add(&mut self, key: &'static str, reason: impl Into<String>) {
         self.0.push((key, reason.into()));
     }
 
-    fn require(&mut self, holds: bool, key: &'static str, reason: &str) {
+    pub(super) fn require(&mut self, holds: bool, key: &'static str, reason: &str) {
         if !holds {
             self.add(key, reason);
         }
     }
 
     /// More than nothing, and no more than a day.
-    fn duration(&mut self, key: &'static str, duration: Duration) {
+    pub(super) fn duration(&mut self, key: &'static str, duration: Duration) {
         self.require(!duration.is_zero(), key, "must be more than 0s");
         self.require(duration <= LONGEST, key, "must be at most 24h");
     }
@@ -398,12 +400,8 @@ fn is_prefix(text: &str) -> bool {
 /// All that an S3-compatible store needs, or nothing of it.
 fn s3(s3: &S3, found: &mut Problems) {
     if let Some(endpoint) = &s3.endpoint {
-        let bare = endpoint.query().is_none()
-            && endpoint.fragment().is_none()
-            && endpoint.username().is_empty()
-            && endpoint.password().is_none();
         found.require(
-            matches!(endpoint.scheme(), "https" | "http") && endpoint.has_host() && bare,
+            is_bare(endpoint),
             "outputs.s3.endpoint",
             "must be `https://HOST`, perhaps with a port (or `http://…`, inside)",
         );
@@ -437,4 +435,14 @@ fn s3(s3: &S3, found: &mut Problems) {
             "must be set, as other keys of `outputs.s3` are",
         );
     }
+}
+
+/// An address of HTTP without a query, a fragment or a user: nothing that it holds is a secret.
+pub(super) fn is_bare(endpoint: &Url) -> bool {
+    matches!(endpoint.scheme(), "https" | "http")
+        && endpoint.has_host()
+        && endpoint.query().is_none()
+        && endpoint.fragment().is_none()
+        && endpoint.username().is_empty()
+        && endpoint.password().is_none()
 }

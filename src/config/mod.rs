@@ -27,6 +27,7 @@ pub mod redact;
 pub mod retention;
 pub mod role;
 pub mod shape;
+pub mod telemetry;
 
 pub use allow::AllowRule;
 pub use api::Api;
@@ -35,6 +36,7 @@ pub use load::{ConfigError, KeyError, Origin};
 pub use outputs::Outputs;
 pub use retention::Retention;
 pub use role::Role;
+pub use telemetry::Telemetry;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -67,6 +69,8 @@ pub struct Config {
     pub secrets: Secrets,
     /// Logs.
     pub log: Log,
+    /// Traces and metrics to a collector.
+    pub telemetry: Telemetry,
 }
 
 impl Config {

@@ -14,6 +14,8 @@ pub enum Kind {
     Flag,
     /// A whole number.
     Number,
+    /// A number with a fraction.
+    Fraction,
     /// Text: names, addresses, durations, paths.
     Text,
     /// Text, or nothing.
@@ -28,6 +30,7 @@ impl Kind {
         match self {
             Self::Flag => "must be `true` or `false`",
             Self::Number => "must be a whole number",
+            Self::Fraction => "must be a number",
             Self::Text | Self::OptionalText => "must be text",
             Self::List => "must be a list of texts",
         }
@@ -39,6 +42,7 @@ impl Kind {
         let kind = match self {
             Self::Flag => ValueKind::Boolean(text.parse().ok()?),
             Self::Number => ValueKind::I64(text.parse().ok()?),
+            Self::Fraction => ValueKind::Float(text.parse().ok()?),
             Self::OptionalText if text.is_empty() => ValueKind::Nil,
             Self::Text | Self::OptionalText => ValueKind::String(text.to_owned()),
             Self::List => ValueKind::Array(
@@ -57,7 +61,8 @@ impl Kind {
     pub fn take(self, value: toml::Value, origin: &String) -> Option<Value> {
         let kind = match (self, value) {
             (Self::Flag, toml::Value::Boolean(flag)) => ValueKind::Boolean(flag),
-            (Self::Number, toml::Value::Integer(number)) => ValueKind::I64(number),
+            (Self::Number | Self::Fraction, toml::Value::Integer(number)) => ValueKind::I64(number),
+            (Self::Fraction, toml::Value::Float(number)) => ValueKind::Float(number),
             (Self::Text | Self::OptionalText, toml::Value::String(text)) => ValueKind::String(text),
             (Self::List, toml::Value::Array(items)) => ValueKind::Array(
                 items
@@ -146,6 +151,7 @@ fn collect(value: &serde_json::Value, path: &str, keys: &mut BTreeMap<String, Ki
         }
         Json::Null => Kind::OptionalText,
         Json::Bool(_) => Kind::Flag,
+        Json::Number(number) if number.is_f64() => Kind::Fraction,
         Json::Number(_) => Kind::Number,
         Json::String(_) => Kind::Text,
         Json::Array(_) => Kind::List,
@@ -169,6 +175,7 @@ mod tests {
             ("egress.allow_http", Kind::Flag),
             ("dispatch.lease", Kind::Text),
             ("retry.schedule", Kind::List),
+            ("telemetry.sample_ratio", Kind::Fraction),
         ] {
             assert_eq!(shape.kind(key), Some(kind), "{key}");
         }

@@ -1,5 +1,6 @@
 //! One attempt: sign, send, judge. Whatever happens in it, there is an outcome.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
-use super::Parts;
 use super::outcome::Judge;
+use super::{Parts, traced};
 use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::delivery::Verdict;
 use crate::domain::payload::{Payload, content_type};
@@ -17,7 +18,7 @@ use crate::domain::subscription::BodyFormat;
 use crate::egress::{Sent, WebhookClient};
 use crate::store::targets::Target;
 use crate::store::{LeasedDelivery, Settlement};
-use crate::telemetry::metric;
+use crate::telemetry::{metric, trace};
 
 /// Leases in a row without an outcome after which a delivery is taken for one that kills its
 /// process: it is not sent, but counted as a failed attempt (queue.md §4).
@@ -28,7 +29,7 @@ const AGENT: &str = concat!("forge-dispatch/", env!("CARGO_PKG_VERSION"));
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACEPARENT: HeaderName = HeaderName::from_static(trace::TRACEPARENT);
 const KAZINEX_SIGNATURE: HeaderName = HeaderName::from_static("x-kazinex-signature");
 
 /// Makes one attempt at a leased delivery and says what is to be written.
@@ -60,22 +61,37 @@ fn too_late(parts: &Parts, delivery: &LeasedDelivery) -> bool {
 
 async fn send(parts: &Parts, delivery: &LeasedDelivery) -> (Attempt, Verdict) {
     let now = parts.clock.now();
-    match post(&parts.client, &delivery.target, &delivery.payload, now).await {
+    let mut span = traced::begin(&parts.tracer, delivery);
+    let message = Message {
+        payload: &delivery.payload,
+        traceparent: traced::outgoing(&span, delivery),
+    };
+    let sent = post(&parts.client, &delivery.target, &message, now).await;
+    traced::sent(&mut span, sent.as_ref());
+    match sent {
         Some(sent) => judge(parts, delivery, |judge| judge.judge(sent)),
         None => failed(parts, delivery, ErrorClass::Internal),
     }
+}
+
+/// What is sent.
+pub(super) struct Message<'a> {
+    /// The event.
+    pub(super) payload: &'a Payload,
+    /// The trace that the receiver is told of.
+    pub(super) traceparent: Option<Cow<'a, str>>,
 }
 
 /// Signs an event as of `now` and sends it to a subscription; `None` where it could not be signed.
 pub(super) async fn post(
     client: &WebhookClient,
     target: &Target,
-    payload: &Payload,
+    message: &Message<'_>,
     now: DateTime<Utc>,
 ) -> Option<Sent> {
     let spec = &target.subscription.spec;
-    let body = payload.body(spec.format);
-    let headers = headers(target, payload, &body, now)?;
+    let body = message.payload.body(spec.format);
+    let headers = headers(target, message, &body, now)?;
     Some(client.post(spec.url.as_url(), headers, body).await)
 }
 
@@ -83,13 +99,13 @@ pub(super) async fn post(
 /// header, neither of which an accepted subscription can cause.
 fn headers(
     target: &Target,
-    payload: &Payload,
+    message: &Message<'_>,
     body: &[u8],
     now: DateTime<Utc>,
 ) -> Option<HeaderMap> {
     let format = target.subscription.spec.format;
     let keys = target.signing_keys(now);
-    let id = payload.event().id.to_string();
+    let id = message.payload.event().id.to_string();
     let timestamp = now.timestamp();
     let oldest = keys.last()?;
 
@@ -112,7 +128,7 @@ fn headers(
         let signature = oldest.kazinex(body);
         headers.insert(KAZINEX_SIGNATURE, HeaderValue::try_from(signature).ok()?);
     }
-    if let Some(traceparent) = payload.traceparent() {
+    if let Some(traceparent) = message.traceparent.as_deref() {
         headers.insert(TRACEPARENT, HeaderValue::try_from(traceparent).ok()?);
     }
     Some(headers)
@@ -174,6 +190,17 @@ fn log(delivery: &LeasedDelivery, attempt: Option<&Attempt>, verdict: &Verdict) 
 
 fn millis(duration: Duration) -> Option<u64> {
     u64::try_from(duration.as_millis()).ok()
+}
+
+/// Failures are counted from the start, so that the first one is seen to be one more than before.
+pub(super) fn begin_at_zero() {
+    for class in ErrorClass::ALL {
+        let class = class.as_str();
+        for outcome in ["retried", "failed"] {
+            metrics::counter!(metric::ATTEMPTS, "outcome" => outcome, "class" => class)
+                .increment(0);
+        }
+    }
 }
 
 fn count(attempt: Option<&Attempt>, verdict: &Verdict) {

@@ -13,6 +13,7 @@
 //! - [`attempt`]: signs and sends one delivery.
 //! - [`outcome`]: what an answer means; pure.
 //! - [`settle`]: writes outcomes in batches.
+//! - `traced`: the span of an attempt.
 //! - `test_send`: a `ping` to one subscription, out of turn.
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::shutdown::Shutdown;
 use crate::store::intake::{Intake, Permit};
 use crate::store::targets::Target;
 use crate::store::{LeasedDelivery, Leasing, Settlement, Store};
+use crate::telemetry::Tracer;
 use crate::wake::Wake;
 pub use test_send::Tester;
 
@@ -46,6 +48,7 @@ mod presence;
 pub mod scheduler;
 pub mod settle;
 mod test_send;
+mod traced;
 mod turns;
 
 use lines::{Flight, Lines};
@@ -70,6 +73,8 @@ pub struct Parts {
     pub schedule: RetrySchedule,
     /// How long one attempt may take.
     pub attempt_timeout: Duration,
+    /// Tells of attempts.
+    pub tracer: Tracer,
 }
 
 /// The dispatcher. Clones share it; the one that was built first is [`run`](Self::run).
@@ -103,6 +108,7 @@ impl Dispatcher {
         // Until it runs nothing is leased to it: a process that is told to stop before that would
         // send what it was given, with nobody there to write that it was sent.
         lines.suspend();
+        attempt::begin_at_zero();
         let dispatcher = Self {
             lines,
             parts: Arc::new(parts),

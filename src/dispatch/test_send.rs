@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::json;
 
-use super::attempt;
+use super::attempt::{self, Message};
 use super::outcome::Judge;
 use crate::clock::Clock;
 use crate::domain::attempt::{Attempt, ErrorClass, Trigger};
@@ -90,7 +90,11 @@ impl Tester {
             unit: 0.0,
             now,
         };
-        let sent = attempt::post(&self.client, target, payload, self.clock.now()).await;
+        let message = Message {
+            payload,
+            traceparent: None,
+        };
+        let sent = attempt::post(&self.client, target, &message, self.clock.now()).await;
         let now = self.clock.now();
         let (attempt, _verdict) = match sent {
             Some(sent) => judge(now).judge(sent),

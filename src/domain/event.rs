@@ -36,7 +36,8 @@ pub struct Event {
     pub edition: Option<EditionId>,
     /// When it happened, in whole milliseconds (what both databases keep).
     pub occurred_at: DateTime<Utc>,
-    /// The envelope as it arrived, byte for byte.
+    /// The envelope as it arrived, byte for byte; a `traceparent` that came in the message's header and
+    /// not in it stands before its first member.
     pub envelope: Box<str>,
 }
 

@@ -126,6 +126,8 @@ struct Envelope<'a> {
     workspaceid: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     projectid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
     data: Data<'a>,
 }
 
@@ -196,12 +198,13 @@ impl<'a> OwnEvent<'a> {
     }
 
     /// The event of a workspace under an id of ours, which is the envelope's `id` as well: it comes
-    /// back to us under the same one, and is known.
+    /// back to us under the same one, and is known. `trace` is that of the request that made it.
     pub fn build(
         &self,
         id: EventId,
         workspace: &WorkspaceId,
         now: DateTime<Utc>,
+        trace: Option<&str>,
     ) -> Result<Payload, EventError> {
         let (subject, projectid) = self.about().unzip();
         let envelope = Envelope {
@@ -213,6 +216,7 @@ impl<'a> OwnEvent<'a> {
             subject,
             workspaceid: workspace.as_str(),
             projectid,
+            traceparent: trace,
             data: self.data(timestamp(now)),
         };
         let text = serde_json::to_vec(&envelope)
@@ -299,7 +303,9 @@ mod tests {
     fn build(event: OwnEvent<'_>) -> Payload {
         let now = DateTime::from_timestamp_millis(1_777_626_000_123).unwrap();
         let workspace = WorkspaceId::new("ws_1").unwrap();
-        event.build(new_id(now, [7; 10]), &workspace, now).unwrap()
+        event
+            .build(new_id(now, [7; 10]), &workspace, now, None)
+            .unwrap()
     }
 
     #[test]

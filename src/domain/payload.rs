@@ -102,6 +102,19 @@ impl Payload {
         })
     }
 
+    /// The same event as a member of this trace, where its envelope names none: as if it had come with
+    /// the extension, so that every copy of it that is sent, now or after a restart, tells of the trace.
+    /// `None` where it names one, if only an unusable one, or would become too large.
+    #[must_use]
+    pub fn in_trace(&self, traceparent: &str, accepted_at: DateTime<Utc>) -> Option<Self> {
+        if self.traceparent().is_some() || !is_traceparent(traceparent) {
+            return None;
+        }
+        let (_, members) = self.event.envelope.split_once('{')?;
+        let text = format!(r#"{{"traceparent":"{traceparent}",{members}"#);
+        Self::decode(text.as_bytes(), self.event.id, accepted_at).ok()
+    }
+
     /// The same event, now known to be of this project; its bodies are made anew.
     #[must_use]
     pub fn of_project(&self, project: &ProjectId) -> Self {
@@ -272,5 +285,48 @@ mod tests {
         assert!(payload(EVENT).traceparent().is_some());
         let bad = EVENT.replace("00-0af", "00\\r\\n0af");
         assert_eq!(payload(&bad).traceparent(), None);
+    }
+
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn an_event_without_a_trace_can_be_given_one_and_is_else_the_same() {
+        let plain = r#" {"specversion":"1.0","id":"1","source":"s","type":"x","time":"2026-05-01T09:00:00Z","data":{"a":"{"}}"#;
+        let plain = payload(plain);
+        let traced = plain.in_trace(TRACE, DateTime::UNIX_EPOCH).unwrap();
+        assert_eq!(traced.traceparent(), Some(TRACE));
+        let Event { envelope, .. } = traced.event().clone();
+        let same = Event {
+            envelope: plain.event().envelope.clone(),
+            ..traced.event().clone()
+        };
+        assert_eq!(&same, plain.event());
+        for format in [BodyFormat::Standard, BodyFormat::Kazinex] {
+            assert_eq!(text(&traced, format), text(&plain, format));
+        }
+        let members: serde_json::Value = serde_json::from_str(&envelope).unwrap();
+        assert_eq!(members["traceparent"], TRACE);
+    }
+
+    #[test]
+    fn a_trace_of_its_own_stays_if_only_an_unusable_one() {
+        let bad = EVENT.replace("00-0af", "zz-0af");
+        for text in [EVENT, &bad] {
+            assert!(
+                payload(text)
+                    .in_trace(TRACE, DateTime::UNIX_EPOCH)
+                    .is_none()
+            );
+        }
+        let plain = payload(r#"{"specversion":"1.0","id":"1","source":"s","type":"x"}"#);
+        assert!(
+            plain
+                .in_trace(
+                    "no trace
+",
+                    DateTime::UNIX_EPOCH
+                )
+                .is_none()
+        );
     }
 }

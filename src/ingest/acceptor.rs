@@ -8,12 +8,13 @@ use metrics::{counter, histogram};
 
 use super::batch::Batch;
 use super::decode::Decoder;
-use super::sink::{Outcome, Sink};
+use super::sink::{Message, Outcome, Sink};
 use crate::domain::payload::Payload;
 use crate::reconnect::Reconnect;
 use crate::store::intake::Intake;
 use crate::store::{AcceptOutcome, Accepted, Leasing, Result, Store};
-use crate::telemetry::metric;
+use crate::telemetry::trace::{Period, SpanKind};
+use crate::telemetry::{Tracer, metric};
 
 /// Where events are committed, and who is told of the deliveries that come of them.
 #[derive(Clone)]
@@ -27,19 +28,22 @@ pub struct Acceptor {
     pub intake: Arc<dyn Intake>,
     /// Who leases, and for how long.
     pub leasing: Leasing,
+    /// Tells of what was committed.
+    pub tracer: Tracer,
 }
 
 #[async_trait]
 impl Sink for Acceptor {
     type Item = Arc<Payload>;
 
-    fn decode(&self, bytes: &[u8]) -> std::result::Result<Self::Item, String> {
+    fn decode(&self, message: Message<'_>) -> std::result::Result<Self::Item, String> {
         self.decoder
-            .decode(bytes)
+            .decode_traced(message.bytes, message.traceparent)
             .map_err(|error| error.to_string())
     }
 
     async fn keep(&self, events: &[Self::Item]) -> Result<Vec<Outcome>> {
+        let began = self.decoder.now();
         self.intake.relief().await;
         // A batch that would make too many rows is taken in part.
         let Accepted {
@@ -57,6 +61,10 @@ impl Sink for Acceptor {
             self.store.announce();
         }
         count(&outcomes);
+        if self.tracer.is_on() {
+            let ended = self.decoder.now();
+            traced(&self.tracer, Period { began, ended }, events, &outcomes);
+        }
         Ok(outcomes.into_iter().map(Outcome::from).collect())
     }
 
@@ -110,4 +118,36 @@ fn count(outcomes: &[AcceptOutcome]) {
     counter!(metric::EVENTS, "outcome" => "duplicate").increment(taken - stored);
     #[expect(clippy::cast_precision_loss, reason = "a batch has hundreds of events")]
     histogram!(metric::ACCEPT_BATCH).record(taken as f64);
+}
+
+/// A span for each event that was taken, in the trace that it came with: the commit of its batch, as
+/// it is seen from there. (One span for the batch, with links to them all, would be in a trace that
+/// nobody finds from the event's.) It is made when all is over, so that a batch that is refused or
+/// offered again tells nothing, and for an event that its producer did not sample it costs next to
+/// nothing.
+fn traced(tracer: &Tracer, period: Period, events: &[Arc<Payload>], outcomes: &[AcceptOutcome]) {
+    let batch = i64::try_from(outcomes.len()).unwrap_or(i64::MAX);
+    for (payload, outcome) in events.iter().zip(outcomes) {
+        let parent = payload.traceparent();
+        tracer.tell(SpanKind::Consumer, "process", parent, period, |span| {
+            let event = payload.event();
+            span.name(format!("process {}", event.event_type));
+            span.set("messaging.system", "rabbitmq");
+            span.set("messaging.operation.name", "process");
+            span.set("messaging.operation.type", "process");
+            span.set("messaging.message.id", event.external_id.clone());
+            span.set("forge.event.id", event.id.to_string());
+            span.set("forge.event.type", event.event_type.as_str().to_owned());
+            span.set("forge.workspace", event.workspace.as_str().to_owned());
+            span.set("forge.batch.size", batch);
+            span.set("forge.outcome", name(*outcome));
+        });
+    }
+}
+
+fn name(outcome: AcceptOutcome) -> &'static str {
+    match outcome {
+        AcceptOutcome::Stored => "accepted",
+        AcceptOutcome::Duplicate => "duplicate",
+    }
 }

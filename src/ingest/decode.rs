@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+
 use crate::clock::Clock;
 use crate::domain::event::EventError;
+use crate::domain::ids::EventId;
 use crate::domain::payload::Payload;
 use crate::entropy::Entropy;
 
@@ -20,10 +23,27 @@ impl Decoder {
         Self { clock, entropy }
     }
 
+    /// The time, of which events are accepted.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
     /// An event, or why the bytes are none: the text of that error is a dead letter's reason.
     pub fn decode(&self, bytes: &[u8]) -> Result<Arc<Payload>, EventError> {
+        self.decode_traced(bytes, None)
+    }
+
+    /// The same of a message whose header names a trace: an event that names none belongs to that.
+    pub fn decode_traced(
+        &self,
+        bytes: &[u8],
+        traceparent: Option<&str>,
+    ) -> Result<Arc<Payload>, EventError> {
         let now = self.clock.now();
-        Payload::decode(bytes, self.entropy.id(now), now).map(Arc::new)
+        let id: EventId = self.entropy.id(now);
+        let payload = Payload::decode(bytes, id, now)?;
+        let traced = traceparent.and_then(|trace| payload.in_trace(trace, now));
+        Ok(Arc::new(traced.unwrap_or(payload)))
     }
 }
 

@@ -16,5 +16,5 @@ pub mod snapshots;
 
 pub use acceptor::{Acceptor, accept_all};
 pub use decode::Decoder;
-pub use sink::{Outcome, Sink};
+pub use sink::{Message, Outcome, Sink};
 pub use snapshots::Applier;

@@ -15,6 +15,15 @@ pub enum Outcome {
     Refused(String),
 }
 
+/// A message, as far as it is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// What it holds.
+    pub bytes: &'a [u8],
+    /// The trace that its header names, for what names none itself.
+    pub traceparent: Option<&'a str>,
+}
+
 /// Reads messages and keeps what they hold. A consumer works for one.
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
@@ -22,7 +31,7 @@ pub trait Sink: Send + Sync + 'static {
     type Item: Send + Sync + 'static;
 
     /// Reads a message, or says why it is none: a dead letter's reason.
-    fn decode(&self, bytes: &[u8]) -> Result<Self::Item, String>;
+    fn decode(&self, message: Message<'_>) -> Result<Self::Item, String>;
 
     /// Keeps items in one transaction, and answers what became of each, in the order given. It may
     /// take only the first of them (at least one): the rest is offered again.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use metrics::counter;
 
-use super::sink::{Outcome, Sink};
+use super::sink::{Message, Outcome, Sink};
 use crate::clock::Clock;
 use crate::domain::snapshot::Snapshot;
 use crate::store::{Applied, Result, Store};
@@ -24,8 +24,8 @@ pub struct Applier {
 impl Sink for Applier {
     type Item = Snapshot;
 
-    fn decode(&self, bytes: &[u8]) -> std::result::Result<Snapshot, String> {
-        Snapshot::decode(bytes, self.clock.now()).map_err(|error| error.to_string())
+    fn decode(&self, message: Message<'_>) -> std::result::Result<Snapshot, String> {
+        Snapshot::decode(message.bytes, self.clock.now()).map_err(|error| error.to_string())
     }
 
     async fn keep(&self, snapshots: &[Snapshot]) -> Result<Vec<Outcome>> {

@@ -45,13 +45,17 @@ pub struct Ops {
     pub metrics: Metrics,
     /// Paces the questions to the database.
     pub clock: Arc<dyn Clock>,
+    /// How often they are sent to a collector, where there is one: what waits is counted as often.
+    pub exported_every: Option<Duration>,
 }
 
 /// Serves until `end` is cancelled; requests under way are finished, but not waited for long.
 pub async fn serve(listener: TcpListener, ops: Ops, end: CancellationToken) -> io::Result<()> {
     let metrics = ops.metrics.clone();
-    let server =
-        axum::serve(listener, router(ops)).with_graceful_shutdown(end.clone().cancelled_owned());
+    let pace = Arc::new(scrape::Pace::default());
+    let mut counting = std::pin::pin!(scrape::count_for_export(ops.clone(), Arc::clone(&pace)));
+    let server = axum::serve(listener, router(ops, pace))
+        .with_graceful_shutdown(end.clone().cancelled_owned());
     let mut folding = tokio::time::interval(FOLD_INTERVAL);
     folding.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut server = std::pin::pin!(server.into_future());
@@ -59,6 +63,7 @@ pub async fn serve(listener: TcpListener, ops: Ops, end: CancellationToken) -> i
         tokio::select! {
             result = &mut server => return result,
             _ = folding.tick() => metrics.fold(),
+            () = &mut counting => {}
             () = end.cancelled() => break,
         }
     }
@@ -69,8 +74,7 @@ pub async fn serve(listener: TcpListener, ops: Ops, end: CancellationToken) -> i
     }
 }
 
-fn router(ops: Ops) -> Router {
-    let pace = Arc::new(scrape::Pace::default());
+fn router(ops: Ops, pace: Arc<scrape::Pace>) -> Router {
     let readyz = {
         let ops = ops.clone();
         move || ready::readyz(ops)

@@ -1,5 +1,6 @@
 //! `/metrics`: what the parts counted, and how much waits in the queue.
 
+use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use metrics::gauge;
 
 use super::{DATABASE_TIMEOUT, Ops};
+use crate::clock::pause;
 use crate::store::{OutboxDepth, QueueDepth, Result, Store};
 use crate::telemetry::metric;
 
@@ -36,6 +38,25 @@ impl Pace {
 
 /// A database that is away does not fail the scrape: that is when the other numbers are wanted.
 pub(super) async fn metrics(ops: Ops, pace: Arc<Pace>) -> Response {
+    look(&ops, &pace).await;
+    ([(CONTENT_TYPE, TEXT_FORMAT)], ops.metrics.render()).into_response()
+}
+
+/// Counts for a collector, which does not ask; never ends.
+pub(super) async fn count_for_export(ops: Ops, pace: Arc<Pace>) {
+    let Some(interval) = ops.exported_every else {
+        return pending().await;
+    };
+    // Not at once: a database that is new has no tables yet.
+    pause(interval.min(QUEUE_INTERVAL)).await;
+    loop {
+        look(&ops, &pace).await;
+        pause(interval).await;
+    }
+}
+
+/// Counts what waits, if that is due.
+async fn look(ops: &Ops, pace: &Pace) {
     if pace.is_due(ops.clock.monotonic()) {
         let counted = tokio::time::timeout(DATABASE_TIMEOUT, count(&*ops.store)).await;
         match counted {
@@ -54,7 +75,6 @@ pub(super) async fn metrics(ops: Ops, pace: Arc<Pace>) -> Response {
             }
         }
     }
-    ([(CONTENT_TYPE, TEXT_FORMAT)], ops.metrics.render()).into_response()
 }
 
 async fn count(store: &dyn Store) -> Result<(QueueDepth, OutboxDepth)> {

@@ -22,10 +22,12 @@ use crate::health::{Health, Part, Reporter};
 use crate::reconnect::Reconnect;
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
+use crate::telemetry::Tracer;
 use crate::wake::Wake;
 
 mod post;
 mod relay;
+mod traced;
 
 use post::Post;
 use relay::Relay;
@@ -48,6 +50,8 @@ pub struct Parts {
     pub bell: Arc<Wake>,
     /// How often, and for how long.
     pub pace: Pace,
+    /// Tells of what was published.
+    pub tracer: Tracer,
 }
 
 /// How the relay spends its time.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::post::Post;
-use super::{Fault, Parts};
+use super::{Fault, Parts, traced};
 use crate::broker::AmqpError;
 use crate::clock::pause;
 use crate::health::{Part, Reporter};
@@ -13,6 +13,7 @@ use crate::store::leadership::Leadership;
 use crate::store::{
     LeaseName, Leasing, Outgoing, OutgoingRequest, Result as StoreResult, Standing,
 };
+use crate::telemetry::trace::Period;
 
 /// The most events that are read and sent at once.
 const BATCH: usize = 256;
@@ -111,7 +112,10 @@ impl<'a> Relay<'a> {
                 failed.clear();
                 continue;
             }
+            let began = self.parts.clock.now();
             let posted = post.publish(&batch, leadership).await;
+            let ended = self.parts.clock.now();
+            traced::published(self.parts, Period { began, ended }, &batch, &posted);
             self.undeleted = posted.confirmed;
             if !self.undeleted.is_empty() {
                 reconnect.reset();

@@ -109,7 +109,7 @@ pub(super) fn own_event(
     now: DateTime<Utc>,
 ) -> Result<Payload> {
     event
-        .build(write.event, &write.reach.workspace, now)
+        .build(write.event, &write.reach.workspace, now, write.trace)
         .map_err(StoreError::corrupt)
 }
 

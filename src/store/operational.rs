@@ -209,7 +209,7 @@ impl Teller<'_> {
         let host = target.map(|target| target.subscription.spec.url.host());
         let event = event.clone().at(host);
         let id = self.id(event.event_type(), subscription, parts);
-        let built = OwnEvent::Operational(&event).build(id, workspace, self.now);
+        let built = OwnEvent::Operational(&event).build(id, workspace, self.now, None);
         built.map(Arc::new).map_err(StoreError::corrupt)
     }
 

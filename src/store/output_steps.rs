@@ -105,7 +105,7 @@ pub(super) fn failed(mut output: Output, reason: &str, now: DateTime<Utc>) -> Re
 /// The event that asks the core for it.
 pub(super) fn requested(output: &Output, ask: &OutputAsk<'_>) -> Result<Payload> {
     OwnEvent::OutputRequested(output)
-        .build(ask.event, &ask.reach.workspace, output.updated_at)
+        .build(ask.event, &ask.reach.workspace, output.updated_at, None)
         .map_err(StoreError::corrupt)
 }
 
@@ -116,7 +116,7 @@ pub(super) fn generated(
     telling: &Telling<'_>,
 ) -> Result<Arc<Payload>> {
     OwnEvent::OutputGenerated(output, telling.download_url)
-        .build(telling.event, &job.workspace, output.updated_at)
+        .build(telling.event, &job.workspace, output.updated_at, None)
         .map(Arc::new)
         .map_err(StoreError::corrupt)
 }

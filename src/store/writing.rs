@@ -31,6 +31,8 @@ pub struct Write<'a> {
     pub answer: &'a (dyn Fn(&EditionRecord) -> String + Send + Sync),
     /// The id of the event that tells of it.
     pub event: EventId,
+    /// The trace that the event belongs to: that of the request, where it is exported.
+    pub trace: Option<&'a str>,
     /// Who leases the deliveries of that event.
     pub leasing: Leasing,
     /// Who sends them.

@@ -23,6 +23,7 @@ use forge_dispatch::outputs::FileStore;
 use forge_dispatch::shutdown::Shutdown;
 use forge_dispatch::store::intake::NoDispatch;
 use forge_dispatch::store::{Leasing, NewApiKey, Store};
+use forge_dispatch::telemetry::Tracer;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -155,6 +156,7 @@ impl Rig {
             entropy: Entropy::system(),
             settings: config.api,
             stop: shutdown.soft.clone(),
+            tracer: Tracer::default(),
         });
         let (recorder, recording) = Recorder::new();
         let recording = tokio::spawn(recording.run(Arc::clone(store), shutdown.clone()));

@@ -23,6 +23,7 @@ macro_rules! on_both_databases {
     )+};
 }
 
+pub(crate) mod collector;
 pub(crate) mod databases;
 pub(crate) mod events;
 pub(crate) mod flow;

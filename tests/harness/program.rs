@@ -178,6 +178,15 @@ impl Binary {
         find().expect("it was just found")
     }
 
+    /// How many lines of the log hold all of these texts.
+    pub(crate) fn lines_with(&self, texts: &[&str]) -> usize {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = log.iter();
+        lines
+            .filter(|line| texts.iter().all(|text| line.contains(text)))
+            .count()
+    }
+
     /// The last lines of the log.
     pub(crate) fn tail(&self) -> String {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -256,7 +265,10 @@ fn toml(config: &Config) -> String {
     line(format!("role = \"{}\"", config.role));
     line("[database]".to_owned());
     line(format!("url = {:?}", config.database.url.expose_secret()));
-    line("[log]\nformat = \"json\"".to_owned());
+    line(format!(
+        "[log]\nformat = \"json\"\nfilter = {:?}",
+        config.log.filter
+    ));
     line(format!("[api]\nlisten = \"{}\"", config.api.listen));
     let proxies: Vec<String> = config
         .api
@@ -332,5 +344,17 @@ fn toml(config: &Config) -> String {
     line(format!("ramp = {}", ms(circuit.ramp)));
     let delays: Vec<String> = config.retry.schedule.iter().copied().map(ms).collect();
     line(format!("[retry]\nschedule = [{}]", delays.join(", ")));
+    if let Some(endpoint) = &config.telemetry.otlp_endpoint {
+        line(format!("[telemetry]\notlp_endpoint = \"{endpoint}\""));
+        let telemetry = &config.telemetry;
+        line(format!(
+            "export_interval = {}\nexport_timeout = {}",
+            ms(telemetry.export_interval),
+            ms(telemetry.export_timeout)
+        ));
+        if let Some(headers) = &telemetry.otlp_headers {
+            line(format!("otlp_headers = {:?}", headers.expose_secret()));
+        }
+    }
     text
 }

@@ -17,6 +17,7 @@ use forge_dispatch::store::intake::NoDispatch;
 use forge_dispatch::store::{
     AttemptRecord, DeliveryFilter, DeliveryRecord, Leasing, NewSubscription, PageRequest, Store,
 };
+use forge_dispatch::telemetry::Tracer;
 
 use super::events::register;
 use super::eventually;
@@ -96,6 +97,7 @@ pub(crate) async fn leave_waiting(store: &Arc<dyn Store>, envelopes: &[Vec<u8>])
             owner: entropy.id(SystemClock.now()),
             lease: Duration::ZERO,
         },
+        tracer: Tracer::default(),
     };
     let events = envelopes
         .iter()

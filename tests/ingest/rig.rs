@@ -13,6 +13,7 @@ use forge_dispatch::ingest::{Acceptor, Decoder};
 use forge_dispatch::shutdown::Shutdown;
 use forge_dispatch::store::intake::{Intake, NoDispatch};
 use forge_dispatch::store::{Leasing, Store};
+use forge_dispatch::telemetry::Tracer;
 use futures::future::join_all;
 use lapin::message::BasicGetMessage;
 use lapin::options::{
@@ -263,6 +264,7 @@ pub(super) fn acceptor(store: Arc<dyn Store>) -> Acceptor {
             owner: Entropy::system().id(chrono::DateTime::UNIX_EPOCH),
             lease: Duration::from_mins(1),
         },
+        tracer: Tracer::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use forge_dispatch::clock::SystemClock;
 use forge_dispatch::config::Amqp;
 use forge_dispatch::health::{Health, Part};
 use forge_dispatch::ingest::amqp::{self, Source};
-use forge_dispatch::ingest::{Outcome, Sink};
+use forge_dispatch::ingest::{Message, Outcome, Sink};
 use forge_dispatch::shutdown::Shutdown;
 use forge_dispatch::store;
 use lapin::types::AMQPValue;
@@ -35,7 +35,7 @@ impl Lengths {
 impl Sink for Lengths {
     type Item = usize;
 
-    fn decode(&self, bytes: &[u8]) -> Result<usize, String> {
+    fn decode(&self, Message { bytes, .. }: Message<'_>) -> Result<usize, String> {
         match bytes.first() {
             Some(b'!') => Err("begins with a `!`".to_owned()),
             _ => Ok(bytes.len()),

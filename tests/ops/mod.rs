@@ -64,8 +64,9 @@ impl Port {
         let ops = Ops {
             store: Arc::clone(&store),
             health: Arc::clone(&health),
-            metrics: Metrics::install().unwrap(),
+            metrics: Metrics::install(None).unwrap(),
             clock,
+            exported_every: None,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

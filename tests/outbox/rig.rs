@@ -12,6 +12,7 @@ use forge_dispatch::health::{Health, Part};
 use forge_dispatch::outbox::{self, Pace, Parts};
 use forge_dispatch::shutdown::Shutdown;
 use forge_dispatch::store::Store;
+use forge_dispatch::telemetry::Tracer;
 use forge_dispatch::wake::Wake;
 use lapin::message::Delivery;
 use lapin::options::{
@@ -64,6 +65,7 @@ impl Relay {
             settings: settings.clone(),
             bell,
             pace: STEADY,
+            tracer: Tracer::default(),
         };
         health.down(Part::Outbox, "not started yet");
         Self {

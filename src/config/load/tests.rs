@@ -232,6 +232,14 @@ fn values_that_do_not_fit_together_are_named() {
         ("retry.schedule", "8days"),
         ("ops.listen", "127.0.0.1:8443"),
         ("log.filter", "forge=loud"),
+        ("telemetry.otlp_endpoint", "http://collector:4318?key=1"),
+        ("telemetry.otlp_endpoint", "http://user@collector:4318"),
+        ("telemetry.otlp_endpoint", "grpc://collector:4317"),
+        ("telemetry.otlp_headers", "authorization"),
+        ("telemetry.service_name", ""),
+        ("telemetry.sample_ratio", "1.5"),
+        ("telemetry.export_interval", "0s"),
+        ("telemetry.export_timeout", "25h"),
     ] {
         let told = error("", &[], &[&format!("{key}={value}")]);
         // An item of a list is named with its place.
@@ -334,6 +342,8 @@ fn no_error_repeats_a_value_that_may_be_a_secret() {
         error("", &[("FORGE_AMQP", "amqp://u:s3cret@mq")], &[]),
         error("", &[("FORGE_AMQP__URL", "u:s3cret@mq")], &[]),
         error("master_key = ['s3cret']", &[], &[]),
+        error("[telemetry]\notlp_headers = 's3cret'", &[], &[]),
+        error("[telemetry]\notlp_endpoint = 'http://u:s3cret@h'", &[], &[]),
     ] {
         assert!(!told.contains("s3cret"), "{told}");
     }

@@ -27,6 +27,7 @@ use super::storing::{Work, batch_length};
 use super::subscription::Subscription;
 use super::watermark::Watermark;
 use super::window::Window;
+use super::{delivery_count, message};
 use crate::broker::connection::{self, Line, short};
 use crate::broker::copy::delivery_count;
 use crate::broker::{AmqpError, topology};
@@ -245,7 +246,7 @@ impl<'a, S: Sink> Session<'a, S> {
             let bytes = batch.iter().map(|delivery| delivery.data.len()).sum();
             let decoded: Vec<_> = heavy(bytes, || {
                 let messages = batch.iter();
-                messages.map(|it| self.sink.decode(&it.data)).collect()
+                messages.map(|it| self.sink.decode(message(it))).collect()
             });
             for (delivery, decoded) in batch.into_iter().zip(decoded) {
                 match decoded {

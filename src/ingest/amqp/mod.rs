@@ -8,15 +8,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lapin::message::Delivery;
+use lapin::types::AMQPValue;
 use metrics::gauge;
 use secrecy::SecretString;
 
 use crate::clock::Clock;
 use crate::health::{Health, Part, Reporter};
-use crate::ingest::Sink;
+use crate::ingest::{Message, Sink};
 use crate::reconnect::Reconnect;
 use crate::shutdown::Shutdown;
 use crate::telemetry::metric;
+use crate::telemetry::trace::TRACEPARENT;
 
 mod consumer;
 mod dead_letter;
@@ -111,4 +114,19 @@ async fn open<'a, S: Sink>(
     Session::connect(url, source, sink, clock, health, shutdown)
         .await
         .map_err(Ended::Fault)
+}
+
+/// What a sink looks at of a message.
+fn message(delivery: &Delivery) -> Message<'_> {
+    let headers = delivery.properties.headers().as_ref();
+    let trace = headers.and_then(|headers| headers.inner().get(TRACEPARENT));
+    let trace = match trace {
+        Some(AMQPValue::LongString(text)) => std::str::from_utf8(text.as_bytes()).ok(),
+        Some(AMQPValue::ShortString(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    Message {
+        bytes: &delivery.data,
+        traceparent: trace,
+    }
 }

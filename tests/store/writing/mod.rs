@@ -82,6 +82,7 @@ impl Ask {
             once: self.once.as_ref(),
             answer: &answer,
             event: Entropy::system().id(SystemClock.now()),
+            trace: None,
             leasing: for_long(owner()),
             intake,
         }

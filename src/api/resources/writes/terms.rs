@@ -7,6 +7,7 @@ use utoipa::IntoParams;
 
 use crate::api::etag::Precondition;
 use crate::api::idempotency::IdempotencyKey;
+use crate::api::trace::Traced;
 use crate::api::{Problem, Result};
 use crate::domain::ids::ApiKeyId;
 use crate::heavy::heavy;
@@ -19,6 +20,8 @@ pub(super) struct Terms {
     precondition: Precondition,
     /// What the request is sent to: the route's keys are shared by all editions.
     target: String,
+    /// The trace of the request.
+    trace: Option<String>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Terms {
@@ -29,6 +32,7 @@ impl<S: Sync> FromRequestParts<S> for Terms {
             idempotency: IdempotencyKey::from_request_parts(parts, state).await?,
             precondition: Precondition::of(&parts.headers)?,
             target: parts.uri.path().to_owned(),
+            trace: parts.extensions.get().and_then(Traced::traceparent),
         })
     }
 }
@@ -56,6 +60,11 @@ impl Terms {
         });
         let key = self.idempotency.clone();
         key.once(caller, route, fingerprint)
+    }
+
+    /// The trace that what it makes belongs to, where it is exported.
+    pub(super) fn trace(&self) -> Option<&str> {
+        self.trace.as_deref()
     }
 
     /// The versions that the client knows, where it bound the write to any.

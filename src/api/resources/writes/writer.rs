@@ -153,6 +153,7 @@ impl Writer {
             once: self.once.as_ref(),
             answer,
             event: self.api.entropy().id(self.api.clock().now()),
+            trace: self.terms.trace(),
             leasing: self.api.leasing(),
             intake: self.api.intake(),
         }

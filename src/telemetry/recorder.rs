@@ -1,70 +1,17 @@
-//! What the program tells its operators: logs, and metrics for Prometheus.
-//!
-//! Logs go to standard error, so that standard output stays for data. Metrics are kept in this
-//! process and read by `ops`; the parts write them by the names of [`metric`].
+//! What is counted: kept in this process for Prometheus, and counted a second time for a collector,
+//! where there is one.
 
-use std::io::{self, IsTerminal};
 use std::sync::{Mutex, PoisonError};
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
-use tracing_subscriber::util::SubscriberInitExt;
+use metrics_opentelemetry::{OpenTelemetryMetrics, OpenTelemetryRecorder};
+use metrics_util::layers::FanoutBuilder;
+use opentelemetry::metrics::Meter;
 
-use crate::config::{Log, LogFormat};
-
-/// The names of all metrics.
-pub mod metric {
-    /// Events taken in, by `outcome`: `accepted`, `duplicate`, `dead_lettered`.
-    pub const EVENTS: &str = "forge_events_total";
-    /// Snapshots taken in, by `outcome` as events: a `duplicate` was not newer than what is known.
-    pub const SNAPSHOTS: &str = "forge_snapshots_total";
-    /// Events of one accept.
-    pub const ACCEPT_BATCH: &str = "forge_accept_batch_size";
-    /// Attempts, by `outcome` (`succeeded`, `retried`, `failed`) and error `class`.
-    pub const ATTEMPTS: &str = "forge_attempts_total";
-    /// How long attempts took.
-    pub const ATTEMPT_DURATION: &str = "forge_attempt_duration_seconds";
-    /// Outcomes of one settle.
-    pub const SETTLE_BATCH: &str = "forge_settle_batch_size";
-    /// Outcomes that came after their lease had gone to another.
-    pub const LOST_LEASES: &str = "forge_lost_leases_total";
-    /// Deliveries in the queue, by `state`: `pending`, `in_flight`.
-    pub const QUEUED: &str = "forge_deliveries_queued";
-    /// How long the oldest due delivery has been waiting.
-    pub const OLDEST_DUE: &str = "forge_oldest_due_age_seconds";
-    /// Whether a `queue` of the broker is consumed: 0 or 1.
-    pub const AMQP_CONNECTED: &str = "forge_amqp_connected";
-    /// Events of our own given to the broker, by `outcome`: `published`, `unroutable`, `failed`.
-    pub const OUTBOX_PUBLISHED: &str = "forge_outbox_published_total";
-    /// Events of our own that wait to be published.
-    pub const OUTBOX_WAITING: &str = "forge_outbox_waiting";
-    /// How long the first of them has been waiting.
-    pub const OUTBOX_OLDEST: &str = "forge_outbox_oldest_age_seconds";
-    /// Rows that were old and are removed, by `table`.
-    pub const RETENTION_REMOVED: &str = "forge_retention_removed_total";
-    /// When all that was old was last found removed, in seconds since 1970.
-    pub const RETENTION_LAST_RUN: &str = "forge_retention_last_run_timestamp_seconds";
-    /// How long ago the oldest event came that was kept then.
-    pub const OLDEST_EVENT: &str = "forge_oldest_event_age_seconds";
-    /// Jobs of outputs, by `outcome`: `generated`, `failed`, `postponed`, `released` (at a stop),
-    /// `lease_lost`, `unsettled` (the database was away).
-    pub const OUTPUTS: &str = "forge_outputs_total";
-    /// How long they took.
-    pub const OUTPUT_DURATION: &str = "forge_output_duration_seconds";
-    /// Requests in flight in this process.
-    pub const IN_FLIGHT: &str = "forge_in_flight";
-    /// Subscriptions whose circuit is open.
-    pub const OPEN_CIRCUITS: &str = "forge_open_circuits";
-    /// What became of circuits, by where they went (`to`): `opened`, `still_open`, `recovering`,
-    /// `closed`, `given_up`.
-    pub const CIRCUIT_TRANSITIONS: &str = "forge_circuit_transitions_total";
-    /// Whether the database answered when it was last asked for its queue: 0 or 1.
-    pub const DATABASE_UP: &str = "forge_database_up";
-}
+use super::{TelemetryError, metric};
 
 /// From a receiver in the same rack to the timeout, in seconds.
 const SECONDS: [f64; 12] = [
@@ -81,51 +28,6 @@ const BATCH_SIZES: [f64; 10] = [
     1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0,
 ];
 
-/// Why there is no telemetry.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// The filter of the logs is none.
-    #[error("log.filter: {0}")]
-    Filter(#[from] ParseError),
-
-    /// The metrics cannot be kept.
-    #[error("metrics: {0}")]
-    Metrics(#[from] BuildError),
-
-    /// Another recorder was there first.
-    #[error("metrics: another recorder is installed in this process")]
-    Taken,
-}
-
-/// The AMQP client logs whole messages and, at trace, passwords; each fault that it tells of is
-/// told by `ingest` or `outbox` in a line of ours.
-const SILENCED: &str = "lapin=off,amq_protocol=off";
-
-/// Starts logging, for the rest of the process. Where a test did so before, that stays.
-pub fn log_to_stderr(log: &Log) -> Result<(), TelemetryError> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(format!("{},{SILENCED}", log.filter))?)
-        // Where standard error is closed, telling of it there would panic.
-        .log_internal_errors(false)
-        .with_writer(io::stderr);
-    let started = match log.format {
-        LogFormat::Human => builder
-            .with_ansi(io::stderr().is_terminal())
-            .finish()
-            .try_init(),
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .finish()
-            .try_init(),
-    };
-    if started.is_err() {
-        tracing::debug!("logging was started before; it stays as it is");
-    }
-    Ok(())
-}
-
 /// The metrics of this process, to be read.
 #[derive(Clone, Debug)]
 pub struct Metrics(PrometheusHandle);
@@ -134,15 +36,25 @@ pub struct Metrics(PrometheusHandle);
 static INSTALLED: Mutex<Option<Metrics>> = Mutex::new(None);
 
 impl Metrics {
-    /// Starts keeping metrics, for the rest of the process; the second call gives the same.
-    pub fn install() -> Result<Self, TelemetryError> {
+    /// Starts keeping metrics, for the rest of the process; the second call gives the same. With a
+    /// meter they are counted there too: that of the first call, since the recorder is the process's.
+    pub fn install(exported: Option<Meter>) -> Result<Self, TelemetryError> {
         let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(metrics) = &*installed {
             return Ok(metrics.clone());
         }
         let recorder = recorder()?;
         let metrics = Self(recorder.handle());
-        metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Taken)?;
+        match exported {
+            None => metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Taken)?,
+            Some(meter) => {
+                let both = FanoutBuilder::default()
+                    .add_recorder(recorder)
+                    .add_recorder(bridge(meter))
+                    .build();
+                metrics::set_global_recorder(both).map_err(|_| TelemetryError::Taken)?;
+            }
+        }
         describe();
         begin_at_zero();
         *installed = Some(metrics.clone());
@@ -179,15 +91,29 @@ fn begin_at_zero() {
     }
 }
 
+/// The histograms and their buckets: the same wherever they are read.
+const HISTOGRAMS: [(&str, &[f64]); 4] = [
+    (metric::ATTEMPT_DURATION, &SECONDS),
+    (metric::OUTPUT_DURATION, &LONG_SECONDS),
+    (metric::ACCEPT_BATCH, &BATCH_SIZES),
+    (metric::SETTLE_BATCH, &BATCH_SIZES),
+];
+
 fn recorder() -> Result<PrometheusRecorder, BuildError> {
-    let full = |name: &str| Matcher::Full(name.to_owned());
-    let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(full(metric::ATTEMPT_DURATION), &SECONDS)?
-        .set_buckets_for_metric(full(metric::OUTPUT_DURATION), &LONG_SECONDS)?
-        .set_buckets_for_metric(full(metric::ACCEPT_BATCH), &BATCH_SIZES)?
-        .set_buckets_for_metric(full(metric::SETTLE_BATCH), &BATCH_SIZES)?
-        .build_recorder();
-    Ok(recorder)
+    let mut builder = PrometheusBuilder::new();
+    for (name, buckets) in HISTOGRAMS {
+        builder = builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets)?;
+    }
+    Ok(builder.build_recorder())
+}
+
+/// What hands everything that is counted on to OpenTelemetry, under the same names.
+fn bridge(meter: Meter) -> OpenTelemetryRecorder {
+    let mut recorder = OpenTelemetryRecorder::new(OpenTelemetryMetrics::new(meter));
+    for (name, buckets) in HISTOGRAMS {
+        recorder.set_histogram_bounds_mut([name].into_iter(), buckets);
+    }
+    recorder
 }
 
 fn describe() {
@@ -279,8 +205,8 @@ mod tests {
 
     #[test]
     fn metrics_are_installed_once_however_often_they_are_asked_for() {
-        let first = Metrics::install().unwrap();
-        let second = Metrics::install().unwrap();
+        let first = Metrics::install(None).unwrap();
+        let second = Metrics::install(None).unwrap();
         counter!("forge_test_total").increment(3);
         for metrics in [first, second] {
             assert!(metrics.render().contains("forge_test_total 3"));
@@ -308,15 +234,5 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
-    }
-
-    #[test]
-    fn a_filter_that_is_none_is_named() {
-        let log = Log {
-            format: LogFormat::Json,
-            filter: "forge=loud".to_owned(),
-        };
-        let error = log_to_stderr(&log).unwrap_err();
-        assert!(error.to_string().starts_with("log.filter: "));
     }
 }
