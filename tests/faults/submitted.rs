@@ -150,9 +150,9 @@ impl<'a> Scene<'a> {
             Kind::Sqlite => "0",
             Kind::Postgres => "now()",
         };
-        let taken = format!("lease where fence > {}", self.kills);
+        let taken = format!("lease where name = 'outbox' and fence > {}", self.kills);
         if self.db.count(&taken).await == 0 {
-            let pass = format!("update lease set until = {led_until}");
+            let pass = format!("update lease set until = {led_until} where name = 'outbox'");
             self.db.tamper(&pass).await;
         }
         eventually(PATIENCE, "the relay leads", async || {

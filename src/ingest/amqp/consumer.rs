@@ -22,12 +22,12 @@ use secrecy::SecretString;
 use tokio::time::{Instant, timeout_at};
 
 use super::dead_letter::{Burial, DeadLetters, Letter};
+use super::message;
 use super::source::Source;
 use super::storing::{Work, batch_length};
 use super::subscription::Subscription;
 use super::watermark::Watermark;
 use super::window::Window;
-use super::{delivery_count, message};
 use crate::broker::connection::{self, Line, short};
 use crate::broker::copy::delivery_count;
 use crate::broker::{AmqpError, topology};
