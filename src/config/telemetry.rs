@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn what_is_no_header_is_refused() {
-        for text in ["s3cret", "a b=c", "a=b,,c=d", "a=\n"] {
+        for text in ["s3cret", "a b=c", "a=b,,c=d", "a=b\nc"] {
             assert!(telemetry(text).headers().is_none(), "{text:?}");
         }
         assert!(Telemetry::default().headers().unwrap().is_empty());

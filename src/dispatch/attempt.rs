@@ -192,6 +192,17 @@ fn millis(duration: Duration) -> Option<u64> {
     u64::try_from(duration.as_millis()).ok()
 }
 
+/// Failures are counted from the start, so that the first one is seen to be one more than before.
+pub(super) fn begin_at_zero() {
+    for class in ErrorClass::ALL {
+        let class = class.as_str();
+        for outcome in ["retried", "failed"] {
+            metrics::counter!(metric::ATTEMPTS, "outcome" => outcome, "class" => class)
+                .increment(0);
+        }
+    }
+}
+
 fn count(attempt: Option<&Attempt>, verdict: &Verdict) {
     let Some(attempt) = attempt else { return };
     let class = attempt.error.map_or("none", ErrorClass::as_str);

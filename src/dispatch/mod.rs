@@ -105,6 +105,7 @@ impl Dispatcher {
         // Until it runs nothing is leased to it: a process that is told to stop before that would
         // send what it was given, with nobody there to write that it was sent.
         lines.suspend();
+        attempt::begin_at_zero();
         let dispatcher = Self {
             lines,
             parts: Arc::new(parts),

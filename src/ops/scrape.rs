@@ -47,6 +47,8 @@ pub(super) async fn count_for_export(ops: Ops, pace: Arc<Pace>) {
     let Some(interval) = ops.exported_every else {
         return pending().await;
     };
+    // Not at once: a database that is new has no tables yet.
+    pause(interval.min(QUEUE_INTERVAL)).await;
     loop {
         look(&ops, &pace).await;
         pause(interval).await;

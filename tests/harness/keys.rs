@@ -68,17 +68,3 @@ pub(crate) fn client(key: &KeyText) -> reqwest::Client {
         .build();
     client.expect("a client")
 }
-
-/// A client that shows nothing, to what is served in clear on this machine.
-pub(crate) fn plain_client() -> reqwest::Client {
-    drop(rustls::crypto::ring::default_provider().install_default());
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a client of the ops port, which is on this machine"
-    )]
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(PATIENCE)
-        .build();
-    client.expect("a client")
-}

@@ -7,6 +7,7 @@ use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint};
 use secrecy::SecretString;
 
+use super::names::LABELS;
 use super::{traced, traceparent, webhooks};
 use crate::harness::collector::Collector;
 use crate::harness::databases::TestDatabase;
@@ -14,7 +15,7 @@ use crate::harness::program::{Binary, settings};
 use crate::harness::publisher::publish_to;
 use crate::harness::queues;
 use crate::harness::receiver::Receiver;
-use crate::harness::simple::subscribe;
+use crate::harness::simple::{PATIENCE, subscribe};
 
 on_both_databases!(metrics_are_those_of_the_scrape_and_no_secret_is_logged,);
 
@@ -24,7 +25,7 @@ async fn metrics_are_those_of_the_scrape_and_no_secret_is_logged(db: &TestDataba
     config.amqp = queues::unique().await;
     config.telemetry = collector.settings();
     config.telemetry.otlp_headers = Some(SecretString::from("authorization=Bearer s3cret"));
-    config.log.filter = "trace".to_owned();
+    "trace".clone_into(&mut config.log.filter);
     let amqp = config.amqp.clone();
     let receiver = Receiver::ok();
     subscribe(&*db.store, &receiver.url("/hook")).await;
@@ -44,9 +45,12 @@ async fn metrics_are_those_of_the_scrape_and_no_secret_is_logged(db: &TestDataba
     let missing: Vec<_> = scraped.difference(&exported).collect();
     assert!(missing.is_empty(), "{missing:?} of {scraped:?}");
     assert!(scraped.contains("forge_attempt_duration_seconds"));
-    assert_eq!(value(&metrics["forge_events_total"], "accepted"), 1.0);
-    assert_eq!(value(&metrics["forge_attempts_total"], "succeeded"), 1.0);
-    assert_eq!(value(&metrics["forge_database_up"], ""), 1.0);
+    let labels = metrics.values().flat_map(labels);
+    let labels: BTreeSet<_> = labels.collect();
+    assert_eq!(labels, LABELS.map(str::to_owned).into());
+    assert_eq!(value(&metrics["forge_events_total"], "accepted"), "1");
+    assert_eq!(value(&metrics["forge_attempts_total"], "succeeded"), "1");
+    assert_eq!(value(&metrics["forge_database_up"], ""), "1");
     for request in collector.receiver.received() {
         assert_eq!(request.header("authorization"), "Bearer s3cret");
         assert_eq!(request.header("content-type"), "application/x-protobuf");
@@ -60,7 +64,7 @@ async fn scraped(program: &Binary) -> BTreeSet<String> {
     let starting = program.logged("\"starting\"").await;
     let starting: serde_json::Value = serde_json::from_str(&starting).unwrap();
     let ops = starting["ops"].as_str().unwrap();
-    let http = crate::harness::keys::plain_client();
+    let http = plain_client();
     let answer = http.get(format!("http://{ops}/metrics")).send();
     let text = answer.await.unwrap().text().await.unwrap();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
@@ -68,8 +72,31 @@ async fn scraped(program: &Binary) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
+/// What a metric is told apart by.
+fn labels(metric: &Metric) -> BTreeSet<String> {
+    let attributes: Vec<_> = match metric.data.as_ref().unwrap() {
+        Data::Sum(sum) => sum
+            .data_points
+            .iter()
+            .flat_map(|it| &it.attributes)
+            .collect(),
+        Data::Gauge(gauge) => gauge
+            .data_points
+            .iter()
+            .flat_map(|it| &it.attributes)
+            .collect(),
+        Data::Histogram(all) => all
+            .data_points
+            .iter()
+            .flat_map(|it| &it.attributes)
+            .collect(),
+        other => panic!("not made here: {other:?}"),
+    };
+    attributes.iter().map(|it| it.key.clone()).collect()
+}
+
 /// What a metric counts of this outcome; of all, where it knows none.
-fn value(metric: &Metric, outcome: &str) -> f64 {
+fn value(metric: &Metric, outcome: &str) -> String {
     let points: &[NumberDataPoint] = match metric.data.as_ref().unwrap() {
         Data::Sum(sum) => {
             assert!(sum.is_monotonic);
@@ -88,5 +115,19 @@ fn value(metric: &Metric, outcome: &str) -> f64 {
         Some(Number::AsInt(number)) => number as f64,
         None => 0.0,
     };
-    wanted.map(number).sum()
+    wanted.map(number).sum::<f64>().to_string()
+}
+
+/// A client that shows nothing, to what is served in clear on this machine.
+fn plain_client() -> reqwest::Client {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a client of the ops port, which is on this machine"
+    )]
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(PATIENCE)
+        .build();
+    client.expect("a client")
 }
