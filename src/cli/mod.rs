@@ -139,7 +139,7 @@ async fn execute(
     match cli.command {
         Command::Serve(args) => Box::pin(serve::run(args, &context)).await,
         Command::Migrate => migrate::run(&context).await,
-        Command::Demo(args) => demo::run(args, &context).await,
+        Command::Demo(args) => Box::pin(demo::run(args, &context)).await,
         Command::Subscriptions(command) => subscriptions::run(command, &context).await,
         Command::Keys(command) => keys::run(command, &context).await,
         Command::Deliveries(command) => deliveries::run(command, &context).await,

