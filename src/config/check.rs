@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::outputs::S3;
-use super::{Amqp, Api, Config, Dispatch, Egress, Outputs, Role, Telemetry};
+use super::{Amqp, Api, Config, Dispatch, Egress, Outputs, Role};
 use crate::domain::event::MAX_EVENT_BYTES;
 use crate::domain::retry::RetrySchedule;
 
@@ -49,7 +49,7 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     egress(&config.egress, &mut found);
     dispatch(&config.dispatch, &config.egress, &mut found);
     outputs(&config.outputs, &mut found);
-    telemetry(&config.telemetry, &mut found);
+    config.telemetry.check(&mut found);
     if let Err(error) = RetrySchedule::new(config.retry.schedule.clone()) {
         found.add("retry.schedule", error.to_string());
     }
@@ -65,21 +65,22 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     found.0
 }
 
-struct Problems(Vec<Problem>);
+/// What is wrong, as far as it was looked at.
+pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn add(&mut self, key: &'static str, reason: impl Into<String>) {
+    pub(super) fn add(&mut self, key: &'static str, reason: impl Into<String>) {
         self.0.push((key, reason.into()));
     }
 
-    fn require(&mut self, holds: bool, key: &'static str, reason: &str) {
+    pub(super) fn require(&mut self, holds: bool, key: &'static str, reason: &str) {
         if !holds {
             self.add(key, reason);
         }
     }
 
     /// More than nothing, and no more than a day.
-    fn duration(&mut self, key: &'static str, duration: Duration) {
+    pub(super) fn duration(&mut self, key: &'static str, duration: Duration) {
         self.require(!duration.is_zero(), key, "must be more than 0s");
         self.require(duration <= LONGEST, key, "must be at most 24h");
     }
@@ -388,39 +389,11 @@ fn s3(s3: &S3, found: &mut Problems) {
 }
 
 /// An address of HTTP without a query, a fragment or a user: nothing that it holds is a secret.
-fn is_bare(endpoint: &Url) -> bool {
+pub(super) fn is_bare(endpoint: &Url) -> bool {
     matches!(endpoint.scheme(), "https" | "http")
         && endpoint.has_host()
         && endpoint.query().is_none()
         && endpoint.fragment().is_none()
         && endpoint.username().is_empty()
         && endpoint.password().is_none()
-}
-
-fn telemetry(telemetry: &Telemetry, found: &mut Problems) {
-    if let Some(endpoint) = &telemetry.otlp_endpoint {
-        found.require(
-            is_bare(endpoint),
-            "telemetry.otlp_endpoint",
-            "must be `https://HOST` (or `http://…`, inside), perhaps with a port and a path; keys go into \
-             `telemetry.otlp_headers`",
-        );
-    }
-    found.require(
-        telemetry.headers().is_some(),
-        "telemetry.otlp_headers",
-        "must be `NAME=VALUE`, several with commas between",
-    );
-    found.require(
-        !telemetry.service_name.is_empty(),
-        "telemetry.service_name",
-        "must not be empty",
-    );
-    found.require(
-        (0.0..=1.0).contains(&telemetry.sample_ratio),
-        "telemetry.sample_ratio",
-        "must be 0 to 1",
-    );
-    found.duration("telemetry.export_interval", telemetry.export_interval);
-    found.duration("telemetry.export_timeout", telemetry.export_timeout);
 }

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::check::{Problems, is_bare};
 use super::{duration, redact};
 
 /// `[telemetry]`
@@ -57,6 +58,35 @@ impl Telemetry {
             headers.insert(HeaderName::try_from(name.trim()).ok()?, value);
         }
         Some(headers)
+    }
+
+    /// What the values must be.
+    pub(super) fn check(&self, found: &mut Problems) {
+        if let Some(endpoint) = &self.otlp_endpoint {
+            found.require(
+                is_bare(endpoint),
+                "telemetry.otlp_endpoint",
+                "must be `https://HOST` (or `http://…`, inside), perhaps with a port and a path; keys go into \
+                 `telemetry.otlp_headers`",
+            );
+        }
+        found.require(
+            self.headers().is_some(),
+            "telemetry.otlp_headers",
+            "must be `NAME=VALUE`, several with commas between",
+        );
+        found.require(
+            !self.service_name.is_empty(),
+            "telemetry.service_name",
+            "must not be empty",
+        );
+        found.require(
+            (0.0..=1.0).contains(&self.sample_ratio),
+            "telemetry.sample_ratio",
+            "must be 0 to 1",
+        );
+        found.duration("telemetry.export_interval", self.export_interval);
+        found.duration("telemetry.export_timeout", self.export_timeout);
     }
 }
 

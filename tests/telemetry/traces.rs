@@ -1,6 +1,7 @@
 //! One trace from the broker, or from a request, to the receiver.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use forge_dispatch::domain::api_key::Scope;
 use http::StatusCode;
@@ -54,6 +55,9 @@ async fn an_event_of_the_broker_is_one_trace_to_the_receiver(db: &TestDatabase) 
     let mut config = settings(db.url());
     config.amqp = queues::unique().await;
     config.telemetry = collector.settings();
+    // On a busy machine too, no attempt but the first fails.
+    config.egress.timeout = Duration::from_secs(20);
+    config.dispatch.lease = Duration::from_secs(30);
     let amqp = config.amqp.clone();
     // The first attempt fails: each is a span.
     let failed = AtomicBool::new(false);
