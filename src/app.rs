@@ -152,15 +152,17 @@ impl App {
         };
         watchdog.abort();
         store.close().await;
-        let taken = asked.get().map(Instant::elapsed).unwrap_or_default();
-        let left = deadline.saturating_sub(taken);
-        telling.end(left, &self.shutdown).await;
         ops_end.cancel();
         match ops.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the ops port broke"),
             Err(error) => tracing::error!(%error, "the ops port broke"),
         }
+        // Behind all that counts: what it counted of a database that is closed would be told as an outage.
+        let taken = asked.get().map(Instant::elapsed).unwrap_or_default();
+        telling
+            .end(deadline.saturating_sub(taken), &self.shutdown)
+            .await;
         tracing::info!("stopped");
         outcome
     }
