@@ -13,7 +13,7 @@ const RULES_TEST: &str = include_str!("../../deploy/prometheus/forge-dispatch.te
 
 /// All labels that a metric may carry. Each has a few values that the code knows: a tenant, a
 /// subscription or an edition would make a series for each there is, and each that ever was.
-pub(super) const LABELS: [&str; 4] = ["class", "outcome", "queue", "state"];
+pub(super) const LABELS: [&str; 6] = ["class", "outcome", "queue", "state", "table", "to"];
 
 /// What a pattern's first group finds in a text.
 fn found<'t>(pattern: &str, text: &'t str) -> BTreeSet<&'t str> {
