@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::{OptionFuture, join3};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -161,10 +162,8 @@ impl Work {
             OptionFuture::from(outputs.map(|room| self.make(room))),
             OptionFuture::from(role.dispatches().then(|| self.replay())),
         );
-        let ways_in = async {
-            let (_, served) = tokio::join!(taking, OptionFuture::from(serving));
-            served.unwrap_or(Ok(()))
-        };
+        let serving = OptionFuture::from(serving).map(|served| served.unwrap_or(Ok(())));
+        let ways_in = until_one_breaks(taking, serving);
         Box::pin(drain(ways_in, sending, &self.sending_shutdown)).await
     }
 
@@ -282,6 +281,14 @@ async fn send(sending: Option<Sending>, end: CancellationToken) -> Result<(), Br
     Ok(())
 }
 
+/// The ways in, for as long as they work: where the API breaks, nothing is taken in any more.
+async fn until_one_breaks(
+    taking: impl Future,
+    serving: impl Future<Output = Result<(), AppError>>,
+) -> Result<(), AppError> {
+    tokio::try_join!(taking.map(|_| Ok(())), serving).map(|((), ())| ())
+}
+
 /// Keeps the ways in open until they are told to end, or one breaks; then what goes out finishes what
 /// they let in. That ends before it is told to only when it broke; then nothing may be taken in any
 /// more, and what was not acknowledged comes again.
@@ -301,4 +308,21 @@ async fn drain(
 
 fn ended(sending: Result<Result<(), Broken>, JoinError>) -> Result<(), AppError> {
     Ok(sending.map_err(Broken)??)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+    use crate::store::StoreError;
+
+    #[test]
+    fn an_api_that_breaks_ends_the_other_ways_in() {
+        let broken = || AppError::Store(StoreError::Stale);
+        let ended = until_one_breaks(pending::<()>(), ready(Err(broken()))).now_or_never();
+        assert!(matches!(ended, Some(Err(AppError::Store(_)))));
+        let open = until_one_breaks(pending::<()>(), ready(Ok(()))).now_or_never();
+        assert!(open.is_none(), "those that work go on");
+    }
 }
