@@ -149,11 +149,11 @@ impl PostgresStore {
             projects::write(tx, &new_projects).await?;
         }
         let moves = Moves::of(new.iter().map(|taken| &**taken.payload));
-        projection::hold(tx, &moves).await?;
+        let shown = projection::remember(tx, &moves).await?;
         if !new.is_empty() {
             write(tx, &new, &births, leasing).await?;
         }
-        projection::write(tx, &moves).await?;
+        projection::show(tx, &shown).await?;
         let jobs = if self.output_jobs.fetches() {
             projection::fetch(tx, &moves).await?
         } else {

@@ -1,9 +1,10 @@
 //! What webhook events change in the read model, in their accept's transaction.
 //!
-//! Their rows are held before the events are written and changed after it: what waits for another
-//! accept comes first, in the order of the keys, and the clock of editions last, for as short as can be.
+//! What is told is remembered before the events are written, since that waits for other accepts, in
+//! the order of the keys. What can be seen of it gets its time behind them: the clock of editions comes
+//! last, for as short as can be, and an accept of which nothing can be seen does not wait for it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use sqlx::PgTransaction;
@@ -14,9 +15,8 @@ use super::answers::answered;
 use super::errors::from_sqlx;
 use super::rows::parse;
 use crate::domain::edition::EditionStatus;
-use crate::domain::ids::{EditionId, OutputId, WorkspaceId};
 use crate::domain::payload::Payload;
-use crate::store::projection::{Made, Moves, Told, attributed, unattributed};
+use crate::store::projection::{Made, Moves, attributed, unattributed};
 
 /// The events, those that say no project with that of their edition where it is known; `None` where
 /// there is nothing to add.
@@ -65,25 +65,21 @@ pub(super) async fn attribute(
     Ok(Some(attributed(events, &known)))
 }
 
-/// Holds the rows of what is told of, to the end of the transaction.
-pub(super) async fn hold(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result<()> {
-    if !moves.editions.is_empty() {
-        hold_editions(tx, &keys(&moves.editions, EditionId::as_str)).await?;
-    }
-    if !moves.outputs.is_empty() {
-        hold_outputs(tx, &keys(&moves.outputs, OutputId::as_str)).await?;
-    }
-    Ok(())
-}
+/// Editions, by workspace and id, in which what is told can be seen.
+pub(super) type Shown = Vec<(String, String)>;
 
-/// What the rows are known by: workspaces and ids, in their order.
-fn keys<'m, Id>(
-    told: &'m BTreeMap<(&WorkspaceId, Id), Told<'_>>,
-    as_str: impl Fn(&'m Id) -> &'m str,
-) -> Vec<(&'m str, &'m str)> {
-    told.keys()
-        .map(|(workspace, id)| (workspace.as_str(), as_str(id)))
-        .collect()
+/// Remembers what is told and holds those rows, in the order of their keys, to the end of the
+/// transaction; also those that knew of something later. Answers what is to be [shown](show).
+pub(super) async fn remember(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result<Shown> {
+    let shown = if moves.editions.is_empty() {
+        Shown::new()
+    } else {
+        remember_editions(tx, moves).await?
+    };
+    if !moves.outputs.is_empty() {
+        remember_outputs(tx, moves).await?;
+    }
+    Ok(shown)
 }
 
 /// Holds the rows of editions, which are given in the order of their keys. What has none gets one that
@@ -109,70 +105,27 @@ pub(super) async fn hold_editions(
     Ok(())
 }
 
-async fn hold_outputs(tx: &mut PgTransaction<'_>, outputs: &[(&str, &str)]) -> Result<()> {
-    sqlx::query(
-        "-- postgres::projection::hold_outputs
-        insert into output (workspace, id, revision)
-        select unnest($1::text[]), unnest($2::text[]), 0
-        on conflict on constraint output_pk do update
-        set revision = output.revision
-        where false",
-    )
-    .bind(outputs.iter().map(|(workspace, _)| *workspace).bind_iter())
-    .bind(outputs.iter().map(|(_, id)| *id).bind_iter())
-    .execute(&mut **tx)
-    .await
-    .map_err(from_sqlx)?;
-    Ok(())
-}
-
-/// Changes what the events move; all of it is held. The clock is the last thing that a transaction
-/// waits for.
-pub(super) async fn write(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result<()> {
-    if !moves.outputs.is_empty() {
-        write_outputs(tx, moves).await?;
-    }
-    if !moves.editions.is_empty() {
-        write_editions(tx, moves).await?;
-    }
-    Ok(())
-}
-
-/// A revision is raised only by what can be seen: an event that is not later than what the snapshot
-/// states is remembered, and that is all.
-async fn write_editions(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result<()> {
+/// What an edition's newest snapshot states later than the event does hides it; and what has no
+/// snapshot no reader sees.
+async fn remember_editions(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result<Shown> {
     let told = || moves.editions.values();
-    sqlx::query(
-        "-- postgres::projection::write_editions
-        with tick as (
-            update edition_clock
-            set last = greatest(last + interval '1 millisecond', clock_timestamp())
-            returning last
-        )
-        insert into edition (workspace, id, revision, changed_at, told_status, told_at, told_by)
-        select told.workspace, told.id, 0, tick.last, told.status, told.at, told.by
-        from tick
-        cross join (
+    sqlx::query_as(
+        "-- postgres::projection::remember_editions
+        with remembered as (
+            insert into edition (workspace, id, revision, changed_at, told_status, told_at, told_by)
             select
-                unnest($1::text[]) as workspace,
-                unnest($2::text[]) as id,
-                unnest($3::text[]) as status,
-                unnest($4::timestamptz[]) as at,
-                unnest($5::text[]) as by
-        ) as told
-        on conflict on constraint edition_pk do update
-        set told_status = excluded.told_status,
-            told_at = excluded.told_at,
-            told_by = excluded.told_by,
-            revision = edition.revision
-                + case when excluded.told_at > edition.stated_at then 1 else 0 end,
-            changed_at = case
-                when excluded.told_at > edition.stated_at then excluded.changed_at
-                else edition.changed_at
-            end
-        where edition.told_at is null
-           or (excluded.told_at, excluded.told_by, excluded.told_status)
-               > (edition.told_at, edition.told_by, edition.told_status)",
+                unnest($1::text[]), unnest($2::text[]), 0, to_timestamp(0), unnest($3::text[]),
+                unnest($4::timestamptz[]), unnest($5::text[])
+            on conflict on constraint edition_pk do update
+            set told_status = excluded.told_status,
+                told_at = excluded.told_at,
+                told_by = excluded.told_by
+            where edition.told_at is null
+               or (excluded.told_at, excluded.told_by, excluded.told_status)
+                   > (edition.told_at, edition.told_by, edition.told_status)
+            returning workspace, id, told_at > stated_at as is_shown
+        )
+        select workspace, id from remembered where is_shown order by workspace, id",
     )
     .bind(
         moves
@@ -189,16 +142,48 @@ async fn write_editions(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result
     )
     .bind(told().map(|told| told.at).bind_iter())
     .bind(told().map(|told| told.by).bind_iter())
+    .fetch_all(&mut **tx)
+    .await
+    .map_err(from_sqlx)
+}
+
+/// Raises the revisions of what is shown, and moves it to the end of the changes; all of it is held.
+/// The clock is the last thing that a transaction waits for.
+pub(super) async fn show(tx: &mut PgTransaction<'_>, shown: &Shown) -> Result<()> {
+    if shown.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "-- postgres::projection::show
+        with tick as (
+            update edition_clock
+            set last = greatest(last + interval '1 millisecond', clock_timestamp())
+            returning last
+        )
+        insert into edition (workspace, id, revision, changed_at)
+        select shown.workspace, shown.id, 0, tick.last
+        from tick
+        cross join (select unnest($1::text[]) as workspace, unnest($2::text[]) as id) as shown
+        on conflict on constraint edition_pk do update
+        set revision = edition.revision + 1, changed_at = excluded.changed_at",
+    )
+    .bind(
+        shown
+            .iter()
+            .map(|(workspace, _)| workspace.as_str())
+            .bind_iter(),
+    )
+    .bind(shown.iter().map(|(_, id)| id.as_str()).bind_iter())
     .execute(&mut **tx)
     .await
     .map_err(from_sqlx)?;
     Ok(())
 }
 
-async fn write_outputs(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result<()> {
+async fn remember_outputs(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result<()> {
     let told = || moves.outputs.values();
     sqlx::query(
-        "-- postgres::projection::write_outputs
+        "-- postgres::projection::remember_outputs
         insert into output (workspace, id, revision, told_at, told_by)
         select
             unnest($1::text[]), unnest($2::text[]), 0, unnest($3::timestamptz[]),
