@@ -15,7 +15,7 @@ use forge_dispatch::domain::audit::Act;
 use forge_dispatch::domain::headers::CustomHeaders;
 use forge_dispatch::domain::ids::WorkspaceId;
 use forge_dispatch::domain::secret::SigningSecret;
-use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
+use forge_dispatch::domain::subscription::{BodyFormat, Ordering, SubscriptionSpec, TargetUrl};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{self, NewSubscription, Store};
 use secrecy::{ExposeSecret, SecretString};
@@ -127,6 +127,7 @@ impl Place {
                 max_concurrency: None,
                 rate_limit: None,
                 retry_schedule: None,
+                ordering: Ordering::default(),
             },
             secret_id: entropy.id(now),
             secret: SigningSecret::generate(entropy.bytes()),

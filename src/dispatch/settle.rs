@@ -29,8 +29,8 @@ pub async fn run(
     let work = async {
         let mut batch = Vec::new();
         while gather(&parts, &mut settlements, &finish, &mut batch).await == More::Yes {
-            write(&parts, &lines, &batch).await;
-            if batch.iter().any(leaves_work) {
+            let released = write(&parts, &lines, &batch).await;
+            if released == Released::Some || batch.iter().any(leaves_work) {
                 // Due at once, and nothing else would say so.
                 wake.ring();
             }
@@ -97,16 +97,33 @@ async fn gather(
     More::Yes
 }
 
+/// Whether deliveries became due that had waited their turn.
+#[derive(PartialEq, Eq)]
+enum Released {
+    Some,
+    None,
+}
+
+impl Released {
+    fn by(outcomes: &[SettleOutcome]) -> Self {
+        if outcomes.contains(&SettleOutcome::MadeWay) {
+            Self::Some
+        } else {
+            Self::None
+        }
+    }
+}
+
 /// Writes a batch, for as long as it takes: while the database is away the outcomes are held here,
 /// the channel fills, attempts keep their slots, and nothing new is sent.
-async fn write(parts: &Parts, lines: &Lines, batch: &[Settlement]) {
+async fn write(parts: &Parts, lines: &Lines, batch: &[Settlement]) -> Released {
     let mut reconnect = Reconnect::default();
     loop {
         match settle(&*parts.store, parts.leasing.owner, batch).await {
             Ok(outcomes) => {
                 parts.health.up(Part::Database);
                 record(&outcomes);
-                return;
+                return Released::by(&outcomes);
             }
             Err(error) => {
                 lines.suspend();
