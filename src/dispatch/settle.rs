@@ -16,6 +16,9 @@ use crate::store::{SettleOutcome, Settlement, Store, StoreError};
 use crate::telemetry::metric;
 use crate::wake::Wake;
 
+/// How much sooner outcomes are written when the next delivery of an edition waits for them.
+const WAITED_FOR: u32 = 10;
+
 /// Runs until `finish`, and then until all that was sent by then is written; or until the hard
 /// token.
 pub async fn run(
@@ -63,7 +66,8 @@ enum More {
     No,
 }
 
-/// Fills the batch up to its size, or as far as it gets within the linger after the first one.
+/// Fills the batch up to its size, or as far as it gets within the linger after the first one; what keeps
+/// an edition's order is held back for less, since that bounds how fast the edition goes.
 async fn gather(
     parts: &Parts,
     settlements: &mut mpsc::Receiver<Settlement>,
@@ -86,12 +90,17 @@ async fn gather(
             }
         }
     }
+    let is_waited_for = batch.iter().any(|settlement| settlement.gate.is_some());
     let fill = async {
         while batch.len() < size && settlements.recv_many(batch, size - batch.len()).await > 0 {}
     };
+    let mut linger = parts.settings.settle_linger;
+    if is_waited_for {
+        linger /= WAITED_FOR;
+    }
     tokio::select! {
         () = fill => {}
-        () = pause(parts.settings.settle_linger) => {}
+        () = pause(linger) => {}
         () = finish.cancelled() => {}
     }
     More::Yes
