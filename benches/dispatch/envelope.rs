@@ -7,6 +7,9 @@ use forge_dispatch::clock::{Clock, SystemClock};
 /// What the receiver looks for in a body: the microseconds at which its event was published.
 pub(crate) const STAMP: &str = r#""at_us":"#;
 
+/// How many editions the events are of, unless a scenario says.
+pub(crate) const EDITIONS: usize = 1_000;
+
 /// The time that all processes of this machine agree on, in microseconds.
 pub(crate) fn now_us() -> u64 {
     micros(SystemClock.monotonic())
@@ -21,9 +24,18 @@ pub(crate) fn envelope(run: u32, number: usize, data_bytes: usize) -> Vec<u8> {
     envelope_at(now_us(), run, number, data_bytes)
 }
 
+/// The same, of as many editions as are said.
+pub(crate) fn envelope_of(editions: usize, run: u32, number: usize, data_bytes: usize) -> Vec<u8> {
+    build(now_us(), run, number, (data_bytes, editions))
+}
+
 /// The same, stamped with the microsecond at which it was to be published.
 pub(crate) fn envelope_at(at_us: u64, run: u32, number: usize, data_bytes: usize) -> Vec<u8> {
-    let edition = number % 1_000;
+    build(at_us, run, number, (data_bytes, EDITIONS))
+}
+
+fn build(at_us: u64, run: u32, number: usize, (data_bytes, editions): (usize, usize)) -> Vec<u8> {
+    let edition = number % editions.max(1);
     let data = format!(
         r#"{STAMP}{at_us},"edition_id":"ed_{edition}","approved_by":{{"id":"usr_1","name":"Amara Okafor"}},"timestamp":"2026-05-01T09:00:00Z","note":""#
     );

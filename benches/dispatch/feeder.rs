@@ -10,7 +10,7 @@ use forge_dispatch::config::{Config, load};
 use forge_dispatch::shutdown::Shutdown;
 use forge_dispatch::telemetry;
 
-use crate::envelope::envelope;
+use crate::envelope::envelope_of;
 
 /// The word that starts this executable as the program without a broker.
 pub(crate) const ROLE: &str = "role:feeder";
@@ -18,7 +18,7 @@ pub(crate) const ROLE: &str = "role:feeder";
 /// Events handed in at once, as the consumer gathers them from a broker.
 const BATCH: usize = 1_000;
 
-/// Serves the configuration in a file; takes orders `RUN COUNT BYTES`, answered once that many
+/// Serves the configuration in a file; takes orders `RUN COUNT BYTES EDITIONS`, answered once that many
 /// events are committed.
 #[tokio::main]
 pub(crate) async fn main() -> anyhow::Result<ExitCode> {
@@ -51,11 +51,12 @@ async fn feed(entrance: &Entrance, order: &str) -> anyhow::Result<()> {
     let run = words.next().context("a run")?.parse()?;
     let count: usize = words.next().context("a count")?.parse()?;
     let data_bytes = words.next().context("a size")?.parse()?;
+    let editions = words.next().context("how many editions")?.parse()?;
     let mut number = 0;
     while number < count {
         let next = count.min(number + BATCH);
         let batch: Vec<Vec<u8>> = (number..next)
-            .map(|number| envelope(run, number, data_bytes))
+            .map(|number| envelope_of(editions, run, number, data_bytes))
             .collect();
         entrance.publish(&batch).await?;
         number = next;

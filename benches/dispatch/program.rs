@@ -15,7 +15,7 @@ use forge_dispatch::domain::audit::Act;
 use forge_dispatch::domain::headers::CustomHeaders;
 use forge_dispatch::domain::ids::WorkspaceId;
 use forge_dispatch::domain::secret::SigningSecret;
-use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
+use forge_dispatch::domain::subscription::{BodyFormat, Ordering, SubscriptionSpec, TargetUrl};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{self, NewSubscription, Store};
 use secrecy::{ExposeSecret, SecretString};
@@ -23,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::child::Child;
+use crate::envelope::EDITIONS;
 use crate::feeder;
 use crate::publisher::Publisher;
 
@@ -49,6 +50,8 @@ pub(crate) struct Program {
     /// Its exchanges and queues, and its broker if it has one.
     pub(crate) amqp: config::Amqp,
     runs: u32,
+    /// How many editions its events are of.
+    pub(crate) editions: usize,
     /// From its start until it said that it was ready.
     pub(crate) start: Duration,
 }
@@ -113,6 +116,24 @@ impl Place {
 
     /// Registers a subscription to these types.
     pub(crate) async fn subscribe(&self, url: &str, event_type: &str) -> anyhow::Result<()> {
+        self.register(url, event_type, Ordering::Unordered).await
+    }
+
+    /// The same, in order.
+    pub(crate) async fn subscribe_in_order(
+        &self,
+        url: &str,
+        event_type: &str,
+    ) -> anyhow::Result<()> {
+        self.register(url, event_type, Ordering::ByEdition).await
+    }
+
+    async fn register(
+        &self,
+        url: &str,
+        event_type: &str,
+        ordering: Ordering,
+    ) -> anyhow::Result<()> {
         let (entropy, now) = (Entropy::system(), SystemClock.now());
         let new = NewSubscription {
             id: entropy.id(now),
@@ -127,6 +148,7 @@ impl Place {
                 max_concurrency: None,
                 rate_limit: None,
                 retry_schedule: None,
+                ordering,
             },
             secret_id: entropy.id(now),
             secret: SigningSecret::generate(entropy.bytes()),
@@ -172,6 +194,7 @@ impl Place {
             api,
             amqp,
             runs: 0,
+            editions: EDITIONS,
         })
     }
 }
@@ -191,7 +214,10 @@ impl Program {
         match (&mut self.process, &self.publisher) {
             (_, Some(publisher)) => publisher.publish(self.runs, count, data_bytes).await,
             (Running::Feeder(child), None) => {
-                let answer = child.ask(&format!("{} {count} {data_bytes}", self.runs))?;
+                let answer = child.ask(&format!(
+                    "{} {count} {data_bytes} {}",
+                    self.runs, self.editions
+                ))?;
                 anyhow::ensure!(answer == "fed", "feeding: {answer}");
                 Ok(())
             }

@@ -10,7 +10,7 @@ use forge_dispatch::domain::headers::CustomHeaders;
 use forge_dispatch::domain::ids::WorkspaceId;
 use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::domain::secret::SigningSecret;
-use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
+use forge_dispatch::domain::subscription::{BodyFormat, Ordering, SubscriptionSpec, TargetUrl};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::intake::{Intake, Permit};
 use forge_dispatch::store::targets::Target;
@@ -32,6 +32,7 @@ pub(crate) fn registration(entropy: &Entropy) -> anyhow::Result<NewSubscription>
             max_concurrency: None,
             rate_limit: None,
             retry_schedule: None,
+            ordering: Ordering::default(),
         },
         secret_id: entropy.id(now),
         secret: SigningSecret::generate(entropy.bytes()),

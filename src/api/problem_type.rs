@@ -297,8 +297,8 @@ impl ProblemType {
                 "The delivery cannot be replayed",
                 "The delivery, or its subscription, stands where it cannot be replayed.",
                 "`reason` says why: `in_flight` (it is being sent at this moment: wait for what comes of \
-                 that), `cancelled`, `subscription_disabled` (enable it first), `subscription_deleted`, or \
-                 `event_removed`.",
+                 that), `cancelled`, `subscription_disabled` (enable it first), `subscription_deleted`, \
+                 `waits_its_turn` (an earlier one of its edition is not done with), or `event_removed`.",
             ),
             Self::ReplayDone => entry(
                 "replay-done",

@@ -86,6 +86,11 @@ pub struct CreateArgs {
     #[arg(long, value_name = "DELAYS")]
     retry_schedule: Option<String>,
 
+    /// `edition`: the events of an edition one by one, in the order in which they were accepted; or
+    /// `none`.
+    #[arg(long, default_value = "none")]
+    ordering: String,
+
     /// The signing secret, if you bring one: `whsec_` and 24 to 64 bytes in base64, or, with
     /// `kazinex`, any 16 to 128 characters.
     #[arg(long)]
@@ -215,6 +220,7 @@ fn spec(args: &CreateArgs) -> Result<SubscriptionSpec, FieldError> {
             .as_deref()
             .map(parse::retry_schedule)
             .transpose()?,
+        ordering: args.ordering.parse()?,
     };
     spec.check()?;
     Ok(spec)

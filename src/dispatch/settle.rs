@@ -16,6 +16,9 @@ use crate::store::{SettleOutcome, Settlement, Store, StoreError};
 use crate::telemetry::metric;
 use crate::wake::Wake;
 
+/// How much sooner outcomes are written when the next delivery of an edition waits for them.
+const WAITED_FOR: u32 = 10;
+
 /// Runs until `finish`, and then until all that was sent by then is written; or until the hard
 /// token.
 pub async fn run(
@@ -29,8 +32,8 @@ pub async fn run(
     let work = async {
         let mut batch = Vec::new();
         while gather(&parts, &mut settlements, &finish, &mut batch).await == More::Yes {
-            write(&parts, &lines, &batch).await;
-            if batch.iter().any(leaves_work) {
+            let released = write(&parts, &lines, &batch).await;
+            if released == Released::Some || batch.iter().any(leaves_work) {
                 // Due at once, and nothing else would say so.
                 wake.ring();
             }
@@ -63,7 +66,8 @@ enum More {
     No,
 }
 
-/// Fills the batch up to its size, or as far as it gets within the linger after the first one.
+/// Fills the batch up to its size, or as far as it gets within the linger after the first one; what keeps
+/// an edition's order is held back for less, since that bounds how fast the edition goes.
 async fn gather(
     parts: &Parts,
     settlements: &mut mpsc::Receiver<Settlement>,
@@ -86,27 +90,49 @@ async fn gather(
             }
         }
     }
+    let is_waited_for = batch.iter().any(|settlement| settlement.gate.is_some());
     let fill = async {
         while batch.len() < size && settlements.recv_many(batch, size - batch.len()).await > 0 {}
     };
+    let mut linger = parts.settings.settle_linger;
+    if is_waited_for {
+        linger /= WAITED_FOR;
+    }
     tokio::select! {
         () = fill => {}
-        () = pause(parts.settings.settle_linger) => {}
+        () = pause(linger) => {}
         () = finish.cancelled() => {}
     }
     More::Yes
 }
 
+/// Whether deliveries became due that had waited their turn.
+#[derive(PartialEq, Eq)]
+enum Released {
+    Some,
+    None,
+}
+
+impl Released {
+    fn by(outcomes: &[SettleOutcome]) -> Self {
+        if outcomes.contains(&SettleOutcome::MadeWay) {
+            Self::Some
+        } else {
+            Self::None
+        }
+    }
+}
+
 /// Writes a batch, for as long as it takes: while the database is away the outcomes are held here,
 /// the channel fills, attempts keep their slots, and nothing new is sent.
-async fn write(parts: &Parts, lines: &Lines, batch: &[Settlement]) {
+async fn write(parts: &Parts, lines: &Lines, batch: &[Settlement]) -> Released {
     let mut reconnect = Reconnect::default();
     loop {
         match settle(&*parts.store, parts.leasing.owner, batch).await {
             Ok(outcomes) => {
                 parts.health.up(Part::Database);
                 record(&outcomes);
-                return;
+                return Released::by(&outcomes);
             }
             Err(error) => {
                 lines.suspend();

@@ -268,6 +268,7 @@ impl Audited for Subscription {
             "retry_schedule": spec.retry_schedule.as_ref().map(|schedule| {
                 schedule.delays().iter().map(std::time::Duration::as_secs).collect::<Vec<_>>()
             }),
+            "ordering": spec.ordering.as_str(),
             "status": self.status.as_str(),
             "disabled_reason": self.status.reason(),
             "version": self.version,

@@ -89,6 +89,8 @@ pub enum Refusal {
     SubscriptionDeleted,
     /// Another replay has it in hand.
     AlreadyReplaying,
+    /// It keeps its edition's order, and others are before it.
+    WaitsItsTurn,
     /// Its event is no longer kept.
     EventRemoved,
     /// It was selected when it was counted, and not when its turn came: it was settled meanwhile, or is
@@ -98,12 +100,13 @@ pub enum Refusal {
 
 impl Refusal {
     /// What a delivery that is replayed alone can meet, for documents.
-    pub const OF_ONE: [Self; 6] = [
+    pub const OF_ONE: [Self; 7] = [
         Self::InFlight,
         Self::Cancelled,
         Self::SubscriptionDisabled,
         Self::SubscriptionDeleted,
         Self::AlreadyReplaying,
+        Self::WaitsItsTurn,
         Self::EventRemoved,
     ];
 
@@ -115,6 +118,7 @@ impl Refusal {
             Self::SubscriptionDisabled => "subscription_disabled",
             Self::SubscriptionDeleted => "subscription_deleted",
             Self::AlreadyReplaying => "already_replaying",
+            Self::WaitsItsTurn => "waits_its_turn",
             Self::EventRemoved => "event_removed",
             Self::NoLongerSelected => "no_longer_selected",
         }
@@ -128,6 +132,7 @@ impl Refusal {
             Self::SubscriptionDisabled => "The subscription is disabled.",
             Self::SubscriptionDeleted => "The subscription was deleted.",
             Self::AlreadyReplaying => "The delivery is being replayed already.",
+            Self::WaitsItsTurn => "The delivery waits for an earlier one of its edition.",
             Self::EventRemoved => "The event is no longer kept.",
             Self::NoLongerSelected => "The delivery was settled or removed before its turn came.",
         }

@@ -12,7 +12,7 @@ use super::circuit::CircuitState;
 use super::event::Event;
 use super::filter::EventFilter;
 use super::headers::CustomHeaders;
-use super::ids::{ProjectId, SubscriptionId, WorkspaceId};
+use super::ids::{EditionId, ProjectId, SubscriptionId, WorkspaceId};
 use super::retry::RetrySchedule;
 
 /// The longest target URL, in bytes.
@@ -64,6 +64,48 @@ impl FromStr for BodyFormat {
             .ok_or_else(|| {
                 FieldError::new("format", "must be `standard`, `kazinex` or `cloudevents`")
             })
+    }
+}
+
+/// Whether deliveries wait for one another (product.md §4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Ordering {
+    /// None waits for another.
+    #[default]
+    #[serde(rename = "none")]
+    Unordered,
+    /// Those of an edition go one by one, in the order in which their events were accepted.
+    #[serde(rename = "edition")]
+    ByEdition,
+}
+
+impl Ordering {
+    /// All of them, for parsers and documents.
+    pub const ALL: [Self; 2] = [Self::Unordered, Self::ByEdition];
+
+    /// The name in the database, the API and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unordered => "none",
+            Self::ByEdition => "edition",
+        }
+    }
+}
+
+impl fmt::Display for Ordering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Ordering {
+    type Err = FieldError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|ordering| ordering.as_str() == text)
+            .ok_or_else(|| FieldError::new("ordering", "must be `none` or `edition`"))
     }
 }
 
@@ -206,6 +248,8 @@ pub struct SubscriptionSpec {
     pub rate_limit: Option<NonZeroU32>,
     /// When to try again; `None` is the deployment's schedule.
     pub retry_schedule: Option<RetrySchedule>,
+    /// Whether deliveries wait for one another.
+    pub ordering: Ordering,
 }
 
 impl SubscriptionSpec {
@@ -257,6 +301,15 @@ impl SubscriptionSpec {
             .iter()
             .any(|filter| filter.matches(&event.event_type));
         type_matches && self.wants_project(event.project.as_ref())
+    }
+
+    /// The edition at whose gate a delivery of the event waits its turn; `None` waits for nobody. What
+    /// is told of our own work is of no edition, whatever its subject.
+    pub fn gate<'e>(&self, event: &'e Event) -> Option<&'e EditionId> {
+        match self.ordering {
+            Ordering::ByEdition if !event.event_type.is_operational() => event.edition.as_ref(),
+            Ordering::ByEdition | Ordering::Unordered => None,
+        }
     }
 
     /// Whether events of this project are among those asked for; `None` is of no project.
@@ -321,6 +374,7 @@ pub(crate) mod tests {
             max_concurrency: None,
             rate_limit: None,
             retry_schedule: None,
+            ordering: Ordering::default(),
         }
     }
 

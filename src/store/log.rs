@@ -87,7 +87,7 @@ pub struct DeliveryRecord {
     pub attempts: u32,
     /// When its event came: the time in its id.
     pub created_at: DateTime<Utc>,
-    /// When it is due, while it is pending.
+    /// When it is due, while it is pending and does not wait for its turn.
     pub due_at: Option<DateTime<Utc>>,
     /// When it reached its final state.
     pub settled_at: Option<DateTime<Utc>>,

@@ -40,7 +40,7 @@ use secrecy::SecretBox;
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{Lane, Sending, Verdict};
 use crate::domain::filter::EventType;
-use crate::domain::ids::{DeliveryId, EventId, OwnerId, SubscriptionId, WorkspaceId};
+use crate::domain::ids::{DeliveryId, EditionId, EventId, OwnerId, SubscriptionId, WorkspaceId};
 use crate::domain::payload::Payload;
 use crate::domain::replay::{Replaying, Was};
 use crate::wake::Wake;
@@ -54,6 +54,7 @@ mod edits;
 pub mod error;
 pub mod feed;
 pub mod files;
+mod gates;
 mod headers;
 pub mod idempotency;
 mod identity;
@@ -97,6 +98,7 @@ pub use feed::{
     Feed, FeedFilter, FeedHead, FeedItem, FeedPage, FeedPosition, FeedRequest, FeedStart,
 };
 pub use files::{FileError, FileReferences, FileStream, Files};
+use gates::Gate;
 pub use idempotency::{Creation, Idempotency};
 use intake::{Intake, Permit};
 pub use lease::{Lease, LeaseName, Leases, Standing};
@@ -209,6 +211,8 @@ pub struct LeasedDelivery {
     /// Those of them that were made before its schedule began: how far the schedule is follows from
     /// the others.
     pub base: u32,
+    /// The edition whose order it keeps, if it keeps one, whatever its subscription says by now.
+    pub gate: Option<EditionId>,
     /// Whether this attempt is a replay's, and of what.
     pub replaying: Option<Replaying>,
     /// Leases in a row that ended without an outcome. A delivery that kills its process shows here.
@@ -244,7 +248,8 @@ pub struct Accepted {
     pub outcomes: Vec<AcceptOutcome>,
     /// Deliveries born leased to the caller, each with the permit that the intake gave for it.
     pub leased: Vec<(LeasedDelivery, Permit)>,
-    /// How many deliveries were left for the claim loop of any replica.
+    /// How many deliveries were left for the claim loop of any replica. What waits its turn is not
+    /// among them: it becomes due when the one before it is settled.
     pub pending: usize,
 }
 
@@ -254,7 +259,8 @@ pub trait EventStore: Send + Sync {
     /// Keeps a batch of events, in one transaction: dedupe on (`source`, `id`), for each new event
     /// the event itself, its feed position and one delivery for each active subscription that it
     /// matches. Deliveries that `intake` admits are born leased to `leasing.owner`; the others wait
-    /// as `pending`. A project that an event is the first of becomes known with it.
+    /// as `pending`. Where the subscription wants order, only the first at each edition's gate may be
+    /// leased or due, and the others wait behind it. A project that an event is the first of becomes known with it.
     ///
     /// A second event of the same identity inside the batch is a duplicate of the first. Coming
     /// again with the same ids after an ambiguous failure is safe: an event that was committed
@@ -313,6 +319,8 @@ pub struct Settlement {
     pub epoch: i32,
     /// Attempts made before this one.
     pub attempts_before: u32,
+    /// The edition whose order it keeps, if it keeps one.
+    pub gate: Option<EditionId>,
     /// What it was sent for.
     pub sending: Sending,
     /// Whether the attempt was a replay's, and of what.
@@ -331,6 +339,16 @@ impl Settlement {
         was == Some(Was::Succeeded) && self.verdict.state().is_final()
     }
 
+    /// The gate that it makes way at, if it is done with.
+    fn leaves(&self) -> Option<Gate> {
+        let edition = self.gate.as_ref()?;
+        self.verdict.state().is_final().then(|| Gate {
+            subscription: self.subscription,
+            edition: edition.clone(),
+            workspace: self.workspace.clone(),
+        })
+    }
+
     /// What is to be written for this delivery.
     pub fn of(delivery: &LeasedDelivery, verdict: Verdict, attempt: Option<Attempt>) -> Self {
         let event = delivery.payload.event();
@@ -342,6 +360,7 @@ impl Settlement {
             workspace: event.workspace.clone(),
             epoch: delivery.epoch,
             attempts_before: delivery.attempts,
+            gate: delivery.gate.clone(),
             sending: delivery.sending,
             replaying: delivery.replaying,
             verdict,
@@ -355,6 +374,8 @@ impl Settlement {
 pub enum SettleOutcome {
     /// The state changed as the verdict says.
     Settled,
+    /// The same, and the next delivery of its edition is due by that.
+    MadeWay,
     /// The lease was another's by then: the attempt was recorded as such, no state changed.
     LeaseLost,
 }
@@ -362,7 +383,7 @@ pub enum SettleOutcome {
 /// How much waits, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct QueueDepth {
-    /// Due or waiting for their time, unleased.
+    /// Due, waiting for their time or for their turn, unleased.
     pub pending: u64,
     /// Leased.
     pub in_flight: u64,
@@ -388,6 +409,9 @@ pub trait DeliveryQueue: Send + Sync {
     /// Writes outcomes, in one transaction, each under its lease token (`owner`, epoch). Answers in
     /// the order given. Coming again with the same settlements after an ambiguous failure is safe:
     /// what was committed answers `Settled` again and changes nothing.
+    ///
+    /// What ends a delivery that keeps its edition's order makes the next one due
+    /// ([`SettleOutcome::MadeWay`]).
     ///
     /// [`Verdict::Gone`] also disables the subscription. What outcomes tell of receivers is noted with
     /// them, once, if the rules were said ([`Circuits::judge_receivers`]); it may disable one too. What

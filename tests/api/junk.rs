@@ -45,6 +45,7 @@ fn anything() -> impl Strategy<Value = Value> {
                 "retry_schedule",
                 "max_concurrency",
                 "rate_limit",
+                "ordering",
                 "description",
                 "overlap_seconds",
                 "disabled_reason",

@@ -18,6 +18,7 @@ on_both_databases!(
     what_is_wrong_is_named_and_nothing_is_made,
     stats_and_deliveries_are_there_and_gone_with_the_subscription,
     a_rate_limit_is_set_and_taken_away,
+    order_is_asked_for_and_given_up,
     an_open_circuit_is_shown_and_is_another_representation,
     enabling_says_how_much_waits_and_offers_what_was_missed,
 );
@@ -279,6 +280,7 @@ async fn what_is_wrong_is_named_and_nothing_is_made(db: &TestDatabase) {
         (json!({"format": "xml"}), "/format"),
         (json!({"max_concurrency": 0}), "/max_concurrency"),
         (json!({"rate_limit": 0}), "/rate_limit"),
+        (json!({"ordering": "project"}), "/ordering"),
         (json!({"retry_schedule": [700_000]}), "/retry_schedule"),
         (json!({"secret": "whsec_x"}), "/secret"),
         (json!({"description": "x".repeat(501)}), "/description"),
@@ -353,6 +355,29 @@ async fn a_rate_limit_is_set_and_taken_away(db: &TestDatabase) {
     let free = rig.patch(&key, &path, &json!({"rate_limit": null})).await;
     assert_eq!(free.json()["rate_limit"], Value::Null);
     assert_eq!(rig.get(&key, &path).await.json()["rate_limit"], Value::Null);
+    rig.stop().await;
+}
+
+async fn order_is_asked_for_and_given_up(db: &TestDatabase) {
+    let rig = Rig::over(&db.store).await;
+    let key = rig.key(Key::with(&OPERATOR)).await;
+    let mut body = asked("http://127.0.0.1:9/a");
+    let (path, plain) = made(&rig, &key, &body).await;
+    assert_eq!(plain["ordering"], "none");
+    let ordered = rig
+        .patch(&key, &path, &json!({"ordering": "edition"}))
+        .await;
+    assert_eq!(ordered.json()["ordering"], "edition");
+    let other = json!({"description": "another change"});
+    assert_eq!(
+        rig.patch(&key, &path, &other).await.json()["ordering"],
+        "edition"
+    );
+    let free = rig.patch(&key, &path, &json!({"ordering": null})).await;
+    assert_eq!(free.json()["ordering"], "none");
+    body["ordering"] = json!("edition");
+    let (path, _) = made(&rig, &key, &body).await;
+    assert_eq!(rig.get(&key, &path).await.json()["ordering"], "edition");
     rig.stop().await;
 }
 

@@ -41,6 +41,7 @@ fn creating_shows_the_subscription_and_its_secret() {
     concurrency  default
     rate  -
     retries  default
+    ordering  none
     status  active
     circuit  closed
     note  ERP
@@ -70,6 +71,7 @@ fn creating_shows_the_subscription_and_its_secret() {
       "max_concurrency": null,
       "rate_limit": null,
       "retry_schedule": null,
+      "ordering": "none",
       "status": "active",
       "disabled_reason": null,
       "circuit": {

@@ -4,6 +4,7 @@ mod circuits;
 mod headers;
 mod isolation;
 mod lifecycle;
+mod ordering;
 mod outage;
 mod rates;
 mod replay;

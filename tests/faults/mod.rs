@@ -3,6 +3,7 @@
 mod broker;
 mod database;
 mod killed;
+mod ordered;
 mod rendered;
 mod replicas;
 mod roles;

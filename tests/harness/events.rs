@@ -13,7 +13,9 @@ use forge_dispatch::domain::ids::{ProjectId, WorkspaceId};
 use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::secret::SigningSecret;
-use forge_dispatch::domain::subscription::{BodyFormat, Subscription, SubscriptionSpec, TargetUrl};
+use forge_dispatch::domain::subscription::{
+    BodyFormat, Ordering, Subscription, SubscriptionSpec, TargetUrl,
+};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{NewSubscription, Result, Store};
 
@@ -129,6 +131,7 @@ pub(crate) fn spec(event_types: &[&str]) -> SubscriptionSpec {
         max_concurrency: None,
         rate_limit: None,
         retry_schedule: None,
+        ordering: Ordering::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use forge_dispatch::domain::headers::CustomHeaders;
 use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::secret::SigningSecret;
-use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
+use forge_dispatch::domain::subscription::{BodyFormat, Ordering, SubscriptionSpec, TargetUrl};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{DeliveryFilter, NewSubscription, PageRequest, Store};
 
@@ -164,6 +164,7 @@ impl Flow {
                     max_concurrency: None,
                     rate_limit: None,
                     retry_schedule: None,
+                    ordering: Ordering::default(),
                 },
                 secret_id: entropy.id(now),
                 secret: self.secrets[hook.path].clone(),

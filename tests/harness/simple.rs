@@ -10,7 +10,7 @@ use forge_dispatch::domain::headers::CustomHeaders;
 use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::secret::SigningSecret;
-use forge_dispatch::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
+use forge_dispatch::domain::subscription::{BodyFormat, Ordering, SubscriptionSpec, TargetUrl};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::ingest::{Acceptor, Decoder, accept_all};
 use forge_dispatch::store::intake::NoDispatch;
@@ -51,6 +51,7 @@ pub(crate) async fn subscribe_as(
             max_concurrency: max_concurrency.and_then(NonZeroU32::new),
             rate_limit: None,
             retry_schedule: None,
+            ordering: Ordering::default(),
         },
         secret_id: entropy.id(now),
         secret: SigningSecret::generate(entropy.bytes()),

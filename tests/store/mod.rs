@@ -25,6 +25,7 @@ mod left_alone;
 mod log;
 mod model;
 mod operational;
+mod ordering;
 mod orphans;
 mod outbox;
 mod output_jobs;

@@ -482,6 +482,7 @@ async fn an_unknown_delivery_is_a_lost_lease(db: &TestDatabase) {
         workspace: WorkspaceId::default(),
         epoch: 1,
         attempts_before: 0,
+        gate: None,
         sending: Sending::Usual,
         replaying: None,
         verdict: Verdict::Failed,

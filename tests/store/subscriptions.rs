@@ -11,7 +11,7 @@ use forge_dispatch::domain::retry::RetrySchedule;
 use forge_dispatch::domain::secret::SigningSecret;
 use forge_dispatch::domain::signature::{SigningKey, webhook_signature};
 use forge_dispatch::domain::subscription::{
-    BodyFormat, SubscriptionSpec, SubscriptionStatus, TargetUrl,
+    BodyFormat, Ordering, SubscriptionSpec, SubscriptionStatus, TargetUrl,
 };
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{PageRequest, Store, StoreError};
@@ -49,6 +49,7 @@ fn rich() -> SubscriptionSpec {
             RetrySchedule::new(vec![Duration::from_millis(1_500), Duration::from_hours(24)])
                 .unwrap(),
         ),
+        ordering: Ordering::ByEdition,
         ..spec_for_projects(
             &["edition.*", "output.generated", "*"],
             &["pr_1", "p\"r,{2}"],

@@ -12,6 +12,7 @@ mod fanout;
 mod history;
 mod idle;
 mod latency;
+mod ordered;
 mod pollers;
 mod put;
 mod replay;
@@ -42,6 +43,8 @@ pub(crate) enum Scenario {
     History,
     /// Beside a subscription that hangs.
     Neighbour,
+    /// One subscription in order: events of 1,000 editions, and of one.
+    Ordered,
     /// 100,000 retries that are due at once, while fresh events arrive.
     RetryStorm,
     /// 1,000,000 failed deliveries that are replayed.
@@ -55,7 +58,7 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Raw,
         Self::Sqlite,
         Self::Postgres,
@@ -66,6 +69,7 @@ impl Scenario {
         Self::Backlog,
         Self::History,
         Self::Neighbour,
+        Self::Ordered,
         Self::RetryStorm,
         Self::Replay,
         Self::Pollers,
@@ -105,6 +109,11 @@ pub(crate) async fn run(scenario: Scenario, rig: &mut Rig) -> anyhow::Result<Vec
             history::run(&name, rig, Postgres).await?,
         ]),
         Scenario::Neighbour => latency::neighbour(&name, rig).await,
+        Scenario::Ordered => Ok([
+            ordered::run(&name, rig, Sqlite).await?,
+            ordered::run(&name, rig, Postgres).await?,
+        ]
+        .concat()),
         Scenario::RetryStorm => backlog::retry_storm(&name, rig).await,
         Scenario::Replay => Ok(vec![
             replay::run(&name, rig, Sqlite).await?,

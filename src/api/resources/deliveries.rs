@@ -102,7 +102,8 @@ pub struct View {
     /// When its event came.
     #[schema(format = DateTime)]
     created_at: String,
-    /// When the next attempt is due, while it is pending.
+    /// When the next attempt is due, while it is pending; null while it waits for an earlier one of its
+    /// edition (`ordering`).
     #[schema(format = DateTime)]
     due_at: Option<String>,
     /// When it reached its final state.

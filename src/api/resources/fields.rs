@@ -21,7 +21,7 @@ use crate::domain::headers::{MAX_HEADERS, MAX_NAME_BYTES, MAX_VALUE_BYTES};
 use crate::domain::ids::{MAX_OPAQUE_ID_BYTES, ProjectId};
 use crate::domain::output::OutputStatus;
 use crate::domain::retry::{MAX_DELAY, MAX_RETRIES};
-use crate::domain::subscription::{FieldError, MAX_FILTERS};
+use crate::domain::subscription::{FieldError, MAX_FILTERS, Ordering};
 
 /// All that is wrong with the values of a body, so that a client mends it in one go.
 #[derive(Debug, Default)]
@@ -127,6 +127,20 @@ pub fn format_or_null_schema() -> Schema {
     let schema = ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
         .enum_values(Some(values));
+    Schema::Object(schema.build())
+}
+
+/// Whether deliveries wait for one another.
+pub fn ordering_schema() -> Schema {
+    names(Ordering::ALL.map(Ordering::as_str))
+}
+
+/// The same, or null for the default.
+pub fn ordering_or_null_schema() -> Schema {
+    let values = Ordering::ALL.map(|ordering| Value::from(ordering.as_str()));
+    let schema = ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .enum_values(Some(values.into_iter().chain([Value::Null])));
     Schema::Object(schema.build())
 }
 

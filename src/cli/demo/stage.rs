@@ -17,7 +17,7 @@ use crate::domain::headers::CustomHeaders;
 use crate::domain::ids::{SubscriptionId, WorkspaceId};
 use crate::domain::reach::Reach;
 use crate::domain::secret::SigningSecret;
-use crate::domain::subscription::{BodyFormat, SubscriptionSpec, TargetUrl};
+use crate::domain::subscription::{BodyFormat, Ordering, SubscriptionSpec, TargetUrl};
 use crate::shutdown::Shutdown;
 use crate::store::{NewSubscription, Store};
 
@@ -82,6 +82,7 @@ impl Stage {
                     max_concurrency: None,
                     rate_limit: None,
                     retry_schedule: None,
+                    ordering: Ordering::default(),
                 },
                 secret_id: entropy.id(now),
                 secret,

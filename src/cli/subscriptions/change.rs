@@ -21,7 +21,7 @@ use crate::store::replays::missed;
 #[command(group = ArgGroup::new("change").required(true).multiple(true).args([
     "url", "event_types", "projects", "all_projects", "format", "headers", "clear_headers", "max_concurrency",
     "default_concurrency", "rate_limit", "no_rate_limit", "retry_schedule", "default_retry_schedule",
-    "description", "enable", "disable",
+    "ordering", "description", "enable", "disable",
 ]))]
 #[expect(
     clippy::struct_excessive_bools,
@@ -86,6 +86,11 @@ pub struct UpdateArgs {
     /// The deployment's delays before it is tried again.
     #[arg(long)]
     default_retry_schedule: bool,
+
+    /// `edition`: what is accepted from now on is sent edition by edition in its order; `none`: no
+    /// longer.
+    #[arg(long)]
+    ordering: Option<String>,
 
     /// Another note.
     #[arg(long)]
@@ -193,6 +198,9 @@ fn changed(
         spec.retry_schedule = None;
     } else if let Some(text) = &args.retry_schedule {
         spec.retry_schedule = Some(parse::retry_schedule(text)?);
+    }
+    if let Some(ordering) = &args.ordering {
+        spec.ordering = ordering.parse()?;
     }
     if let Some(description) = &args.description {
         spec.description.clone_from(description);

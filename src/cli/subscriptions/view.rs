@@ -36,6 +36,7 @@ pub(super) struct View {
     max_concurrency: Option<NonZeroU32>,
     rate_limit: Option<NonZeroU32>,
     retry_schedule: Option<Vec<String>>,
+    ordering: &'static str,
     status: &'static str,
     disabled_reason: Option<String>,
     circuit: CircuitView,
@@ -127,6 +128,7 @@ impl View {
             max_concurrency: spec.max_concurrency,
             rate_limit: spec.rate_limit,
             retry_schedule: spec.retry_schedule.as_ref().map(delays),
+            ordering: spec.ordering.as_str(),
             status: subscription.status.as_str(),
             disabled_reason: subscription.status.reason().map(str::to_owned),
             circuit: CircuitView::new(&subscription.circuit, now),
@@ -205,6 +207,7 @@ impl View {
                 or_dash(self.rate_limit.map(|rate| format!("{rate} a second"))),
             ),
             ("retries", retries),
+            ("ordering", self.ordering.to_owned()),
             ("status", self.status.to_owned()),
         ];
         pairs.push(("circuit", self.circuit.describe()));

@@ -14,7 +14,7 @@ use crate::domain::event::Event;
 use crate::domain::headers::CustomHeaders;
 use crate::domain::ids::{WorkspaceId, new_id};
 use crate::domain::payload::Payload;
-use crate::domain::subscription::{BodyFormat, Subscription, SubscriptionSpec};
+use crate::domain::subscription::{BodyFormat, Ordering, Subscription, SubscriptionSpec};
 use crate::domain::subscription::{SubscriptionStatus, TargetUrl};
 
 pub(super) fn target(number: u8, limit: Option<u32>) -> Arc<Target> {
@@ -33,6 +33,7 @@ pub(super) fn target(number: u8, limit: Option<u32>) -> Arc<Target> {
                 max_concurrency: limit.and_then(NonZeroU32::new),
                 rate_limit: None,
                 retry_schedule: None,
+                ordering: Ordering::default(),
             },
             status: SubscriptionStatus::Active,
             circuit: CircuitState::Closed,
@@ -63,6 +64,7 @@ fn leased(target: &Arc<Target>, lane: Lane) -> LeasedDelivery {
         epoch: 1,
         attempts: 0,
         base: 0,
+        gate: None,
         replaying: None,
         lost_leases: 0,
         lane,

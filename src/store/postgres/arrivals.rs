@@ -67,7 +67,8 @@ const WRITE: &str = "-- postgres::arrivals::write
         select unnest($4::text[]) as workspace, unnest($3::uuid[]) as event_id
     ) as arriving";
 
-/// Writes new events: their keys, themselves, their deliveries, their places in the feed.
+/// Writes new events: their keys, themselves, those of their deliveries that wait for nobody, their
+/// places in the feed.
 ///
 /// Keys go in sorted: batches that share keys in another order would wait for each other for ever.
 /// The feed's lock is the last thing that the statement waits for, since it is asked for only when
@@ -79,7 +80,7 @@ const WRITE: &str = "-- postgres::arrivals::write
 pub(super) async fn write(
     tx: &mut PgTransaction<'_>,
     new: &[&Taken<'_>],
-    births: &[Birth<'_>],
+    births: &[&Birth<'_>],
     leasing: Leasing,
 ) -> Result<()> {
     let events = || new.iter().map(|taken| taken.payload.event());
@@ -140,6 +141,6 @@ pub(super) async fn write(
     expect_rows("event_feed", new.len(), placed.rows_affected())
 }
 
-fn text_length(event: &Event) -> i32 {
+pub(super) fn text_length(event: &Event) -> i32 {
     i32::try_from(event.envelope.len()).unwrap_or(i32::MAX)
 }

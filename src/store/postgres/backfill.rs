@@ -1,15 +1,20 @@
 //! Deliveries of events that came before their subscription asked for them.
 
+use std::collections::HashMap;
+
 use sqlx::PgTransaction;
 use uuid::Uuid;
 
 use super::errors::{from_sqlx, reading};
 use super::requeue::Requeue;
-use super::rows::lane_number;
-use super::{PostgresStore, Result};
+use super::rows::{lane_number, optional, parse};
+use super::{PostgresStore, Result, gates};
 use crate::domain::delivery::Lane;
-use crate::domain::ids::{EventId, SubscriptionId, WorkspaceId};
+use crate::domain::filter::EventType;
+use crate::domain::ids::{EditionId, EventId, SubscriptionId, WorkspaceId};
 use crate::domain::replay::Refusal;
+use crate::domain::subscription::Ordering;
+use crate::store::gates::{Comer, Crowd, Gate, Place};
 use crate::store::identity::delivery_id;
 use crate::store::replays::Taker;
 
@@ -58,29 +63,38 @@ pub(super) async fn make(
     if events.is_empty() {
         return Ok(Ok(0));
     }
-    let status: Option<String> = sqlx::query_scalar(
+    let found: Option<(String, String)> = sqlx::query_as(
         "-- postgres::backfill::make (subscription)
-        select status from subscription where workspace = $1 and id = $2",
+        select status, ordering from subscription where workspace = $1 and id = $2",
     )
     .bind(requeue.workspace.as_str())
     .bind(subscription.uuid())
     .fetch_optional(&mut **tx)
     .await
     .map_err(from_sqlx)?;
+    let (status, ordering) = found.unzip();
     if let Err(refusal) = Taker::of(status.as_deref()).takes() {
         return Ok(Err(refusal));
     }
+    let ordering: Option<Ordering> = optional("subscription.ordering", ordering)?;
+    let places = match ordering {
+        Some(Ordering::ByEdition) => line_up(tx, requeue, subscription, events).await?,
+        _ => HashMap::new(),
+    };
     let (deliveries, events) = pairs(subscription, events);
-    let made = sqlx::query(
+    let columns = gates::Columns::of(&deliveries, &places);
+    let made: Vec<Uuid> = sqlx::query_scalar(
         "-- postgres::backfill::make
         insert into delivery_queue (
             delivery_id, event_id, workspace, subscription_id, lane, visible_at, epoch, attempts,
-            lost_leases, bytes, base, replayed, replay_id
+            lost_leases, bytes, base, replayed, replay_id, gate, ord
         )
         select
-            asked.delivery_id, event.id, event.workspace, $4, $5, clock_timestamp(), 0, 0, 0,
-            octet_length(event.body), 0, 'unmade', $6
-        from unnest($2::uuid[], $3::uuid[]) as asked (delivery_id, event_id)
+            asked.delivery_id, event.id, event.workspace, $4, $5,
+            case when asked.waits then 'infinity' else clock_timestamp() end, 0, 0, 0,
+            octet_length(event.body), 0, 'unmade', $6, asked.gate, asked.ord
+        from unnest($2::uuid[], $3::uuid[], $7::text[], $8::bigint[], $9::boolean[])
+            as asked (delivery_id, event_id, gate, ord, waits)
         join event on event.id = asked.event_id and event.workspace = $1
         where not exists (
             select from delivery_queue q where q.delivery_id = asked.delivery_id
@@ -89,7 +103,8 @@ pub(super) async fn make(
         )
         order by event.id
         for key share of event
-        on conflict do nothing",
+        on conflict do nothing
+        returning delivery_id",
     )
     .bind(requeue.workspace.as_str())
     .bind(deliveries)
@@ -97,10 +112,64 @@ pub(super) async fn make(
     .bind(subscription.uuid())
     .bind(lane_number(Lane::Replay))
     .bind(requeue.bulk.map(|id| id.uuid()))
-    .execute(&mut **tx)
+    .bind(columns.gates)
+    .bind(columns.ords)
+    .bind(columns.waits)
+    .fetch_all(&mut **tx)
     .await
     .map_err(from_sqlx)?;
-    Ok(Ok(made.rows_affected()))
+    let mut missing = Crowd::default();
+    for (delivery, (edition, _)) in places {
+        if !made.contains(&delivery) {
+            missing.add(Gate {
+                subscription,
+                edition,
+                workspace: requeue.workspace.clone(),
+            });
+        }
+    }
+    gates::leave(tx, &missing).await?;
+    Ok(Ok(made.len() as u64))
+}
+
+/// Brings those that are to be made, as far as can be seen, to the tails of their gates, in the order
+/// given, which is that of the feed. Those that another transaction makes or removes meanwhile leave
+/// again.
+async fn line_up(
+    tx: &mut PgTransaction<'_>,
+    requeue: &Requeue<'_>,
+    subscription: SubscriptionId,
+    events: &[EventId],
+) -> Result<HashMap<Uuid, (EditionId, Place)>> {
+    let rows: Vec<(Uuid, String, String)> = sqlx::query_as(
+        "-- postgres::backfill::line_up
+        select event.id, event.type, event.edition
+        from event
+        where event.id = any($2) and event.workspace = $1 and event.edition is not null",
+    )
+    .bind(requeue.workspace.as_str())
+    .bind(events.iter().map(EventId::uuid).collect::<Vec<_>>())
+    .fetch_all(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    let mut gates_of = HashMap::with_capacity(rows.len());
+    for (event, event_type, edition) in rows {
+        if !parse::<EventType>("event.type", &event_type)?.is_operational() {
+            let gate = Gate {
+                subscription,
+                edition: parse("event.edition", &edition)?,
+                workspace: requeue.workspace.clone(),
+            };
+            gates_of.insert(event, gate);
+        }
+    }
+    let comers = events.iter().filter_map(|event| {
+        Some(Comer {
+            delivery: delivery_id(*event, subscription),
+            gate: gates_of.remove(&event.uuid())?,
+        })
+    });
+    gates::line_up(tx, comers.collect()).await
 }
 
 /// Each event beside the delivery that it would have.

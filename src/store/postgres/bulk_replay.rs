@@ -114,9 +114,18 @@ impl PostgresStore {
             ReplayState::Cancelled => return Ok(Some(Cancelled::Done(Box::new(before)))),
             ReplayState::Pending | ReplayState::Running => {}
         }
+        // Before its deliveries, as its steps do it. What another process has in hand of it is taken
+        // out when it settles: so it is not finished here.
+        sqlx::query(
+            "-- postgres::bulk_replay::end_replay (hold)
+            select from replay where workspace = $1 and id = $2 for no key update",
+        )
+        .bind(reach.workspace.as_str())
+        .bind(id.uuid())
+        .execute(&mut *tx)
+        .await
+        .map_err(from_sqlx)?;
         let withdrawn = withdraw::unsent(&mut tx, &before).await?;
-        // What a step that is not committed yet puts into the queue is taken out when it settles: so
-        // it is not finished here.
         let row: Option<ReplayRow> = sqlx::query_as(concat!(
             "-- postgres::bulk_replay::end_replay
             update replay

@@ -1,6 +1,7 @@
 //! Replays of many: the steps by which a runner takes them forward. A step locks the replay's row
-//! first, and after that waits for nobody (what another transaction holds is passed over), so that
-//! settles, which lock it last, never stand in a circle with it.
+//! first, and after that waits for gates only (what else another transaction holds is passed over).
+//! Settles lock it before gates too, and after the rows of the queue, so that they never stand in a
+//! circle with it.
 
 use sqlx::{FromRow, PgTransaction};
 
@@ -141,12 +142,12 @@ impl PostgresStore {
     pub(super) async fn finish_replay(&self, running: &Running) -> Result<()> {
         let record = &running.record;
         let workspace = record.reach.workspace.as_str();
-        let mut tx = self.begin().await?;
-        let withdrawn = match record.state {
-            ReplayState::Cancelled => withdraw::unsent(&mut tx, record).await?,
-            ReplayState::Running if running.cursor == Cursor::End => 0,
+        match record.state {
+            ReplayState::Cancelled => {}
+            ReplayState::Running if running.cursor == Cursor::End => {}
             _ => return Ok(()),
-        };
+        }
+        let mut tx = self.begin().await?;
         let row: Option<ReplayRow> = sqlx::query_as(concat!(
             "-- postgres::bulk_steps::finish_replay (look)
             select ",
@@ -168,6 +169,10 @@ impl PostgresStore {
         if now.state != record.state {
             return Ok(());
         }
+        let withdrawn = match now.state {
+            ReplayState::Cancelled => withdraw::unsent(&mut tx, record).await?,
+            _ => 0,
+        };
         // Looked at behind the lock: what a settle took out it has counted by now.
         let is_through = in_queue(&mut tx, record.id).await? == 0;
         let mut queued = now

@@ -32,6 +32,7 @@ struct SpecColumns<'a> {
     max_concurrency: Option<i64>,
     rate_limit: Option<i64>,
     retry_schedule_ms: Option<Vec<i64>>,
+    ordering: &'static str,
 }
 
 impl<'a> SpecColumns<'a> {
@@ -52,6 +53,7 @@ impl<'a> SpecColumns<'a> {
                     .map(|delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
                     .collect()
             }),
+            ordering: spec.ordering.as_str(),
         })
     }
 }
@@ -78,9 +80,9 @@ impl PostgresStore {
             "-- postgres::changes::create_once
             insert into subscription (
                 id, workspace, generation, url, description, event_types, project_ids, format,
-                headers, max_concurrency, retry_schedule_ms, rate_limit
+                headers, max_concurrency, retry_schedule_ms, rate_limit, ordering
             )
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
             returning ",
             subscription_columns!(),
         ))
@@ -96,6 +98,7 @@ impl PostgresStore {
         .bind(columns.max_concurrency)
         .bind(columns.retry_schedule_ms)
         .bind(columns.rate_limit)
+        .bind(columns.ordering)
         .fetch_one(&mut *tx)
         .await
         .map_err(from_sqlx)?;
@@ -138,7 +141,7 @@ impl PostgresStore {
             set generation = $3, version = version + 1, updated_at = now(),
                 url = $4, description = $5, event_types = $6, project_ids = $7, format = $8,
                 headers = $9, max_concurrency = $10, retry_schedule_ms = $11, status = $12,
-                disabled_reason = $13, rate_limit = $14,
+                disabled_reason = $13, rate_limit = $14, ordering = $15,
                 missing_since = case
                     when $12 = 'disabled'
                         then coalesce(missing_since, date_trunc('milliseconds', now()))
@@ -161,6 +164,7 @@ impl PostgresStore {
         .bind(status.as_str())
         .bind(status.reason())
         .bind(columns.rate_limit)
+        .bind(columns.ordering)
         .fetch_one(&mut *tx)
         .await
         .map_err(from_sqlx)?;

@@ -1,7 +1,7 @@
 //! Taking events in: four round trips for a batch, whatever its size: begin, what is known, all that
 //! is written, commit. One more where an event is the first of its project, or says none; two more where
 //! events move editions, and two where they move outputs (three more where these have files to be
-//! taken). And reading one of them.
+//! taken); and two where deliveries go by order. And reading one of them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,17 +9,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::PgTransaction;
+use sqlx::postgres::PgBindIterExt;
 use uuid::Uuid;
 
 use super::arrivals::write;
 use super::errors::{expect_rows, from_sqlx, reading, retrying};
 use super::rows::{KeptEventRow, interval, projects as projects_of};
-use super::{PostgresStore, Result, commit, projection, projects};
+use super::{PostgresStore, Result, commit, gates, projection, projects};
 use crate::domain::delivery::{Lane, Sending};
 use crate::domain::event::Event;
-use crate::domain::ids::{DeliveryId, EventId};
+use crate::domain::ids::{DeliveryId, EditionId, EventId};
 use crate::domain::payload::Payload;
 use crate::domain::reach::Reach;
+use crate::store::gates::{Crowd, Gate, Place};
 use crate::store::identity::{delivery_id, event_key};
 use crate::store::intake::{self, Intake, Permit};
 use crate::store::projection::Moves;
@@ -134,9 +136,6 @@ impl PostgresStore {
 
         let new = arrived(&taken, Arrival::New);
         let again = arrived(&taken, Arrival::Again);
-        let mut births: Vec<Birth<'_>> = routes(&new)
-            .map(|(payload, target)| Birth::of(payload, target, intake))
-            .collect();
         let adopted = if again.is_empty() {
             Vec::new()
         } else {
@@ -150,8 +149,12 @@ impl PostgresStore {
         }
         let moves = Moves::of(new.iter().map(|taken| &**taken.payload));
         let shown = projection::remember(tx, &moves).await?;
+        let mut births = births(tx, &new, intake).await?;
         if !new.is_empty() {
-            write(tx, &new, &births, leasing).await?;
+            let (gated, free): (Vec<_>, Vec<_>) =
+                births.iter().partition(|birth| birth.place.is_some());
+            gates::queue(tx, &gated, leasing).await?;
+            write(tx, &new, &free, leasing).await?;
         }
         projection::show(tx, &shown).await?;
         let jobs = if self.output_jobs.fetches() {
@@ -162,7 +165,7 @@ impl PostgresStore {
         };
 
         births.extend(adopted);
-        let pending = births.iter().filter(|birth| birth.permit.is_none()).count();
+        let pending = births.iter().filter(|birth| birth.is_left()).count();
         Ok(Kept {
             new_projects,
             // Those that an earlier try committed too: its answer was lost, and it rang for nobody.
@@ -300,18 +303,40 @@ pub(super) struct Birth<'a> {
     pub(super) id: DeliveryId,
     pub(super) payload: &'a Arc<Payload>,
     pub(super) target: &'a Arc<Target>,
+    /// Where it stands at the gate of its edition, if it goes by order.
+    pub(super) place: Option<Place>,
     /// Leased from its birth, if there is one.
     pub(super) permit: Option<Permit>,
 }
 
 impl<'a> Birth<'a> {
-    fn of(payload: &'a Arc<Payload>, target: &'a Arc<Target>, intake: &dyn Intake) -> Self {
+    fn of(
+        payload: &'a Arc<Payload>,
+        target: &'a Arc<Target>,
+        place: Option<Place>,
+        intake: &dyn Intake,
+    ) -> Self {
+        let may_go = place.is_none_or(|place| place.is_head);
+        let bytes = payload.event().envelope.len();
         Self {
             id: delivery_id(payload.event().id, target.id()),
             payload,
             target,
-            permit: intake::admit(intake, target, payload.event().envelope.len()),
+            place,
+            permit: may_go
+                .then(|| intake::admit(intake, target, bytes))
+                .flatten(),
         }
+    }
+
+    /// The edition at whose gate it is.
+    pub(super) fn gate(&self) -> Option<&EditionId> {
+        self.place.and(self.payload.event().edition.as_ref())
+    }
+
+    /// Whether it is left for anybody to claim.
+    fn is_left(&self) -> bool {
+        self.permit.is_none() && self.place.is_none_or(|place| place.is_head)
     }
 
     fn leased(self, leased_until: Duration) -> Option<(LeasedDelivery, Permit)> {
@@ -320,6 +345,7 @@ impl<'a> Birth<'a> {
             epoch: FIRST_EPOCH,
             attempts: 0,
             base: 0,
+            gate: self.gate().cloned(),
             replaying: None,
             lost_leases: 0,
             lane: Lane::Fresh,
@@ -348,6 +374,32 @@ fn routes<'a>(events: &[&Taken<'a>]) -> impl Iterator<Item = (&'a Arc<Payload>, 
     })
 }
 
+/// The deliveries of new events. Those that go by order come to their gates first: what is queued there
+/// by others is known from then on, and stays as it is.
+async fn births<'a>(
+    tx: &mut PgTransaction<'_>,
+    new: &[&Taken<'a>],
+    intake: &dyn Intake,
+) -> Result<Vec<Birth<'a>>> {
+    let gate_of = |payload: &Payload, target: &Target| {
+        Gate::of(target.id(), &target.subscription.spec, payload.event())
+    };
+    let mut crowd = Crowd::default();
+    for (payload, target) in routes(new) {
+        if let Some(gate) = gate_of(payload, target) {
+            crowd.add(gate);
+        }
+    }
+    let mut places = gates::come(tx, crowd).await?;
+    routes(new)
+        .map(|(payload, target)| {
+            let gate = gate_of(payload, target);
+            let place = gate.map(|gate| places.next(&gate)).transpose()?;
+            Ok(Birth::of(payload, target, place, intake))
+        })
+        .collect()
+}
+
 /// Takes back the deliveries that an earlier try of this call committed as ours and that nobody
 /// sent: those that get a permit are leased anew at the same epoch, the others wait for anyone.
 async fn adopt<'a>(
@@ -363,9 +415,9 @@ async fn adopt<'a>(
         })
         .collect();
     let asked: Vec<Uuid> = routes.keys().copied().collect();
-    let ours: Vec<Uuid> = sqlx::query_scalar(
+    let ours: Vec<(Uuid, Option<i64>)> = sqlx::query_as(
         "-- postgres::events::adopt (find)
-        select delivery_id
+        select delivery_id, ord
         from delivery_queue
         where delivery_id = any($1) and owner = $2 and epoch = $3
         order by delivery_id
@@ -379,8 +431,12 @@ async fn adopt<'a>(
     .map_err(from_sqlx)?;
     let births: Vec<Birth<'_>> = ours
         .iter()
-        .filter_map(|id| routes.get(id))
-        .map(|(payload, target)| Birth::of(payload, target, intake))
+        .filter_map(|(id, ord)| {
+            let (payload, target) = routes.get(id)?;
+            // What was leased is a head.
+            let place = ord.map(|ord| Place { ord, is_head: true });
+            Some(Birth::of(payload, target, place, intake))
+        })
         .collect();
     let permitted: Vec<bool> = births.iter().map(|birth| birth.permit.is_some()).collect();
     let adopted = sqlx::query(
@@ -394,7 +450,7 @@ async fn adopt<'a>(
         from unnest($1::uuid[], $2::boolean[]) as ours (delivery_id, permitted)
         where q.delivery_id = ours.delivery_id",
     )
-    .bind(&ours)
+    .bind(ours.iter().map(|(id, _)| id).bind_iter())
     .bind(permitted)
     .bind(interval(leasing.lease))
     .execute(&mut **tx)

@@ -119,7 +119,7 @@ const LOOK_AT: &str = "-- postgres::log::look_at
                     q.delivery_id as id, q.event_id, q.subscription_id,
                     case when q.owner is null then 'pending' else 'in_flight' end as state,
                     q.attempts,
-                    case when q.owner is null then q.visible_at end as due_at,
+                    case when q.owner is null then nullif(q.visible_at, 'infinity') end as due_at,
                     null::timestamptz as settled_at
                 from delivery_queue q
                 where q.workspace = $1

@@ -79,6 +79,7 @@ mod endings;
 mod errors;
 mod events;
 mod feed;
+mod gates;
 mod heads;
 mod idempotency;
 mod lease;

@@ -106,6 +106,8 @@ impl PostgresStore {
                 where q.subscription_id = active.subscription_id
                   and q.lane = lanes.lane
                   and q.visible_at > now()
+                  -- What waits its turn has no time.
+                  and q.visible_at < 'infinity'
                   and q.owner is null
                 order by q.visible_at
                 limit 1
@@ -295,6 +297,7 @@ struct LeasedRow {
     base: i32,
     replayed: Option<String>,
     replay_id: Option<Uuid>,
+    gate: Option<String>,
     lost_leases: i32,
     turn: i64,
 }
@@ -329,6 +332,7 @@ impl LeasedRow {
             epoch: self.epoch,
             attempts: count("delivery_queue.attempts", self.attempts)?,
             base: count("delivery_queue.base", self.base)?,
+            gate: optional("delivery_queue.gate", self.gate)?,
             replaying,
             lost_leases: count("delivery_queue.lost_leases", self.lost_leases)?,
             lane,
@@ -398,12 +402,12 @@ async fn lease(
             where ctid = any(array(select found_at from chosen))
             returning
                 delivery_id, event_id, subscription_id, epoch, attempts, base, replayed, replay_id,
-                lost_leases
+                gate, lost_leases
         )
         select
             leased.delivery_id, leased.event_id, leased.subscription_id, leased.epoch,
-            leased.attempts, leased.base, leased.replayed, leased.replay_id, leased.lost_leases,
-            chosen.turn
+            leased.attempts, leased.base, leased.replayed, leased.replay_id, leased.gate,
+            leased.lost_leases, chosen.turn
         from leased
         join chosen using (delivery_id)",
     )
@@ -457,16 +461,20 @@ async fn load_payloads(
 
 /// Leaves deleted subscriptions out of the next sweeps once nothing of them can appear any more: an
 /// accept that knew them still may have been in progress when they were deleted, but no transaction
-/// lives for minutes.
+/// lives for minutes. Their gates go with them.
 async fn mark_swept(tx: &mut PgTransaction<'_>) -> Result<()> {
     sqlx::query(
         "-- postgres::queue::mark_swept
-        update subscription s
-        set swept = true
-        where s.status = 'deleted'
-          and not s.swept
-          and s.deleted_at < now() - $1::interval
-          and not exists (select from delivery_queue q where q.subscription_id = s.id)",
+        with swept as (
+            update subscription s
+            set swept = true
+            where s.status = 'deleted'
+              and not s.swept
+              and s.deleted_at < now() - $1::interval
+              and not exists (select from delivery_queue q where q.subscription_id = s.id)
+            returning id
+        )
+        delete from order_gate where subscription_id in (select id from swept)",
     )
     .bind(SWEEP_AGAIN_FOR)
     .execute(&mut **tx)

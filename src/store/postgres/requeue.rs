@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 
-use sqlx::PgTransaction;
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, PgTransaction};
 use uuid::Uuid;
 
-use super::Result;
 use super::errors::{expect_rows, from_sqlx};
 use super::rows::{lane_number, parse};
+use super::{Result, gates};
 use crate::domain::delivery::{DeliveryState, Lane};
-use crate::domain::ids::{DeliveryId, ReplayId, WorkspaceId};
+use crate::domain::filter::EventType;
+use crate::domain::ids::{DeliveryId, EditionId, EventId, ReplayId, SubscriptionId, WorkspaceId};
 use crate::domain::replay::{Refusal, Was};
-use crate::store::replays::{Place, Requeued, Taker, judge};
+use crate::store::gates::{Comer, Gate, Place, arrival};
+use crate::store::replays::{Place as Found, Requeued, Taker, judge};
 
 /// Deliveries of one workspace that are to be replayed at once.
 pub(super) struct Requeue<'a> {
@@ -22,9 +25,10 @@ pub(super) struct Requeue<'a> {
 impl Requeue<'_> {
     /// Replays each of these that can be; answers in their order.
     ///
-    /// It waits for nobody but retention, which waits for no replay: a row that another transaction
-    /// holds is being sent, settled or replayed at this moment, and counts as in flight. So whatever
-    /// else is locked, there is no circle.
+    /// It waits for gates, and for retention, which waits for no replay: a row that another transaction
+    /// holds is being sent, settled or replayed at this moment, and counts as in flight. What waits its
+    /// turn at a gate is not locked, since a settle that holds the gate may want it. So whatever else is
+    /// locked, there is no circle.
     pub(super) async fn run(
         &self,
         tx: &mut PgTransaction<'_>,
@@ -43,6 +47,7 @@ impl Requeue<'_> {
             for id in self.removed(tx, &elsewhere).await? {
                 found.insert(id, Err(Refusal::EventRemoved));
             }
+            found.extend(self.blocked(tx, &elsewhere).await?);
         }
         let answers: Vec<Requeued> = asked
             .iter()
@@ -54,9 +59,44 @@ impl Requeue<'_> {
             chosen.map(|(id, _)| *id).collect()
         };
         self.send_now(tx, of(Was::Pending)).await?;
-        self.restart(tx, of(Was::Failed)).await?;
-        self.repeat(tx, of(Was::Succeeded)).await?;
+        let (failed, succeeded) = (of(Was::Failed), of(Was::Succeeded));
+        let places = self.line_up(tx, &failed, &succeeded).await?;
+        self.restart(tx, failed, &places).await?;
+        self.repeat(tx, succeeded, &places).await?;
         Ok(answers)
+    }
+
+    /// Brings those that go by order to the tails of their gates, in the order of their events.
+    async fn line_up(
+        &self,
+        tx: &mut PgTransaction<'_>,
+        failed: &[Uuid],
+        succeeded: &[Uuid],
+    ) -> Result<HashMap<Uuid, (EditionId, Place)>> {
+        if failed.is_empty() && succeeded.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let mut rows: Vec<ComerRow> = sqlx::query_as(
+            "-- postgres::requeue::line_up
+            select d.id, d.event_id, d.subscription_id, event.edition, event.type, event.occurred_at
+            from delivery d
+            join subscription s
+                on s.id = d.subscription_id and s.workspace = d.workspace and s.ordering = 'edition'
+            join event on event.id = d.event_id and event.workspace = d.workspace
+            where d.workspace = $1
+              and d.id = any($2)
+              and event.edition is not null",
+        )
+        .bind(self.workspace.as_str())
+        .bind([failed, succeeded].concat())
+        .fetch_all(&mut **tx)
+        .await
+        .map_err(from_sqlx)?;
+        rows.sort_by_key(|row| arrival(EventId::from_uuid(row.event_id), row.occurred_at));
+        let comers = rows
+            .into_iter()
+            .filter_map(|row| row.into_comer(self.workspace).transpose());
+        gates::line_up(tx, comers.collect::<Result<_>>()?).await
     }
 
     async fn hold_queued(
@@ -69,7 +109,7 @@ impl Requeue<'_> {
             select q.delivery_id, q.owner is not null, q.replayed is not null, s.status
             from delivery_queue q
             left join subscription s on s.id = q.subscription_id and s.workspace = q.workspace
-            where q.workspace = $1 and q.delivery_id = any($2)
+            where q.workspace = $1 and q.delivery_id = any($2) and q.visible_at < 'infinity'
             order by q.delivery_id
             for update of q skip locked",
         )
@@ -79,8 +119,33 @@ impl Requeue<'_> {
         .await
         .map_err(from_sqlx)?;
         let found = rows.into_iter().map(|(id, leased, replaying, status)| {
-            let place = Place::Queue { leased, replaying };
-            (id, judge(place, Taker::of(status.as_deref())))
+            let found_at = Found::Queue { leased, replaying };
+            (id, judge(found_at, Taker::of(status.as_deref())))
+        });
+        Ok(found.collect())
+    }
+
+    /// Those that wait their turn.
+    async fn blocked(
+        &self,
+        tx: &mut PgTransaction<'_>,
+        ids: &[Uuid],
+    ) -> Result<HashMap<Uuid, Requeued>> {
+        let rows: Vec<(Uuid, bool, Option<String>)> = sqlx::query_as(
+            "-- postgres::requeue::blocked
+            select q.delivery_id, q.replayed is not null, s.status
+            from delivery_queue q
+            left join subscription s on s.id = q.subscription_id and s.workspace = q.workspace
+            where q.workspace = $1 and q.delivery_id = any($2) and q.visible_at = 'infinity'",
+        )
+        .bind(self.workspace.as_str())
+        .bind(ids)
+        .fetch_all(&mut **tx)
+        .await
+        .map_err(from_sqlx)?;
+        let found = rows.into_iter().map(|(id, replaying, status)| {
+            let found_at = Found::Blocked { replaying };
+            (id, judge(found_at, Taker::of(status.as_deref())))
         });
         Ok(found.collect())
     }
@@ -151,11 +216,11 @@ impl Requeue<'_> {
         .map_err(from_sqlx)?;
         rows.into_iter()
             .map(|(id, state, status, event_is_kept)| {
-                let place = Place::History {
+                let found_at = Found::History {
                     state: parse::<DeliveryState>("delivery.state", &state)?,
                     event_is_kept,
                 };
-                Ok((id, judge(place, Taker::of(status.as_deref()))))
+                Ok((id, judge(found_at, Taker::of(status.as_deref()))))
             })
             .collect()
     }
@@ -184,10 +249,16 @@ impl Requeue<'_> {
     }
 
     /// From history back into the queue, with a schedule that begins anew.
-    async fn restart(&self, tx: &mut PgTransaction<'_>, ids: Vec<Uuid>) -> Result<()> {
+    async fn restart(
+        &self,
+        tx: &mut PgTransaction<'_>,
+        ids: Vec<Uuid>,
+        places: &HashMap<Uuid, (EditionId, Place)>,
+    ) -> Result<()> {
         if ids.is_empty() {
             return Ok(());
         }
+        let columns = gates::Columns::of(&ids, places);
         let moved = sqlx::query(
             "-- postgres::requeue::restart
             with failed as (
@@ -197,13 +268,16 @@ impl Requeue<'_> {
             )
             insert into delivery_queue (
                 delivery_id, event_id, workspace, subscription_id, lane, visible_at, epoch, attempts,
-                lost_leases, bytes, base, replayed, former_at, replay_id
+                lost_leases, bytes, base, replayed, former_at, replay_id, gate, ord
             )
             select
-                failed.id, failed.event_id, $1, failed.subscription_id, $3, clock_timestamp(),
+                failed.id, failed.event_id, $1, failed.subscription_id, $3,
+                case when at.waits then 'infinity' else clock_timestamp() end,
                 failed.epoch, failed.attempts, 0, octet_length(event.body), failed.attempts,
-                'failed', failed.settled_at, $4
+                'failed', failed.settled_at, $4, at.gate, at.ord
             from failed
+            join unnest($2, $5::text[], $6::bigint[], $7::boolean[]) as at (id, gate, ord, waits)
+                on at.id = failed.id
             join event on event.id = failed.event_id and event.workspace = $1
             order by failed.id",
         )
@@ -211,6 +285,9 @@ impl Requeue<'_> {
         .bind(&ids)
         .bind(lane_number(Lane::Replay))
         .bind(self.bulk.map(|id| id.uuid()))
+        .bind(columns.gates)
+        .bind(columns.ords)
+        .bind(columns.waits)
         .execute(&mut **tx)
         .await
         .map_err(from_sqlx)?;
@@ -218,31 +295,72 @@ impl Requeue<'_> {
     }
 
     /// One attempt more of what stays in history.
-    async fn repeat(&self, tx: &mut PgTransaction<'_>, ids: Vec<Uuid>) -> Result<()> {
+    async fn repeat(
+        &self,
+        tx: &mut PgTransaction<'_>,
+        ids: Vec<Uuid>,
+        places: &HashMap<Uuid, (EditionId, Place)>,
+    ) -> Result<()> {
         if ids.is_empty() {
             return Ok(());
         }
+        let columns = gates::Columns::of(&ids, places);
         let copied = sqlx::query(
             "-- postgres::requeue::repeat
             insert into delivery_queue (
                 delivery_id, event_id, workspace, subscription_id, lane, visible_at, epoch, attempts,
-                lost_leases, bytes, base, replayed, replay_id
+                lost_leases, bytes, base, replayed, replay_id, gate, ord
             )
             select
-                d.id, d.event_id, d.workspace, d.subscription_id, $3, clock_timestamp(), d.epoch,
-                d.attempts, 0, octet_length(event.body), d.attempts, 'succeeded', $4
-            from delivery d
+                d.id, d.event_id, d.workspace, d.subscription_id, $3,
+                case when at.waits then 'infinity' else clock_timestamp() end, d.epoch,
+                d.attempts, 0, octet_length(event.body), d.attempts, 'succeeded', $4, at.gate,
+                at.ord
+            from unnest($2, $5::text[], $6::bigint[], $7::boolean[]) as at (id, gate, ord, waits)
+            join delivery d on d.id = at.id
             join event on event.id = d.event_id and event.workspace = d.workspace
-            where d.workspace = $1 and d.id = any($2)
+            where d.workspace = $1
             order by d.id",
         )
         .bind(self.workspace.as_str())
         .bind(&ids)
         .bind(lane_number(Lane::Replay))
         .bind(self.bulk.map(|id| id.uuid()))
+        .bind(columns.gates)
+        .bind(columns.ords)
+        .bind(columns.waits)
         .execute(&mut **tx)
         .await
         .map_err(from_sqlx)?;
         expect_rows("delivery_queue", ids.len(), copied.rows_affected())
+    }
+}
+
+/// A delivery of an ordered subscription, in history.
+#[derive(FromRow)]
+struct ComerRow {
+    id: Uuid,
+    event_id: Uuid,
+    subscription_id: Uuid,
+    edition: String,
+    r#type: String,
+    occurred_at: DateTime<Utc>,
+}
+
+impl ComerRow {
+    /// `None` for one that waits for nobody.
+    fn into_comer(self, workspace: &WorkspaceId) -> Result<Option<Comer>> {
+        let event_type: EventType = parse("event.type", &self.r#type)?;
+        if event_type.is_operational() {
+            return Ok(None);
+        }
+        Ok(Some(Comer {
+            delivery: DeliveryId::from_uuid(self.id),
+            gate: Gate {
+                subscription: SubscriptionId::from_uuid(self.subscription_id),
+                edition: parse("event.edition", &self.edition)?,
+                workspace: workspace.clone(),
+            },
+        }))
     }
 }

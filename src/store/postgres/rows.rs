@@ -90,7 +90,7 @@ pub(super) fn optional<T: FromStr<Err: Display>>(
 macro_rules! subscription_columns {
     () => {
         "id, workspace, url, description, event_types, project_ids, format, headers,
-                max_concurrency, rate_limit, retry_schedule_ms, status, disabled_reason,
+                max_concurrency, rate_limit, retry_schedule_ms, ordering, status, disabled_reason,
                 missing_since, version, created_at, updated_at,
                 (select c.state from circuit c where c.subscription_id = subscription.id)
                     as circuit_state,
@@ -119,6 +119,7 @@ pub(super) struct SubscriptionRow {
     max_concurrency: Option<i64>,
     rate_limit: Option<i64>,
     retry_schedule_ms: Option<Vec<i64>>,
+    ordering: String,
     status: String,
     disabled_reason: Option<String>,
     missing_since: Option<DateTime<Utc>>,
@@ -186,6 +187,7 @@ impl SubscriptionRow {
                 )?,
                 rate_limit: optional_nonzero("subscription.rate_limit", self.rate_limit)?,
                 retry_schedule: self.retry_schedule_ms.map(schedule).transpose()?,
+                ordering: parse("subscription.ordering", &self.ordering)?,
             },
             status,
             circuit: circuit.read()?,

@@ -1,5 +1,6 @@
-//! Writing outcomes: three round trips for a batch of deliveries that ended, whatever its size, and
-//! three more at most for those that go back to the queue and those whose leases were lost.
+//! Writing outcomes: three round trips for a batch of deliveries that ended, whatever its size, two more
+//! where some of them kept an order, and three more at most for those that go back to the queue and those
+//! whose leases were lost.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,10 +13,11 @@ use super::endings::{Ending, duration_ms, end, headers_text};
 use super::errors::from_sqlx;
 use super::replays::add_to_replays;
 use super::rows::interval;
-use super::{PostgresStore, Result, StoreError, commit};
+use super::{PostgresStore, Result, StoreError, commit, gates};
 use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::delivery::Verdict;
 use crate::domain::ids::OwnerId;
+use crate::store::gates::Crowd;
 use crate::store::replays::ReplayTally;
 use crate::store::{SettleOutcome, Settlement};
 
@@ -44,20 +46,24 @@ impl PostgresStore {
             settle_each(&mut tx, owner, &sorted).await?
         };
         add_to_replays(&mut tx, &found.replays(&sorted)).await?;
+        // Behind the rows of replays: whoever takes one forward waits for gates when it has its row.
+        let leaving = Crowd::leaving(sorted.iter().copied(), |it| found.changed(it));
+        let released = gates::leave(&mut tx, &leaving).await?;
         let mut seen = HashSet::new();
         let consequences = self
             .draw_consequences(&mut tx, settlements, |settlement| {
-                let token = token(settlement);
-                let changed = !found.before.contains(&token) && !found.lost.contains(&token);
-                changed && seen.insert(token)
+                found.changed(settlement) && seen.insert(token(settlement))
             })
             .await?;
         commit(tx).await?;
         self.tell_consequences(consequences).await;
 
         let outcomes = settlements.iter().map(|settlement| {
+            let gate = settlement.leaves();
             if found.lost.contains(&token(settlement)) {
                 SettleOutcome::LeaseLost
+            } else if gate.is_some_and(|gate| released.has(&gate)) {
+                SettleOutcome::MadeWay
             } else {
                 SettleOutcome::Settled
             }
@@ -96,14 +102,19 @@ struct Found {
 }
 
 impl Found {
+    /// Whether a settlement changed what it names.
+    fn changed(&self, settlement: &Settlement) -> bool {
+        let token = token(settlement);
+        !self.before.contains(&token) && !self.lost.contains(&token)
+    }
+
     /// What this settle comes to for replays of many.
     fn replays(&self, settlements: &[&Settlement]) -> ReplayTally {
         let mut tally = ReplayTally::default();
         let mut seen = HashSet::new();
         for settlement in settlements {
             let token = token(settlement);
-            let counts = !self.before.contains(&token) && !self.lost.contains(&token);
-            if settlement.replaying.is_some() && counts && seen.insert(token) {
+            if settlement.replaying.is_some() && self.changed(settlement) && seen.insert(token) {
                 tally.count(settlement);
             }
         }

@@ -9,6 +9,8 @@ use crate::domain::replay::{Refusal, Was};
 pub(in crate::store) enum Place {
     /// In the queue.
     Queue { leased: bool, replaying: bool },
+    /// There, behind others of its edition.
+    Blocked { replaying: bool },
     /// In history, and nowhere else.
     History {
         state: DeliveryState,
@@ -50,8 +52,9 @@ pub(in crate::store) fn judge(place: Place, taker: Taker) -> Requeued {
         Place::Queue { leased: true, .. } => Err(Refusal::InFlight),
         Place::Queue {
             replaying: true, ..
-        } => Err(Refusal::AlreadyReplaying),
-        Place::Queue { .. } => Ok(Was::Pending),
+        }
+        | Place::Blocked { replaying: true } => Err(Refusal::AlreadyReplaying),
+        Place::Queue { .. } | Place::Blocked { .. } => Ok(Was::Pending),
         Place::History { state, .. } => Was::of(state),
     }?;
     taker.takes()?;
@@ -60,6 +63,7 @@ pub(in crate::store) fn judge(place: Place, taker: Taker) -> Requeued {
             event_is_kept: false,
             ..
         } => Err(Refusal::EventRemoved),
+        Place::Blocked { .. } => Err(Refusal::WaitsItsTurn),
         _ => Ok(was),
     }
 }
@@ -88,6 +92,14 @@ mod tests {
             (settled(DeliveryState::Succeeded), Ok(Was::Succeeded)),
             (settled(DeliveryState::Cancelled), Err(Refusal::Cancelled)),
             (forgotten, Err(Refusal::EventRemoved)),
+            (
+                Place::Blocked { replaying: false },
+                Err(Refusal::WaitsItsTurn),
+            ),
+            (
+                Place::Blocked { replaying: true },
+                Err(Refusal::AlreadyReplaying),
+            ),
             (
                 Place::Queue {
                     leased: true,

@@ -1,6 +1,6 @@
 //! Looking for what is next: the same for counting and for sending.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
@@ -251,11 +251,15 @@ impl Asked<'_> {
         })
     }
 
+    /// Those that were never made, in the order given: deliveries that go by order are made in it.
     async fn undelivered(&self, id: SubscriptionId, wanted: &[EventId]) -> Result<Vec<EventId>> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
         let workspace = &self.reach.workspace;
-        self.store.undelivered(workspace, id, wanted).await
+        let found = self.store.undelivered(workspace, id, wanted).await?;
+        let found: HashSet<EventId> = found.into_iter().collect();
+        let wanted = wanted.iter().copied();
+        Ok(wanted.filter(|event| found.contains(event)).collect())
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::delivery::{Lane, Sending};
-use crate::domain::ids::{DeliveryId, EventId};
+use crate::domain::ids::{DeliveryId, EditionId, EventId};
 use crate::domain::payload::Payload;
+use crate::store::gates::{Gate, Place};
 use crate::store::identity::{EventKey, delivery_id};
 use crate::store::intake::{self, Intake, Permit};
 use crate::store::targets::{Target, Targets};
@@ -90,6 +91,8 @@ pub(super) struct Delivery {
     pub(super) id: DeliveryId,
     pub(super) payload: Arc<Payload>,
     pub(super) target: Arc<Target>,
+    /// Where it stands at the gate of its edition, if it goes by order.
+    pub(super) place: Option<Place>,
     /// With a permit it is leased, without one it waits.
     pub(super) permit: Option<Permit>,
 }
@@ -100,8 +103,30 @@ impl Delivery {
             id: delivery_id(payload.event().id, target.id()),
             payload: Arc::clone(payload),
             target: Arc::clone(target),
+            place: None,
             permit: None,
         }
+    }
+
+    /// The gate at which it is to queue, if it is to queue.
+    pub(super) fn comes_to(&self) -> Option<Gate> {
+        let subscription = &self.target.subscription;
+        Gate::of(subscription.id, &subscription.spec, self.payload.event())
+    }
+
+    /// The edition at whose gate it is.
+    pub(super) fn gate(&self) -> Option<&EditionId> {
+        self.place.and(self.payload.event().edition.as_ref())
+    }
+
+    /// Whether nobody is before it.
+    fn may_go(&self) -> bool {
+        self.place.is_none_or(|place| place.is_head)
+    }
+
+    /// Whether it is left for anybody to claim.
+    pub(super) fn is_left(&self) -> bool {
+        self.permit.is_none() && self.may_go()
     }
 
     pub(super) fn leased(self, leased_until: Duration) -> Option<(LeasedDelivery, Permit)> {
@@ -110,6 +135,7 @@ impl Delivery {
             epoch: FIRST_EPOCH,
             attempts: 0,
             base: 0,
+            gate: self.gate().cloned(),
             replaying: None,
             lost_leases: 0,
             lane: Lane::Fresh,
@@ -123,7 +149,7 @@ impl Delivery {
 }
 
 pub(super) fn admit(mut deliveries: Vec<Delivery>, intake: &dyn Intake) -> Vec<Delivery> {
-    for delivery in &mut deliveries {
+    for delivery in deliveries.iter_mut().filter(|one| one.may_go()) {
         let bytes = delivery.payload.event().envelope.len();
         delivery.permit = intake::admit(intake, &delivery.target, bytes);
     }
@@ -141,7 +167,7 @@ mod tests {
     use crate::domain::headers::CustomHeaders;
     use crate::domain::ids::{SubscriptionId, WorkspaceId, new_id};
     use crate::domain::subscription::{
-        BodyFormat, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
+        BodyFormat, Ordering, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
     };
     use crate::store::identity::event_key;
     use crate::store::targets::TargetChange;
@@ -169,6 +195,7 @@ mod tests {
                     max_concurrency: None,
                     rate_limit: None,
                     retry_schedule: None,
+                    ordering: Ordering::default(),
                 },
                 status: SubscriptionStatus::Active,
                 circuit: CircuitState::Closed,

@@ -105,7 +105,8 @@ impl SqliteStore {
             ReplayState::Cancelled => return Ok(Some(Cancelled::Done(Box::new(before)))),
             ReplayState::Pending | ReplayState::Running => {}
         }
-        let withdrawn = withdraw::unsent(&mut transaction, &before).await?;
+        let withdrawn =
+            withdraw::unsent(&mut transaction, &before, millis(self.clock.now())).await?;
         let left = in_queue(&mut transaction, id).await?;
         let now = millis(self.clock.now());
         sqlx::query(

@@ -146,7 +146,8 @@ impl SqliteStore {
         }
         let (mut queued, mut skipped) = (record.queued, record.skipped.clone());
         if record.state == ReplayState::Cancelled {
-            let withdrawn = withdraw::unsent(&mut transaction, &record).await?;
+            let withdrawn =
+                withdraw::unsent(&mut transaction, &record, millis(self.clock.now())).await?;
             queued = queued.saturating_sub(u64::try_from(withdrawn).unwrap_or(0));
         } else if running.cursor != Cursor::End {
             return Ok(());

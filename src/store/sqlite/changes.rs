@@ -28,8 +28,8 @@ pub(super) async fn insert(
         "-- sqlite::changes::insert
         insert into subscription (id, workspace, status, version, generation, url, description,
             event_types, project_ids, format, headers, max_concurrency, retry_schedule_ms, created_at,
-            updated_at, rate_limit)
-        values (?1, ?2, 'active', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, ?14)",
+            updated_at, rate_limit, ordering)
+        values (?1, ?2, 'active', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, ?14, ?15)",
     )
     .bind(new.id.uuid())
     .bind(new.workspace.as_str())
@@ -45,6 +45,7 @@ pub(super) async fn insert(
     .bind(new.spec.retry_schedule.as_ref().map(schedule).transpose()?)
     .bind(millis(new.created_at))
     .bind(new.spec.rate_limit.map(NonZeroU32::get))
+    .bind(new.spec.ordering.as_str())
     .execute(transaction)
     .await
     .map_err(store_error)?;
@@ -64,7 +65,7 @@ pub(super) async fn update(
         set status = ?3, disabled_reason = ?4, version = ?5, generation = ?6, url = ?7,
             description = ?8, event_types = ?9, project_ids = ?10, format = ?11,
             headers = ?12, max_concurrency = ?13, retry_schedule_ms = ?14, updated_at = ?15,
-            rate_limit = ?16, missing_since = ?17
+            rate_limit = ?16, missing_since = ?17, ordering = ?18
         where workspace = ?1 and id = ?2",
     )
     .bind(changed.workspace.as_str())
@@ -91,6 +92,7 @@ pub(super) async fn update(
     .bind(millis(changed.updated_at))
     .bind(changed.spec.rate_limit.map(NonZeroU32::get))
     .bind(changed.missing_since.map(millis))
+    .bind(changed.spec.ordering.as_str())
     .execute(transaction)
     .await
     .map_err(store_error)?;

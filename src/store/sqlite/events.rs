@@ -1,6 +1,6 @@
 //! Accepting events: dedupe, keep, fan out. And reading one of them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,11 +13,12 @@ use super::error::store_error;
 use super::rows::{
     self, count, duration_millis, get, id, lane_number, millis, projects as projects_of, time,
 };
-use super::{Approach, SqliteStore, projection, projects};
+use super::{Approach, SqliteStore, gates, projection, projects};
 use crate::domain::delivery::Lane;
 use crate::domain::ids::{DeliveryId, EditionId, EventId, ProjectId};
 use crate::domain::payload::Payload;
 use crate::domain::reach::Reach;
+use crate::store::gates::{Crowd, Place};
 use crate::store::identity::{EventKey, event_key};
 use crate::store::intake::Intake;
 use crate::store::projection::Moves;
@@ -158,7 +159,8 @@ impl SqliteStore {
         let held = held_already(transaction, repeated, targets, offer.leasing).await?;
         let mut deliveries = admit(held, offer.intake);
         renew(transaction, &deliveries, &lease).await?;
-        let born = admit(batch.fan_out(), offer.intake);
+        let born = line_up(transaction, batch.fan_out()).await?;
+        let born = admit(born, offer.intake);
         write_events(transaction, &batch.fresh, lease.now).await?;
         write_feed(transaction, &batch.fresh).await?;
         write_queue(transaction, &born, &lease).await?;
@@ -176,7 +178,7 @@ impl SqliteStore {
         };
 
         deliveries.extend(born);
-        let all = deliveries.len();
+        let pending = deliveries.iter().filter(|one| one.is_left()).count();
         let leased_until = asked_at.saturating_add(offer.leasing.lease);
         let leased: Vec<_> = deliveries
             .into_iter()
@@ -188,7 +190,7 @@ impl SqliteStore {
             makes_jobs: jobs > 0,
             accepted: Accepted {
                 outcomes: batch.outcomes,
-                pending: all - leased.len(),
+                pending,
                 leased,
             },
         }))
@@ -268,7 +270,7 @@ async fn held_already(
 ) -> Result<Vec<Delivery>> {
     static SELECT: Bulk = Bulk::new(
         "-- sqlite::events::held_already
-        select delivery_id from delivery_queue where (delivery_id, workspace) in (values ",
+        select delivery_id, ord from delivery_queue where (delivery_id, workspace) in (values ",
         "(?, ?)",
         ") and owner = ? and epoch = ?",
     );
@@ -292,12 +294,36 @@ async fn held_already(
         |statement| statement.bind(leasing.owner.uuid()).bind(FIRST_EPOCH),
     );
     let rows = bulk::fetch(transaction, statements).await?;
-    let held: HashSet<DeliveryId> = rows
+    let held: HashMap<DeliveryId, Option<i64>> = rows
         .iter()
-        .map(|row| id(row, "delivery_id"))
+        .map(|row| Ok((id(row, "delivery_id")?, get(row, "ord")?)))
         .collect::<Result<_>>()?;
-    asked.retain(|delivery| held.contains(&delivery.id));
+    asked.retain_mut(|delivery| {
+        let Some(ord) = held.get(&delivery.id) else {
+            return false;
+        };
+        // What was leased is a head.
+        delivery.place = ord.map(|ord| Place { ord, is_head: true });
+        true
+    });
     Ok(asked)
+}
+
+/// Brings those that go by order to the tails of their gates.
+async fn line_up(
+    transaction: &mut SqliteConnection,
+    mut born: Vec<Delivery>,
+) -> Result<Vec<Delivery>> {
+    let mut crowd = Crowd::default();
+    for gate in born.iter().filter_map(Delivery::comes_to) {
+        crowd.add(gate);
+    }
+    let mut places = gates::come(transaction, crowd).await?;
+    for delivery in &mut born {
+        let gate = delivery.comes_to();
+        delivery.place = gate.map(|gate| places.next(&gate)).transpose()?;
+    }
+    Ok(born)
 }
 
 /// Leases anew what was admitted again, and gives back what was not.
@@ -455,8 +481,12 @@ async fn write_queue(
         from born
         where delivery_id is not null",
     );
-    let (leased, waiting): (Vec<_>, Vec<_>) =
-        born.iter().partition(|delivery| delivery.permit.is_some());
+    let (gated, free): (Vec<_>, Vec<_>) =
+        born.iter().partition(|delivery| delivery.place.is_some());
+    write_gated(transaction, &gated, lease).await?;
+    let (leased, waiting): (Vec<_>, Vec<_>) = free
+        .into_iter()
+        .partition(|delivery| delivery.permit.is_some());
     for (deliveries, (visible_at, owner)) in [(leased, lease.taken()), (waiting, lease.left())] {
         let statements = INSERT.statements(
             &deliveries,
@@ -479,5 +509,51 @@ async fn write_queue(
         );
         bulk::execute(transaction, statements).await?;
     }
+    Ok(())
+}
+
+/// The same of what queues at gates, where a head may be leased and the others wait their turn.
+async fn write_gated(
+    transaction: &mut SqliteConnection,
+    born: &[&Delivery],
+    lease: &Lease,
+) -> Result<()> {
+    static INSERT: Bulk = Bulk::new(
+        "-- sqlite::events::write_gated
+        with born (delivery_id, event_id, workspace, subscription_id, bytes, gate, ord, visible_at,
+            owner, epoch) as (values ",
+        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        ")
+        insert or fail into delivery_queue (delivery_id, event_id, workspace, subscription_id,
+            lane, visible_at, owner, epoch, attempts, lost_leases, bytes, gate, ord)
+        select delivery_id, event_id, workspace, subscription_id, ?, visible_at, owner, epoch, 0, 0,
+            bytes, gate, ord
+        from born
+        where delivery_id is not null",
+    );
+    let statements = INSERT.statements(
+        born,
+        |statement, delivery| {
+            let event = delivery.payload.event();
+            let (visible_at, owner) = match (&delivery.permit, delivery.is_left()) {
+                (Some(_), _) => lease.taken(),
+                (None, true) => lease.left(),
+                (None, false) => (gates::NEVER, None),
+            };
+            statement
+                .bind(delivery.id.uuid())
+                .bind(event.id.uuid())
+                .bind(event.workspace.to_shared())
+                .bind(delivery.target.id().uuid())
+                .bind(count(event.envelope.len()))
+                .bind(delivery.gate().map(EditionId::to_shared))
+                .bind(delivery.place.map(|place| place.ord))
+                .bind(visible_at)
+                .bind(owner)
+                .bind(owner.map_or(0, |_| FIRST_EPOCH))
+        },
+        |statement| statement.bind(lane_number(Lane::Fresh)),
+    );
+    bulk::execute(transaction, statements).await?;
     Ok(())
 }

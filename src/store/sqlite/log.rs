@@ -206,7 +206,7 @@ impl Half {
                     "queued as (
                         select delivery_id, event_id, subscription_id,
                             iif(owner is null, 'pending', 'in_flight') as state, attempts,
-                            iif(owner is null, visible_at, null) as due_at, null as settled_at
+                            iif(owner is null, nullif(visible_at, 9223372036854775807), null) as due_at, null as settled_at
                         from delivery_queue
                         where ",
                 );

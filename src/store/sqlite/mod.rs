@@ -64,6 +64,7 @@ mod edits;
 mod error;
 mod events;
 mod feed;
+mod gates;
 mod heads;
 mod idempotency;
 mod lease;

@@ -17,7 +17,7 @@ use super::rows::{
     count, duration_millis, event, get, id, lane_number, lane_of, millis, optional_parsed, unsigned,
 };
 use crate::domain::delivery::{Lane, Sending};
-use crate::domain::ids::{DeliveryId, EventId, OwnerId, ReplayId};
+use crate::domain::ids::{DeliveryId, EditionId, EventId, OwnerId, ReplayId};
 use crate::domain::payload::Payload;
 use crate::domain::replay::Replaying;
 use crate::store::targets::{Offer, Target, Targets};
@@ -224,7 +224,8 @@ async fn lanes(
                 select visible_at
                 from delivery_queue
                 where subscription_id = present.subscription_id and lane = lane.number
-                    and visible_at > ?1
+                    -- What waits its turn has no time.
+                    and visible_at > ?1 and visible_at < 9223372036854775807
                 order by visible_at
                 limit 1
             ) as next_at,
@@ -258,8 +259,8 @@ async fn candidates(
 ) -> Result<VecDeque<Candidate>> {
     let rows = sqlx::query(
         "-- sqlite::queue::candidates
-        select delivery_id, event_id, epoch, attempts, base, replayed, replay_id, lost_leases, bytes,
-            owner is not null as was_lost
+        select delivery_id, event_id, epoch, attempts, base, replayed, replay_id, gate, lost_leases,
+            bytes, owner is not null as was_lost
         from delivery_queue
         where subscription_id = ?1 and workspace = ?2 and lane = ?3 and visible_at <= ?4
             and (owner is null or visible_at <= ?5)
@@ -291,6 +292,7 @@ struct Candidate {
     epoch: i32,
     attempts: u32,
     base: u32,
+    gate: Option<EditionId>,
     replaying: Option<Replaying>,
     lost_leases: u32,
     sending: Sending,
@@ -307,6 +309,7 @@ impl Candidate {
             epoch: get::<i32>(row, "epoch")? + 1,
             attempts: unsigned(row, "attempts")?,
             base: unsigned(row, "base")?,
+            gate: optional_parsed(row, "gate")?,
             replaying: replaying(row)?,
             lost_leases: lost + u32::from(get::<bool>(row, "was_lost")?),
             sending,
@@ -331,6 +334,7 @@ impl Candidate {
             epoch: self.epoch,
             attempts: self.attempts,
             base: self.base,
+            gate: self.gate,
             replaying: self.replaying,
             lost_leases: self.lost_leases,
             lane,
@@ -494,9 +498,16 @@ async fn cancel(
     Ok(())
 }
 
-/// Subscriptions deleted a while ago with nothing left in the queue need not be looked at again.
+/// Subscriptions deleted a while ago with nothing left in the queue need not be looked at again. Their
+/// gates go with them.
 async fn mark_swept(transaction: &mut SqliteConnection, now: i64) -> Result<()> {
-    sqlx::query(
+    static CLOSE: Bulk = Bulk::new(
+        "-- sqlite::queue::mark_swept (gates)
+        delete from order_gate where subscription_id in (values ",
+        "(?)",
+        ")",
+    );
+    let swept: Vec<Uuid> = sqlx::query_scalar(
         "-- sqlite::queue::mark_swept
         update subscription
         set swept = 1
@@ -505,11 +516,15 @@ async fn mark_swept(transaction: &mut SqliteConnection, now: i64) -> Result<()> 
                 select 1 from delivery_queue
                 where delivery_queue.subscription_id = subscription.id
                     and delivery_queue.workspace = subscription.workspace
-            )",
+            )
+        returning id",
     )
     .bind(now.saturating_sub(duration_millis(SWEPT_AFTER)))
-    .execute(transaction)
+    .fetch_all(&mut *transaction)
     .await
     .map_err(store_error)?;
+    let bind = |statement: Statement, id: &Uuid| statement.bind(*id);
+    let closed = CLOSE.statements(&swept, bind, |statement| statement);
+    bulk::execute(transaction, closed).await?;
     Ok(())
 }

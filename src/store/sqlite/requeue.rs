@@ -1,15 +1,20 @@
 //! Putting deliveries into the queue again: what a replay does to each.
 
+use std::collections::HashMap;
+
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::error::store_error;
-use super::rows::{get, id, lane_number, list, optional_parsed};
+use super::gates;
+use super::rows::{get, id, lane_number, list, optional_parsed, parsed, time};
 use crate::domain::delivery::Lane;
-use crate::domain::ids::{DeliveryId, ReplayId, WorkspaceId};
+use crate::domain::filter::EventType;
+use crate::domain::ids::{DeliveryId, EditionId, ReplayId, WorkspaceId};
 use crate::domain::replay::{Refusal, Was};
-use crate::store::replays::{Place, Requeued, Taker, judge};
+use crate::store::gates::{Comer, Gate, Place, arrival, columns};
+use crate::store::replays::{Place as Found, Requeued, Taker, judge};
 use crate::store::{Result, StoreError};
 
 /// Deliveries of one workspace that are to be replayed at once.
@@ -35,17 +40,21 @@ impl Requeue<'_> {
                 found.map_or(Err(Refusal::EventRemoved), |(_, answer)| *answer)
             })
             .collect();
-        let of = |wanted: Was| {
+        let all_of = |wanted: Was| -> Vec<DeliveryId> {
             let chosen = ids.iter().zip(&answers);
             let chosen = chosen.filter(|(_, answer)| **answer == Ok(wanted));
-            hex(chosen.map(|(id, _)| *id))
+            chosen.map(|(id, _)| *id).collect()
         };
-        self.send_now(transaction, &of(Was::Pending)?).await?;
-        self.copy(transaction, Was::Failed, &of(Was::Failed)?)
+        let (failed, succeeded) = (all_of(Was::Failed), all_of(Was::Succeeded));
+        self.send_now(transaction, &hex(all_of(Was::Pending).into_iter())?)
             .await?;
-        self.take_out_of_history(transaction, &of(Was::Failed)?)
+        let coming = hex(failed.iter().chain(&succeeded).copied())?;
+        let places = self.line_up(transaction, &coming).await?;
+        self.copy(transaction, Was::Failed, &rows_of(&failed, &places)?)
             .await?;
-        self.copy(transaction, Was::Succeeded, &of(Was::Succeeded)?)
+        self.take_out_of_history(transaction, &hex(failed.into_iter())?)
+            .await?;
+        self.copy(transaction, Was::Succeeded, &rows_of(&succeeded, &places)?)
             .await?;
         Ok(answers)
     }
@@ -60,6 +69,7 @@ impl Requeue<'_> {
             with asked (id) as (select unhex(value) from json_each(?1))
             select asked.id, queued.delivery_id is not null as is_queued,
                 queued.owner is not null as leased, queued.replayed is not null as replaying,
+                queued.visible_at is 9223372036854775807 as blocked,
                 settled.state, subscription.status, event.id is not null as event_is_kept
             from asked
             left join delivery_queue as queued on queued.delivery_id = asked.id
@@ -79,9 +89,55 @@ impl Requeue<'_> {
         rows.iter()
             .map(|row| {
                 let taker = Taker::of(get(row, "status")?);
-                Ok((id(row, "id")?, judge(place(row)?, taker)))
+                Ok((id(row, "id")?, judge(found_at(row)?, taker)))
             })
             .collect()
+    }
+
+    /// Brings those that go by order to the tails of their gates, in the order of their events.
+    async fn line_up(
+        &self,
+        transaction: &mut SqliteConnection,
+        ids: &str,
+    ) -> Result<HashMap<Uuid, (EditionId, Place)>> {
+        let rows = sqlx::query(
+            "-- sqlite::requeue::line_up
+            select settled.id, settled.subscription_id, event.id as event_id, event.edition,
+                event.type, event.occurred_at
+            from json_each(?2) as asked
+            cross join delivery as settled
+            cross join subscription
+            cross join event
+            where settled.workspace = ?1 and settled.id = unhex(asked.value)
+                and subscription.workspace = ?1 and subscription.id = settled.subscription_id
+                and subscription.ordering = 'edition'
+                and event.workspace = ?1 and event.id = settled.event_id
+                and event.edition is not null",
+        )
+        .bind(self.workspace.as_str())
+        .bind(ids)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(store_error)?;
+        let mut comers = Vec::with_capacity(rows.len());
+        for row in &rows {
+            if parsed::<EventType>(row, "type")?.is_operational() {
+                continue;
+            }
+            let comer = Comer {
+                delivery: id(row, "id")?,
+                gate: Gate {
+                    subscription: id(row, "subscription_id")?,
+                    edition: parsed(row, "edition")?,
+                    workspace: self.workspace.clone(),
+                },
+            };
+            let came = arrival(id(row, "event_id")?, time(row, "occurred_at")?);
+            comers.push((came, comer));
+        }
+        comers.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let comers = comers.into_iter().map(|(_, comer)| comer);
+        gates::line_up(transaction, comers.collect()).await
     }
 
     async fn send_now(&self, transaction: &mut SqliteConnection, ids: &str) -> Result<()> {
@@ -105,26 +161,31 @@ impl Requeue<'_> {
     }
 
     /// From history into the queue, with a schedule that begins anew.
-    async fn copy(&self, transaction: &mut SqliteConnection, was: Was, ids: &str) -> Result<()> {
+    async fn copy(&self, transaction: &mut SqliteConnection, was: Was, rows: &str) -> Result<()> {
         sqlx::query(
             "-- sqlite::requeue::copy
+            with asked (id, gate, ord, waits) as (
+                select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3 from json_each(?6)
+            )
             insert into delivery_queue (delivery_id, event_id, workspace, subscription_id, lane,
                 visible_at, owner, epoch, attempts, lost_leases, bytes, base, replayed, former_at,
-                replay_id)
-            select settled.id, settled.event_id, settled.workspace, settled.subscription_id, ?1, ?2,
-                null, settled.epoch, settled.attempts, 0, length(cast(event.body as blob)),
-                settled.attempts, ?3, iif(?3 = 'failed', settled.settled_at, null), ?4
-            from delivery as settled
-            join event on event.id = settled.event_id and event.workspace = settled.workspace
-            where settled.workspace = ?5
-                and settled.id in (select unhex(value) from json_each(?6))",
+                replay_id, gate, ord)
+            select settled.id, settled.event_id, settled.workspace, settled.subscription_id, ?1,
+                iif(asked.waits, 9223372036854775807, ?2), null, settled.epoch, settled.attempts, 0, length(cast(event.body as blob)),
+                settled.attempts, ?3, iif(?3 = 'failed', settled.settled_at, null), ?4,
+                asked.gate, asked.ord
+            from asked
+            cross join delivery as settled
+            cross join event
+            where settled.workspace = ?5 and settled.id = asked.id
+                and event.id = settled.event_id and event.workspace = settled.workspace",
         )
         .bind(lane_number(Lane::Replay))
         .bind(self.now)
         .bind(was.as_str())
         .bind(self.bulk.map(|id| id.uuid()))
         .bind(self.workspace.as_str())
-        .bind(ids)
+        .bind(rows)
         .execute(transaction)
         .await
         .map_err(store_error)?;
@@ -150,18 +211,32 @@ impl Requeue<'_> {
     }
 }
 
-fn place(row: &SqliteRow) -> Result<Place> {
+fn found_at(row: &SqliteRow) -> Result<Found> {
+    if get(row, "blocked")? {
+        return Ok(Found::Blocked {
+            replaying: get(row, "replaying")?,
+        });
+    }
     if get(row, "is_queued")? {
-        return Ok(Place::Queue {
+        return Ok(Found::Queue {
             leased: get(row, "leased")?,
             replaying: get(row, "replaying")?,
         });
     }
     let state = optional_parsed(row, "state")?;
-    Ok(Place::History {
+    Ok(Found::History {
         state: state.ok_or_else(|| StoreError::corrupt("a delivery without a state"))?,
         event_is_kept: get(row, "event_is_kept")?,
     })
+}
+
+/// Deliveries with their places, as `json_each` reads them.
+fn rows_of(ids: &[DeliveryId], places: &HashMap<Uuid, (EditionId, Place)>) -> Result<String> {
+    let rows = ids.iter().map(|id| {
+        let (gate, ord, waits) = columns(places.get(&id.uuid()));
+        (id.uuid().simple(), gate, ord, waits)
+    });
+    list(&rows.collect::<Vec<_>>())
 }
 
 /// Ids as `json_each` and `unhex` read them.

@@ -10,10 +10,11 @@ use super::bulk::{self, Bulk};
 use super::error::store_error;
 use super::replays::add_to_replays;
 use super::rows::{count, duration_millis, get, millis, unsigned};
-use super::{Approach, SqliteStore};
+use super::{Approach, SqliteStore, gates};
 use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::delivery::Verdict;
 use crate::domain::ids::{DeliveryId, OwnerId};
+use crate::store::gates::Crowd;
 use crate::store::replays::ReplayTally;
 use crate::store::{Result, SettleOutcome, Settlement, StoreError};
 
@@ -52,17 +53,21 @@ impl SqliteStore {
             transaction.rollback().await.map_err(store_error)?;
             return Ok(None);
         }
+        let leaving = Crowd::leaving(work.held.iter().copied(), |_| true);
+        let released = gates::leave(&mut transaction, &leaving, millis(now)).await?;
         let consequences = self
             .draw_consequences(&mut transaction, &work.held, now)
             .await?;
         self.commit(transaction).await?;
         self.tell_consequences(consequences).await;
-        Ok(Some(
-            standings
-                .iter()
-                .map(|standing| standing.outcome())
-                .collect(),
-        ))
+        let outcomes = settlements.iter().zip(&standings).map(|(it, standing)| {
+            let is_held = matches!(standing, Standing::Held);
+            match it.leaves() {
+                Some(gate) if is_held && released.has(&gate) => SettleOutcome::MadeWay,
+                _ => standing.outcome(),
+            }
+        });
+        Ok(Some(outcomes.collect()))
     }
 }
 

@@ -85,7 +85,7 @@ impl Subscriptions for SqliteStore {
         let rows = sqlx::query(concat!(
             "-- sqlite::subscriptions::subscriptions
             select id, workspace, status, disabled_reason, missing_since, version, url, description, event_types,
-                project_ids, format, headers, max_concurrency, rate_limit, retry_schedule_ms, created_at,
+                project_ids, format, headers, max_concurrency, rate_limit, retry_schedule_ms, ordering, created_at,
                 updated_at, ",
             circuit_columns!(),
             "
@@ -251,7 +251,7 @@ async fn find(
     sqlx::query(concat!(
         "-- sqlite::subscriptions::find
         select id, workspace, status, disabled_reason, missing_since, version, url, description, event_types,
-            project_ids, format, headers, max_concurrency, rate_limit, retry_schedule_ms, created_at,
+            project_ids, format, headers, max_concurrency, rate_limit, retry_schedule_ms, ordering, created_at,
             updated_at, ",
         circuit_columns!(),
         "
@@ -297,6 +297,7 @@ pub(super) fn from_row(row: &SqliteRow, vault: &Vault) -> Result<Subscription> {
             retry_schedule: get::<Option<&str>>(row, "retry_schedule_ms")?
                 .map(read_schedule)
                 .transpose()?,
+            ordering: parsed(row, "ordering")?,
         },
         status,
         circuit: circuits::state(row)?,

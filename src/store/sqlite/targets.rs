@@ -70,7 +70,7 @@ async fn changes_since(
     let rows = sqlx::query(concat!(
         "-- sqlite::targets::changes_since
         select id, workspace, status, disabled_reason, missing_since, version, url, description, event_types,
-            project_ids, format, headers, max_concurrency, rate_limit, retry_schedule_ms, created_at,
+            project_ids, format, headers, max_concurrency, rate_limit, retry_schedule_ms, ordering, created_at,
             updated_at, ",
         circuit_columns!(),
         "

@@ -4,14 +4,19 @@ use sqlx::SqliteConnection;
 
 use super::bulk::Statement;
 use super::error::store_error;
+use super::gates;
+use super::rows::{get, id, parsed};
 use crate::store::Result;
+use crate::store::gates::{Crowd, Gate};
 use crate::store::replays::ReplayRecord;
 
 /// Takes out what of a replay nobody is sending; answers how many deliveries that were.
 pub(super) async fn unsent(
     transaction: &mut SqliteConnection,
     replay: &ReplayRecord,
+    now: i64,
 ) -> Result<i64> {
+    let leaving = leaving(transaction, replay).await?;
     let resumed = run(
         transaction,
         replay,
@@ -52,7 +57,35 @@ pub(super) async fn unsent(
         delete from delivery_queue where workspace = ?1 and replay_id = ?2 and owner is null",
     )
     .await?;
+    gates::leave(transaction, &leaving, now).await?;
     Ok(i64::try_from(resumed + removed).unwrap_or(i64::MAX))
+}
+
+/// Those who leave their gates with it.
+async fn leaving(transaction: &mut SqliteConnection, replay: &ReplayRecord) -> Result<Crowd> {
+    let rows = sqlx::query(
+        "-- sqlite::withdraw::leaving
+        select subscription_id, gate, count(*) as number
+        from delivery_queue
+        where workspace = ?1 and replay_id = ?2 and owner is null and replayed <> 'pending'
+            and gate is not null
+        group by subscription_id, gate",
+    )
+    .bind(replay.reach.workspace.as_str())
+    .bind(replay.id.uuid())
+    .fetch_all(transaction)
+    .await
+    .map_err(store_error)?;
+    let mut crowd = Crowd::default();
+    for row in &rows {
+        let gate = Gate {
+            subscription: id(row, "subscription_id")?,
+            edition: parsed(row, "gate")?,
+            workspace: replay.reach.workspace.clone(),
+        };
+        crowd.add_many(gate, get(row, "number")?);
+    }
+    Ok(crowd)
 }
 
 async fn run(

@@ -79,6 +79,7 @@ fn concurrency_and_retries_are_set_shown_and_given_back() {
     concurrency  3
     rate  -
     retries  5s,1m 30s,1h 30m
+    ordering  none
     status  active
     circuit  closed
     version  1
@@ -98,6 +99,8 @@ fn concurrency_and_retries_are_set_shown_and_given_back() {
     assert!(given_back["retry_schedule"].is_null() && given_back["max_concurrency"].is_null());
     assert_eq!(update(&["--rate-limit", "20"])["rate_limit"], 20);
     assert!(update(&["--no-rate-limit"])["rate_limit"].is_null());
+    assert_eq!(update(&["--ordering", "edition"])["ordering"], "edition");
+    assert_eq!(update(&["--ordering", "none"])["ordering"], "none");
     let off = update(&["--disable", "moving"]);
     assert!(off.get("pending").is_none());
     let on = update(&["--enable"]);

@@ -57,7 +57,7 @@ fn new(selection: Selection) -> NewReplay {
     }
 }
 
-async fn begin(db: &TestDatabase, selection: Selection) -> ReplayRecord {
+pub(super) async fn begin(db: &TestDatabase, selection: Selection) -> ReplayRecord {
     begin_in(db, &here(), selection).await
 }
 
@@ -69,7 +69,7 @@ async fn begin_in(db: &TestDatabase, reach: &Reach, selection: Selection) -> Rep
     created.unwrap().unwrap().created().unwrap()
 }
 
-async fn now(db: &TestDatabase, replay: &ReplayRecord) -> ReplayRecord {
+pub(super) async fn now(db: &TestDatabase, replay: &ReplayRecord) -> ReplayRecord {
     let found = db.replica.replay(&replay.reach, replay.id).await;
     found.unwrap().expect("it is there")
 }
@@ -95,7 +95,7 @@ fn runner_for(store: &Arc<dyn Store>, lease: Duration) -> Runner {
 }
 
 /// Takes replays forward until nothing but sending is left to be done.
-async fn put_into_queue(db: &TestDatabase, replay: &ReplayRecord) {
+pub(super) async fn put_into_queue(db: &TestDatabase, replay: &ReplayRecord) {
     let mut runner = runner(&db.store);
     for _ in 0..1_000 {
         runner.turn().await.unwrap();
@@ -122,7 +122,7 @@ fn all() -> PageRequest<ReplayId> {
     }
 }
 
-async fn finish(db: &TestDatabase, replay: &ReplayRecord) -> ReplayRecord {
+pub(super) async fn finish(db: &TestDatabase, replay: &ReplayRecord) -> ReplayRecord {
     if let Some(running) = running(db, replay).await {
         db.store.settle_replay(&running).await.unwrap();
     }

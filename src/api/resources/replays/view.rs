@@ -39,8 +39,8 @@ pub(super) struct View {
     /// How many of those were sent, and not taken. One that has a schedule is tried again by it.
     failed: u64,
     /// How many were skipped, by the reason: `in_flight`, `cancelled`, `subscription_disabled`,
-    /// `subscription_deleted`, `already_replaying`, `event_removed`, or `no_longer_selected` (settled or
-    /// removed between the count and its turn).
+    /// `subscription_deleted`, `already_replaying`, `waits_its_turn` (others of its edition are before
+    /// it), `event_removed`, or `no_longer_selected` (settled or removed between the count and its turn).
     skipped: BTreeMap<&'static str, u64>,
     /// Who asked for it: a key's id, or `cli`.
     created_by: String,

@@ -17,7 +17,7 @@ use crate::domain::reach::Reach;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::SigningSecret;
 use crate::domain::subscription::{
-    BodyFormat, FieldError, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
+    BodyFormat, FieldError, Ordering, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
 };
 
 /// The reason where an admin gives none.
@@ -69,6 +69,10 @@ pub(super) struct NewOne {
     /// the deployment's schedule.
     #[schema(schema_with = fields::schedule_schema)]
     retry_schedule: Option<Vec<u64>>,
+    /// `edition`: the events of an edition are sent one by one, in the order in which they were
+    /// accepted, each when the one before it has succeeded or failed for good; `none` unless it is said.
+    #[schema(schema_with = fields::ordering_or_null_schema)]
+    ordering: Option<Ordering>,
     /// A signing secret, if you bring one: `whsec_` and 24 to 64 bytes in base64, or, with `kazinex`,
     /// any 16 to 128 characters. One is made otherwise.
     #[schema(min_length = 16, max_length = 128)]
@@ -124,6 +128,11 @@ pub(super) struct Change {
     #[serde(default, deserialize_with = "given")]
     #[schema(schema_with = fields::schedule_schema)]
     retry_schedule: Option<Option<Vec<u64>>>,
+    /// Whether the events of an edition are sent one by one, for what is accepted from now on; null for
+    /// `none`. What is in order already stays in it.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(schema_with = fields::ordering_or_null_schema)]
+    ordering: Option<Option<Ordering>>,
     /// `disabled`: nothing is sent, new events are not kept for it, what waits stays. `active`: it is
     /// served again.
     #[serde(default, deserialize_with = "given")]
@@ -182,6 +191,7 @@ impl NewOne {
             max_concurrency: self.max_concurrency,
             rate_limit: self.rate_limit,
             retry_schedule,
+            ordering: self.ordering.unwrap_or_default(),
         };
         faults.check(spec.check());
         faults.none()?;
@@ -229,6 +239,9 @@ impl Change {
         }
         if let Some(delays) = &self.retry_schedule {
             spec.retry_schedule = schedule(&mut faults, delays.as_deref());
+        }
+        if let Some(ordering) = self.ordering {
+            spec.ordering = ordering.unwrap_or_default();
         }
         if spec.url.as_url().origin() != found.spec.url.as_url().origin()
             && self.keeps_headers(&found.spec.headers)

@@ -12,7 +12,7 @@ use crate::api::resources::fields;
 use crate::domain::circuit::CircuitState;
 use crate::domain::ids::SubscriptionId;
 use crate::domain::payload::timestamp;
-use crate::domain::subscription::{BodyFormat, Subscription};
+use crate::domain::subscription::{BodyFormat, Ordering, Subscription};
 use crate::store::replays::Missed;
 
 /// What is shown in place of a header's value: it may be a credential.
@@ -52,6 +52,10 @@ pub struct View {
     /// Seconds to wait before the second attempt, the third, and so on; null is the deployment's.
     #[schema(example = json!(null))]
     retry_schedule: Option<Vec<u64>>,
+    /// `edition`: the events of an edition are sent one by one, in the order in which they were
+    /// accepted. `none`: no delivery waits for another.
+    #[schema(schema_with = fields::ordering_schema)]
+    ordering: Ordering,
     /// `active` or `disabled`.
     #[schema(schema_with = fields::status_schema)]
     status: &'static str,
@@ -210,6 +214,7 @@ impl View {
             max_concurrency: spec.max_concurrency.map(std::num::NonZeroU32::get),
             rate_limit: spec.rate_limit.map(std::num::NonZeroU32::get),
             retry_schedule: spec.retry_schedule.as_ref().map(seconds),
+            ordering: spec.ordering,
             status: subscription.status.as_str(),
             disabled_reason: subscription.status.reason().map(str::to_owned),
             circuit: CircuitView::new(&subscription.circuit, now),
