@@ -68,11 +68,8 @@ async fn old_rollups_go_and_what_is_told_begins_later(db: &TestDatabase) {
 
     let none = remove(db, &held, Resolution::Minute, HOUR * 300).await;
     assert!(none.is_empty());
-    assert_eq!(
-        past(db, id, minutes).await.since,
-        before.since,
-        "nothing went"
-    );
+    let since = past(db, id, minutes).await.since;
+    assert!(since <= SystemClock.now() - HOUR * 150, "nothing went");
     assert_eq!(
         remove(db, &held, Resolution::Minute, HOUR * 48).await,
         [2, 1]

@@ -119,7 +119,6 @@ async fn a_workspace_is_its_subscriptions_together(db: &TestDatabase) {
     assert_eq!(one(Reach::all(&here)).await, 2 * (2 + 1));
     let told = series(db, &Reach::all(&here)).await;
     assert!(told.points.is_sorted_by_key(|point| point.start));
-    assert!(told.points.len() <= 2, "one minute, or two of them");
 }
 
 async fn what_would_be_too_much_is_not_added_up(db: &TestDatabase) {
