@@ -24,6 +24,7 @@ mod test_send;
 mod view;
 
 pub use change::{RotateArgs, UpdateArgs};
+pub use stats::StatsArgs;
 use view::View;
 
 /// What to do with subscriptions.
@@ -35,8 +36,8 @@ pub enum SubscriptionsCommand {
     List(ListArgs),
     /// Show one subscription.
     Show(OneArgs),
-    /// See how a subscription goes: what waits for it, and what became of its deliveries of a day.
-    Stats(OneArgs),
+    /// See how a subscription goes: what waits for it, and what was attempted of late.
+    Stats(StatsArgs),
     /// Send a signed `ping` to a subscription now, from this machine, and show what came of it. It is
     /// not tried again; the exit code is 1 where the receiver did not take it.
     Test(OneArgs),

@@ -345,6 +345,8 @@ fn retention(retention: &Retention, found: &mut Problems) {
         ("retention.audit", retention.audit),
         ("retention.event_keys", retention.event_keys),
         ("retention.replays", retention.replays),
+        ("retention.rollup_minutes", retention.rollup_minutes),
+        ("retention.rollup_hours", retention.rollup_hours),
     ] {
         found.require(
             age.is_zero() || (SHORTEST_KEPT..=LONGEST_KEPT).contains(&age),

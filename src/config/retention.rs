@@ -28,6 +28,12 @@ pub struct Retention {
     /// Replays of many, from their end on: what they were and came to. What they sent is with the events.
     #[serde(with = "days")]
     pub replays: Duration,
+    /// Statistics by the minute.
+    #[serde(with = "days")]
+    pub rollup_minutes: Duration,
+    /// Statistics by the hour.
+    #[serde(with = "days")]
+    pub rollup_hours: Duration,
 }
 
 impl Default for Retention {
@@ -38,6 +44,8 @@ impl Default for Retention {
             audit: 400 * DAY,
             event_keys: 90 * DAY,
             replays: 30 * DAY,
+            rollup_minutes: 2 * DAY,
+            rollup_hours: 400 * DAY,
         }
     }
 }

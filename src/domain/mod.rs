@@ -7,7 +7,8 @@
 //! - [`event`]: an event as we keep it, decoded from the CloudEvents envelope in [`envelope`] and
 //!   checked against the [`catalogue`] of known types.
 //! - [`subscription`], [`filter`] and [`headers`]: who wants which events, where and how.
-//! - [`delivery`] and [`attempt`]: the states of a delivery and what one try produced.
+//! - [`delivery`] and [`attempt`]: the states of a delivery and what one try produced; [`latency`]: how
+//!   long tries took.
 //! - [`retry`]: when to try again; [`circuit`]: when to leave a receiver alone. [`replay`] and
 //!   [`selection`]: sending because somebody says so, of one delivery or of many.
 //! - [`api_key`], [`key_text`], [`reach`] and [`rate`]: who may ask for what, how they show it, of
@@ -38,6 +39,7 @@ pub mod headers;
 pub mod hex;
 pub mod ids;
 pub mod key_text;
+pub mod latency;
 pub mod operational;
 pub mod output;
 pub mod own_event;

@@ -1,10 +1,11 @@
-//! Keeping house, in the background: what has been kept for long enough is removed.
+//! Keeping house, in the background: what has been kept for long enough is removed, and what settles
+//! counted is folded into the rollups that statistics are read from.
 //!
 //! One leader of all replicas looks through the store every few minutes, and removes what is old in small
 //! steps with pauses between them, so that those who wait for the store hardly notice. Nothing is
 //! remembered between runs but what the rows say: whoever comes next goes on.
 //!
-//! - [`sweeper`]: one run.
+//! - [`sweeper`]: one run. [`folder`]: rollups, between and beside the runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +19,10 @@ use crate::shutdown::Shutdown;
 use crate::store::leadership::Leadership;
 use crate::store::{LeaseName, Leasing, Result, Store};
 
+mod folder;
 mod sweeper;
 
+use folder::Folder;
 use sweeper::{Ended, Sweeper};
 
 /// What maintenance is built of.
@@ -47,6 +50,10 @@ pub struct Pace {
     pub every: Duration,
     /// How many rows of a kind one step removes: few enough for a transaction of some milliseconds.
     pub step: usize,
+    /// How long the leader rests between two turns of folding rollups.
+    pub fold_every: Duration,
+    /// How many deltas of rollups one step folds.
+    pub fold_step: usize,
 }
 
 impl Default for Pace {
@@ -55,6 +62,8 @@ impl Default for Pace {
             lease: Duration::from_secs(30),
             every: Duration::from_mins(5),
             step: 250,
+            fold_every: Duration::from_secs(5),
+            fold_step: 2_000,
         }
     }
 }
@@ -98,11 +107,13 @@ async fn lead(parts: &Parts, shutdown: &Shutdown, patience: &mut Reconnect) -> R
         }
         Ok(())
     };
+    let folder = Folder::new(parts, leadership.lease());
     let ended = tokio::select! {
         biased;
         () = leadership.keep() => Ok(()),
         () = shutdown.soft.cancelled() => Ok(()),
         ended = runs => ended,
+        ended = folder.run() => ended,
     };
     leadership.give_up().await;
     ended

@@ -8,7 +8,7 @@ use super::Parts;
 use crate::clock::pause;
 use crate::domain::ids::EventId;
 use crate::store::retention::LOOSE_FOR;
-use crate::store::{Lease, Removed, Rest, Result, Swept};
+use crate::store::{Lease, Removed, Resolution, Rest, Result, Swept};
 use crate::telemetry::metric;
 
 /// After each step so many times as long as it took belong to others.
@@ -27,10 +27,13 @@ enum Chore {
     EventKeys,
     IdempotencyKeys,
     Replays,
+    Minutes,
+    Hours,
+    OrphanedRollups,
 }
 
 impl Chore {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 10] = [
         Self::Events,
         Self::LooseEvents,
         Self::Answers,
@@ -38,13 +41,22 @@ impl Chore {
         Self::EventKeys,
         Self::IdempotencyKeys,
         Self::Replays,
+        Self::Minutes,
+        Self::Hours,
+        Self::OrphanedRollups,
     ];
 }
 
-/// How a run ended.
+/// Leaves the store to others, behind a step that was begun then.
+pub(super) async fn rest(parts: &Parts, begun: Duration) {
+    let took = parts.clock.monotonic().saturating_sub(begun);
+    pause(took.saturating_mul(REST).min(LONGEST_REST)).await;
+}
+
+/// How a run ended, or a turn of folding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// Nothing old is left.
+    /// Nothing is left to do.
     Done,
     /// Another leads.
     Deposed,
@@ -112,8 +124,7 @@ impl<'a> Sweeper<'a> {
                 Rest::Some => {}
                 Rest::Behind(event) => behind = Some(event),
             }
-            let took = self.parts.clock.monotonic().saturating_sub(begun);
-            pause(took.saturating_mul(REST).min(LONGEST_REST)).await;
+            rest(self.parts, begun).await;
         }
     }
 
@@ -128,8 +139,10 @@ impl<'a> Sweeper<'a> {
             Chore::AuditLog => limited(settings.audit),
             Chore::EventKeys => limited(settings.event_keys),
             Chore::Replays => limited(settings.replays),
-            // Theirs is the API's promise, and the store's to know.
-            Chore::IdempotencyKeys => Some(Duration::ZERO),
+            Chore::Minutes => limited(settings.rollup_minutes),
+            Chore::Hours => limited(settings.rollup_hours),
+            // Theirs is the API's promise, or that their subscription is gone: the store's to know.
+            Chore::IdempotencyKeys | Chore::OrphanedRollups => Some(Duration::ZERO),
         }
     }
 
@@ -148,6 +161,17 @@ impl<'a> Sweeper<'a> {
             Chore::EventKeys => store.remove_event_keys(held, age, limit).await,
             Chore::IdempotencyKeys => store.remove_idempotency_keys(held, limit).await,
             Chore::Replays => store.remove_replays(held, age, limit).await,
+            Chore::Minutes => {
+                store
+                    .remove_rollups(held, Resolution::Minute, age, limit)
+                    .await
+            }
+            Chore::Hours => {
+                store
+                    .remove_rollups(held, Resolution::Hour, age, limit)
+                    .await
+            }
+            Chore::OrphanedRollups => store.remove_orphaned_rollups(held, limit).await,
         }
     }
 

@@ -22,6 +22,7 @@
 //! - [`outbox`]: events of our own on their way to the broker. [`lease`]: what one process at a time
 //!   may do; [`leadership`]: such a lease, kept for as long as it goes well.
 //! - [`retention`]: removing what has been kept for long enough.
+//! - [`rollups`]: what was attempted and what came of it, by the minute and the hour.
 //! - `headers`: custom headers, sealed.
 //! - [`test_send`]: a `ping` out of turn.
 //! - [`replays`]: deliveries that are sent again because somebody says so.
@@ -74,6 +75,7 @@ pub mod projects;
 pub mod replays;
 pub mod replicas;
 pub mod retention;
+pub mod rollups;
 mod room;
 mod rows_change;
 mod search;
@@ -118,8 +120,9 @@ pub use replays::{
 };
 pub use replicas::Replicas;
 pub use retention::{Kept, Removed, Rest, Retention, Swept};
+pub use rollups::{AttemptCounts, Counts, Resolution, Rollups};
 pub use snapshots::{Applied, Snapshots};
-pub use stats::{RECENTLY, Stats, SubscriptionStats, Tally};
+pub use stats::{Point, Series, Stats, SubscriptionStats, Tally, Window};
 pub use subscriptions::{NewSubscription, Rotation, Subscriptions};
 use targets::Target;
 pub use test_send::{TestLog, TestSend, TestSent};
@@ -148,6 +151,7 @@ pub trait Store:
     + Outbox
     + Leases
     + Retention
+    + Rollups
     + Projects
     + Snapshots
     + Editions
@@ -176,6 +180,7 @@ impl<T> Store for T where
         + Outbox
         + Leases
         + Retention
+        + Rollups
         + Projects
         + Snapshots
         + Editions

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::Result;
 use super::lease::Lease;
+use super::rollups::Resolution;
 use crate::domain::ids::{EventId, created_at, first_at};
 
 /// How much later than an event of a feed a loose one goes. Events have their times before they have
@@ -52,11 +53,13 @@ pub enum Kept {
     IdempotencyKey,
     /// A replay of many that ended.
     Replay,
+    /// What was attempted in a minute or an hour.
+    Rollup,
 }
 
 impl Kept {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Event,
         Self::FeedPlace,
         Self::Delivery,
@@ -66,6 +69,7 @@ impl Kept {
         Self::EventKey,
         Self::IdempotencyKey,
         Self::Replay,
+        Self::Rollup,
     ];
 
     /// Its name in metrics and logs.
@@ -80,6 +84,7 @@ impl Kept {
             Self::EventKey => "event_key",
             Self::IdempotencyKey => "idempotency_key",
             Self::Replay => "replay",
+            Self::Rollup => "rollup",
         }
     }
 }
@@ -234,6 +239,18 @@ pub trait Retention: Send + Sync {
         age: Duration,
         limit: usize,
     ) -> Result<Option<Swept>>;
+
+    /// Removes the rollups of this resolution that began more than `age` ago.
+    async fn remove_rollups(
+        &self,
+        held: &Lease,
+        resolution: Resolution,
+        age: Duration,
+        limit: usize,
+    ) -> Result<Option<Swept>>;
+
+    /// Removes the rollups of subscriptions that were deleted.
+    async fn remove_orphaned_rollups(&self, held: &Lease, limit: usize) -> Result<Option<Swept>>;
 
     /// How long ago the oldest event that is kept came; `None` if there is none.
     async fn oldest_event(&self) -> Result<Option<Duration>>;

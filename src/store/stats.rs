@@ -1,20 +1,112 @@
-//! How it goes with a subscription, counted when it is asked for.
+//! How it goes with a subscription: what waits for it, counted when it is asked for, and what was
+//! attempted, read from the rollups.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use uuid::Uuid;
 
 use super::Result;
-use crate::domain::ids::{SubscriptionId, created_at};
+use super::rollups::{Counts, Resolution};
+use crate::domain::ids::SubscriptionId;
 use crate::domain::reach::Reach;
 
-/// How many rows of a kind are counted, at most.
+/// How many rows of a kind in the queue are counted, at most.
 pub const MAX_COUNTED: usize = 10_000;
 
-/// How far back history is counted, for whoever asks how it goes.
-pub const RECENTLY: Duration = Duration::from_hours(24);
+/// How many minutes or hours a window has, at most: 400 days of hours, nearly seven of minutes.
+pub const MAX_POINTS: u64 = 9_600;
+
+/// How many deltas that are not folded yet are looked at, at most. There are as many only where nobody
+/// has folded for long: what is told then lags behind.
+pub(super) const MAX_UNFOLDED: usize = 100_000;
+
+/// How many rollups a series of several subscriptions adds up, at most.
+pub const MAX_SUMMED: u64 = 500_000;
+
+/// How far back one looks, and in which steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    length: Duration,
+    resolution: Resolution,
+}
+
+impl Window {
+    /// The last day, by the minute.
+    pub const DAY: Self = Self {
+        length: Duration::from_hours(24),
+        resolution: Resolution::Minute,
+    };
+
+    /// No further back than this minute, for whoever asks what waits.
+    pub const NOW: Self = Self {
+        length: Duration::ZERO,
+        resolution: Resolution::Minute,
+    };
+
+    /// The longest of a resolution.
+    pub fn longest(resolution: Resolution) -> Duration {
+        Duration::from_secs(resolution.length().as_secs() * MAX_POINTS)
+    }
+
+    /// One of this length, or the longest of its resolution where that is shorter.
+    pub fn new(length: Duration, resolution: Resolution) -> Self {
+        let length = length.min(Self::longest(resolution));
+        Self { length, resolution }
+    }
+
+    /// In which steps.
+    pub fn resolution(&self) -> Resolution {
+        self.resolution
+    }
+
+    /// When the first minute or hour of one that ends now begins.
+    pub(super) fn start(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        self.resolution.start(now - self.length)
+    }
+
+    /// How many steps it has at most: the first and the last are cut.
+    pub(super) fn points(&self) -> u64 {
+        self.length.as_secs() / self.resolution.length().as_secs() + 2
+    }
+}
+
+/// What was counted in one minute or hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// When it began.
+    pub start: DateTime<Utc>,
+    /// What began in it.
+    pub counts: Counts,
+}
+
+/// What was counted over some time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Series {
+    /// From when on it is whole: the window's beginning, or later where rollups do not reach back so far,
+    /// because they were removed, or because nothing was counted then.
+    pub since: DateTime<Utc>,
+    /// In the order of time. Where nothing was counted there is no point.
+    pub points: Vec<Point>,
+}
+
+impl Series {
+    pub(super) fn new(start: DateTime<Utc>, floor: DateTime<Utc>, points: Vec<Point>) -> Self {
+        Self {
+            since: start.max(floor),
+            points,
+        }
+    }
+
+    /// All of it together.
+    pub fn total(&self) -> Counts {
+        let mut total = Counts::default();
+        for point in &self.points {
+            total.take_in(&point.counts);
+        }
+        total
+    }
+}
 
 /// A count that may have been ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,46 +144,33 @@ pub struct SubscriptionStats {
     pub in_flight: Tally,
     /// How long the oldest due and unleased delivery has been waiting.
     pub oldest_due: Option<Duration>,
-    /// From when on the counts below are whole, by the deliveries' creation: the window's beginning,
-    /// or the creation of the oldest one counted, where [`MAX_COUNTED`] ended the count before it.
-    pub since: DateTime<Utc>,
-    /// Made since then, and taken by the receiver.
-    pub succeeded: u64,
-    /// Made since then, and given up.
-    pub failed: u64,
-    /// Made since then, and cancelled.
-    pub cancelled: u64,
-    /// The attempts that these three took.
-    pub attempts: u64,
+    /// What was attempted of late, and what came of it.
+    pub past: Series,
 }
 
 /// Counting.
 #[async_trait]
 pub trait Stats: Send + Sync {
-    /// One subscription's; `None` if there is none of that id in reach, or it was deleted. History is
-    /// counted back to `window` ago. The numbers are of all that the subscription gets and got: whose
-    /// projects were cut down to those in reach is counted with what it got before.
+    /// One subscription's; `None` if there is none of that id in reach, or it was deleted. The numbers
+    /// are of all that the subscription gets and got: whose projects were cut down to those in reach is
+    /// counted with what it got before.
     ///
-    /// What is looked at is bounded, whatever waits or was: [`MAX_COUNTED`] settled deliveries, the
-    /// newest; and of the queue, in each lane, as many that are due and as many that are not.
+    /// What is looked at is bounded, whatever waits or was: in each lane of the queue [`MAX_COUNTED`] that
+    /// are due and as many that are not; and the rollups of the window, with what is not folded into them
+    /// yet. Deliveries and attempts that are over are not looked at.
     async fn subscription_stats(
         &self,
         reach: &Reach,
         id: SubscriptionId,
-        window: Duration,
+        window: Window,
     ) -> Result<Option<SubscriptionStats>>;
+
+    /// What was attempted for all subscriptions in reach together. `None` where that would be more than
+    /// [`MAX_SUMMED`] rollups: a shorter window, or hours instead of minutes, have fewer.
+    async fn workspace_series(&self, reach: &Reach, window: Window) -> Result<Option<Series>>;
 }
 
-/// When a window that ends now began; one that is too long began with time itself.
-pub(super) fn window_start(now: DateTime<Utc>, window: Duration) -> DateTime<Utc> {
-    chrono::Duration::from_std(window)
-        .ok()
-        .and_then(|window| now.checked_sub_signed(window))
-        .unwrap_or(DateTime::UNIX_EPOCH)
-}
-
-/// From when on history was counted: from the window's beginning, or from the last delivery counted
-/// where that was one too many.
-pub(super) fn counted_since(begin: DateTime<Utc>, edge: Option<Uuid>) -> DateTime<Utc> {
-    edge.map_or(begin, created_at)
+/// Whether the rollups of so many subscriptions are few enough to be added up.
+pub(super) fn are_few(window: Window, subscriptions: u64) -> bool {
+    window.points().saturating_mul(subscriptions) <= MAX_SUMMED
 }

@@ -114,6 +114,8 @@ async fn what_is_kept_for_ever_stays(db: &TestDatabase) {
         audit: Duration::ZERO,
         event_keys: Duration::from_hours(90 * 24),
         replays: Duration::ZERO,
+        rollup_minutes: Duration::ZERO,
+        rollup_hours: Duration::ZERO,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let keeper = Keeper::start(&db.store, clock, settings, BUSY);

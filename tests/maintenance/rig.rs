@@ -30,6 +30,8 @@ pub(super) const BUSY: Pace = Pace {
     lease: Duration::from_mins(10),
     every: Duration::from_millis(20),
     step: 40,
+    fold_every: Duration::from_millis(20),
+    fold_step: 40,
 };
 
 /// A keeper of its own process, as it were.

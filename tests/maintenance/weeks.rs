@@ -28,6 +28,8 @@ fn settings() -> Retention {
         audit: 12 * DAY,
         event_keys: 15 * DAY,
         replays: 10 * DAY,
+        rollup_minutes: 2 * DAY,
+        rollup_hours: 10 * DAY,
     }
 }
 
@@ -105,6 +107,7 @@ async fn a_file_grows_no_more_once_the_first_days_are_over() {
                 ("attempt where response_excerpt <> ''", 4),
                 ("event_key", 15),
                 ("audit_log where action = 'request'", 12),
+                ("rollup_delta", 0),
             ],
         )
         .await;

@@ -40,6 +40,7 @@ mod reach;
 mod replay;
 mod replicas;
 mod retention;
+mod rollups;
 mod schema;
 mod search;
 mod settle;

@@ -12,7 +12,7 @@ use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::replay::{Refusal, Replaying, Was};
 use forge_dispatch::domain::subscription::SubscriptionStatus;
 use forge_dispatch::store::{
-    AuditFilter, Claim, LeasedDelivery, PageRequest, Requeued, SettleOutcome, Store,
+    AuditFilter, Claim, LeasedDelivery, PageRequest, Requeued, SettleOutcome, Store, Window,
 };
 
 use super::fixture::{
@@ -458,7 +458,7 @@ async fn what_is_replayed_is_counted_among_what_waits(db: &TestDatabase) {
     let stats = async || {
         let found = db
             .store
-            .subscription_stats(&here(), subscription, HOUR)
+            .subscription_stats(&here(), subscription, Window::NOW)
             .await;
         let found = found.unwrap().unwrap();
         (found.pending.counted(), found.in_flight.counted())

@@ -4,25 +4,29 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use forge_dispatch::clock::{Clock, SystemClock};
+use forge_dispatch::domain::attempt::Attempt;
 use forge_dispatch::domain::delivery::Verdict;
 use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::store::stats::MAX_COUNTED;
-use forge_dispatch::store::{SubscriptionStats, Tally};
+use forge_dispatch::store::{
+    AttemptCounts, Counts, Resolution, Settlement, SubscriptionStats, Tally, Window,
+};
 
 use super::fixture::{
     HOUR, accept, accept_leased, disable, for_long, for_no_time, owner, settle, settlement,
-    subscribe, subscribe_in,
+    subscribe, subscribe_in, taken,
 };
+use super::rollups::count_for_ever;
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::{act, event, events, reach, spec_for_projects, workspace};
+use crate::harness::events::{act, events, reach, spec_for_projects, workspace};
 
 on_both_databases!(
     a_new_subscription_has_nothing,
     what_waits_and_what_was_is_counted,
-    what_was_made_before_the_window_is_not_counted,
+    what_was_attempted_before_the_window_is_not_counted,
     a_subscription_out_of_reach_has_no_stats,
-    counts_end_where_they_would_cost_too_much,
+    what_waits_is_counted_up_to_a_bound_and_what_was_without,
 );
 
 const DAY: Duration = Duration::from_hours(24);
@@ -34,34 +38,28 @@ fn here() -> WorkspaceId {
 async fn stats(db: &TestDatabase, id: SubscriptionId) -> SubscriptionStats {
     let found = db
         .replica
-        .subscription_stats(&Reach::all(&here()), id, DAY)
+        .subscription_stats(&Reach::all(&here()), id, Window::DAY)
         .await;
     found.unwrap().expect("it is there")
 }
 
-/// Whether an instant lies a day back from a moment between `before` and now.
+/// Whether an instant is the beginning of the minute a day back from a moment between `before` and now.
 fn is_a_day_ago(instant: DateTime<Utc>, before: DateTime<Utc>) -> bool {
-    (before..=SystemClock.now()).contains(&(instant + DAY))
+    let day_ago = |moment| Resolution::Minute.start(moment) - DAY;
+    (day_ago(before)..=day_ago(SystemClock.now())).contains(&instant)
 }
 
 async fn a_new_subscription_has_nothing(db: &TestDatabase) {
+    count_for_ever(db).await;
     let other = subscribe(&db.store, &["*"]).await;
     accept(&db.store, &events(3)).await;
     let subscription = subscribe(&db.store, &["*"]).await;
     let before = SystemClock.now();
     let found = stats(db, subscription.id).await;
-    assert!(is_a_day_ago(found.since, before));
-    let expected = SubscriptionStats {
-        pending: Tally::Exactly(0),
-        in_flight: Tally::Exactly(0),
-        oldest_due: None,
-        since: found.since,
-        succeeded: 0,
-        failed: 0,
-        cancelled: 0,
-        attempts: 0,
-    };
-    assert_eq!(found, expected);
+    assert!(is_a_day_ago(found.past.since, before));
+    let told = (found.pending, found.in_flight, found.oldest_due);
+    assert_eq!(told, (Tally::Exactly(0), Tally::Exactly(0), None));
+    assert_eq!(found.past.points, []);
     assert_eq!(stats(db, other.id).await.pending, Tally::Exactly(3));
 }
 
@@ -91,35 +89,60 @@ async fn what_waits_and_what_was_is_counted(db: &TestDatabase) {
     let told = (found.pending, found.in_flight);
     assert_eq!(told, (Tally::Exactly(6), Tally::Exactly(6)));
     assert!(found.oldest_due.unwrap() < HOUR);
-    let told = (found.succeeded, found.failed, found.cancelled);
-    assert_eq!((told, found.attempts), ((3, 2, 0), 5));
+    let total = found.past.total();
+    let attempts = AttemptCounts {
+        succeeded: 3,
+        retried: 4,
+        failed: 2,
+    };
+    assert_eq!((total.succeeded, total.failed), (3, 2));
+    assert_eq!((total.attempts, total.latency.count()), (attempts, 9));
+    assert_eq!(total.latency.mean_ms(), Some(12));
 
     disable(&db.store, &subscription).await;
     let disabled = stats(db, subscription.id).await;
     assert_eq!(disabled.pending, found.pending);
 }
 
-async fn what_was_made_before_the_window_is_not_counted(db: &TestDatabase) {
+async fn what_was_attempted_before_the_window_is_not_counted(db: &TestDatabase) {
+    count_for_ever(db).await;
     let subscription = subscribe(&db.store, &["*"]).await;
     let me = owner();
     let now = SystemClock.now();
     let ages = [HOUR, HOUR * 23, HOUR * 25, DAY * 30];
-    let events: Vec<_> = ages
-        .iter()
-        .map(|age| event().build_at(now - *age))
-        .collect();
-    for delivery in accept_leased(&db.store, &events, for_long(me)).await {
-        settle(&db.store, me, &delivery, Verdict::Succeeded).await;
+    let leased = accept_leased(&db.store, &events(4), for_long(me)).await;
+    for (delivery, age) in leased.iter().zip(ages) {
+        let attempt = Attempt {
+            at: now - age,
+            ..taken()
+        };
+        let settled = Settlement::of(delivery, Verdict::Succeeded, Some(attempt));
+        db.store.settle(me, &[settled]).await.unwrap();
     }
-    let found = stats(db, subscription.id).await;
-    assert_eq!((found.succeeded, found.attempts), (2, 2));
-    for (window, expected) in [(Duration::ZERO, 0), (DAY + HOUR * 2, 3), (Duration::MAX, 4)] {
+    let by = Window::new;
+    for (window, expected) in [
+        (Window::NOW, 0),
+        (Window::DAY, 2),
+        (by(HOUR * 26, Resolution::Minute), 3),
+        (by(HOUR * 26, Resolution::Hour), 3),
+        (by(DAY * 31, Resolution::Minute), 3),
+        (by(DAY * 31, Resolution::Hour), 4),
+        (by(Duration::MAX, Resolution::Hour), 4),
+    ] {
         let everything = Reach::all(&here());
         let found = db
             .store
             .subscription_stats(&everything, subscription.id, window)
             .await;
-        assert_eq!(found.unwrap().unwrap().succeeded, expected, "{window:?}");
+        let past = found.unwrap().unwrap().past;
+        assert_eq!(past.total().succeeded, expected, "{window:?}");
+        let points: Vec<u64> = past.points.iter().map(|it| it.counts.succeeded).collect();
+        assert_eq!(
+            points,
+            vec![1; points.len()],
+            "each of its time: {window:?}"
+        );
+        assert!(past.points.is_sorted_by_key(|point| point.start));
     }
 }
 
@@ -142,45 +165,28 @@ async fn a_subscription_out_of_reach_has_no_stats(db: &TestDatabase) {
         for (subscription, expected) in [&open, &some, &deleted].into_iter().zip(expected) {
             let found = db
                 .store
-                .subscription_stats(&reach, subscription.id, DAY)
+                .subscription_stats(&reach, subscription.id, Window::DAY)
                 .await;
             assert_eq!(found.unwrap().is_some(), expected, "{reach:?}");
         }
     }
 }
 
-async fn counts_end_where_they_would_cost_too_much(db: &TestDatabase) {
+async fn what_waits_is_counted_up_to_a_bound_and_what_was_without(db: &TestDatabase) {
     let subscription = subscribe(&db.store, &["*"]).await;
     let (me, most) = (owner(), MAX_COUNTED as u64);
-    let (mut oldest, mut settled) = (None, 0);
-    let before = SystemClock.now();
-    while settled < MAX_COUNTED - 500 {
+    let mut settled = Counts::default();
+    while settled.succeeded <= most {
         let leased = accept_leased(&db.store, &events(1_000), for_long(me)).await;
         let settlements: Vec<_> = leased
             .iter()
             .map(|delivery| settlement(delivery, Verdict::Succeeded))
             .collect();
-        settled += settlements.len();
+        settled.succeeded += settlements.len() as u64;
         db.store.settle(me, &settlements).await.unwrap();
-        if settled == 2_000 {
-            let found = stats(db, subscription.id).await;
-            assert!(is_a_day_ago(found.since, before));
-            assert_eq!(found.succeeded, 2_000);
-            oldest = leased.iter().map(|delivery| delivery.id).min();
-        }
     }
-    // A thousand more: of those that were first, a thousand are counted no longer.
-    let leased = accept_leased(&db.store, &events(1_000), for_long(me)).await;
-    let settlements: Vec<_> = leased
-        .iter()
-        .map(|delivery| settlement(delivery, Verdict::Failed))
-        .collect();
-    db.store.settle(me, &settlements).await.unwrap();
     let found = stats(db, subscription.id).await;
-    let told = (found.succeeded, found.failed, found.attempts);
-    assert_eq!(told, (most - 1_000, 1_000, most));
-    let oldest = forge_dispatch::domain::ids::created_at(oldest.unwrap().uuid());
-    assert_eq!(found.since, oldest);
+    assert_eq!(found.past.total().succeeded, settled.succeeded);
 
     while stats(db, subscription.id).await.pending != Tally::AtLeast(most) {
         accept(&db.store, &events(1_000)).await;

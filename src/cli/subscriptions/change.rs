@@ -13,8 +13,8 @@ use crate::domain::secret::{MAX_OVERLAP, SigningSecret};
 use crate::domain::subscription::{
     FieldError, Subscription, SubscriptionSpec, SubscriptionStatus, TargetUrl,
 };
-use crate::store::Rotation;
 use crate::store::replays::missed;
+use crate::store::{Rotation, Window};
 
 /// What an admin changes; something at least.
 #[derive(Clone, Debug, Args)]
@@ -147,7 +147,7 @@ pub(super) async fn update(args: UpdateArgs, context: &Context) -> Result<(), Cl
             let now = context.clock.now();
             let missed = missed(&**store, &reach, &found, &updated, now).await?;
             let pending = if missed.is_some() {
-                store.subscription_stats(&reach, id, Duration::ZERO).await?
+                store.subscription_stats(&reach, id, Window::NOW).await?
             } else {
                 None
             };

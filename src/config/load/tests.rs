@@ -210,6 +210,8 @@ fn values_that_do_not_fit_together_are_named() {
         ("retention.audit", "1ms"),
         ("retention.event_keys", "29d"),
         ("retention.replays", "1m"),
+        ("retention.rollup_minutes", "30m"),
+        ("retention.rollup_hours", "36501d"),
         ("dispatch.circuit.failures_in_row", "0"),
         ("dispatch.circuit.failure_percent", "101"),
         ("dispatch.circuit.least_attempts", "0"),

@@ -16,6 +16,7 @@
 //! - `settle` and `endings`: outcomes.
 //! - `consequences`: what outcomes mean beyond their deliveries.
 //! - `circuits`: receivers that are left alone. `replicas`: how many processes send.
+//! - `rollups`: what settles count for statistics.
 //! - `subscriptions`, `changes` and `targets`: reading them, registering and changing them, and the
 //!   exact copy of them in memory.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
@@ -97,6 +98,7 @@ mod replicas;
 mod requeue;
 mod retention;
 mod returns;
+mod rollups;
 mod rows;
 mod sections;
 mod settle;

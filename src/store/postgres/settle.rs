@@ -1,4 +1,4 @@
-//! Writing outcomes: three round trips for a batch of deliveries that ended, whatever its size, two more
+//! Writing outcomes: four round trips for a batch of deliveries that ended, whatever its size, two more
 //! where some of them kept an order, and three more at most for those that go back to the queue and those
 //! whose leases were lost.
 
@@ -13,12 +13,13 @@ use super::endings::{Ending, duration_ms, end, headers_text};
 use super::errors::from_sqlx;
 use super::replays::add_to_replays;
 use super::rows::interval;
-use super::{PostgresStore, Result, StoreError, commit, gates};
+use super::{PostgresStore, Result, StoreError, commit, gates, rollups};
 use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::delivery::Verdict;
 use crate::domain::ids::OwnerId;
 use crate::store::gates::Crowd;
 use crate::store::replays::ReplayTally;
+use crate::store::rollups::Deltas;
 use crate::store::{SettleOutcome, Settlement};
 
 /// A delivery and the lease it was sent under.
@@ -46,6 +47,7 @@ impl PostgresStore {
             settle_each(&mut tx, owner, &sorted).await?
         };
         add_to_replays(&mut tx, &found.replays(&sorted)).await?;
+        rollups::append(&mut tx, &found.deltas(&sorted)).await?;
         // Behind the rows of replays: whoever takes one forward waits for gates when it has its row.
         let leaving = Crowd::leaving(sorted.iter().copied(), |it| found.changed(it));
         let released = gates::leave(&mut tx, &leaving).await?;
@@ -119,6 +121,16 @@ impl Found {
             }
         }
         tally
+    }
+
+    /// What it counts for statistics.
+    fn deltas(&self, sorted: &[&Settlement]) -> Deltas {
+        let mut last = None;
+        Deltas::of(sorted.iter().copied().filter(|settlement| {
+            let token = token(settlement);
+            let is_first = last.replace(token) != Some(token);
+            is_first && !self.before.contains(&token) && !self.lost.contains(&token)
+        }))
     }
 }
 

@@ -1,22 +1,19 @@
 //! How it goes with a subscription.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
-use sqlx::FromRow;
-use uuid::Uuid;
+use sqlx::{FromRow, PgConnection};
 
 use super::errors::{from_sqlx, reading};
 use super::queue::seconds;
 use super::rows::{lane_number, limit, projects};
-use super::{PostgresStore, Result, StoreError};
+use super::{PostgresStore, Result, StoreError, rollups};
 use crate::domain::delivery::Lane;
-use crate::domain::ids::{SubscriptionId, first_at};
+use crate::domain::ids::SubscriptionId;
 use crate::domain::reach::Reach;
 use crate::store::Tally;
-use crate::store::stats::{MAX_COUNTED, Stats, SubscriptionStats, counted_since, window_start};
+use crate::store::stats::{MAX_COUNTED, Series, Stats, SubscriptionStats, Window, are_few};
 
-/// See [`PostgresStore::count`].
+/// See [`count`].
 const COUNT: &str = "-- postgres::stats::count
     with own as (
         select id
@@ -66,33 +63,10 @@ const COUNT: &str = "-- postgres::stats::count
                 limit $5
             ) as later
         ) as look
-    ), settled as materialized (
-        select d.id, d.state, d.attempts
-        from own
-        cross join lateral (
-            select d.id, d.state, d.attempts
-            from delivery d
-            where d.subscription_id = own.id
-              and d.workspace = $1
-              and d.id >= $6
-            order by d.id desc
-            limit $5
-        ) as d
-    ), made as (
-        select
-            count(*) filter (where state = 'succeeded') as succeeded,
-            count(*) filter (where state = 'failed') as failed,
-            count(*) filter (where state = 'cancelled') as cancelled,
-            coalesce(sum(attempts), 0)::bigint as attempts
-        from settled
     )
-    select
-        waiting.pending, waiting.in_flight, waiting.cut, waiting.oldest_due_secs,
-        made.succeeded, made.failed, made.cancelled, made.attempts,
-        (select id from settled order by id desc limit 1 offset $5 - 1) as edge
+    select waiting.pending, waiting.in_flight, waiting.cut, waiting.oldest_due_secs
     from own
-    cross join waiting
-    cross join made";
+    cross join waiting";
 
 #[async_trait]
 impl Stats for PostgresStore {
@@ -100,24 +74,41 @@ impl Stats for PostgresStore {
         &self,
         reach: &Reach,
         id: SubscriptionId,
-        window: Duration,
+        window: Window,
     ) -> Result<Option<SubscriptionStats>> {
-        // The ids of deliveries are made by the clocks of processes like this one.
-        let begin = window_start(self.clock.now(), window);
-        let row = reading(self.count(reach, id, first_at(begin))).await?;
-        row.map(|row| {
-            Ok(SubscriptionStats {
+        reading(async {
+            let mut connection = self.connection().await?;
+            let Some(row) = count(&mut connection, reach, id).await? else {
+                return Ok(None);
+            };
+            // Attempts have their times from the clocks of processes like this one.
+            let (start, resolution) = (window.start(self.clock.now()), window.resolution());
+            let floor = rollups::floor(&mut connection, resolution).await?;
+            let whose = (&reach.workspace, id);
+            let points =
+                rollups::of_subscription(&mut connection, whose, resolution, start).await?;
+            Ok(Some(SubscriptionStats {
                 pending: Tally::of(number(row.pending)?, row.cut),
                 in_flight: Tally::of(number(row.in_flight)?, row.cut),
                 oldest_due: row.oldest_due_secs.map(seconds),
-                since: counted_since(begin, row.edge),
-                succeeded: number(row.succeeded)?,
-                failed: number(row.failed)?,
-                cancelled: number(row.cancelled)?,
-                attempts: number(row.attempts)?,
-            })
+                past: Series::new(start, floor, points),
+            }))
         })
-        .transpose()
+        .await
+    }
+
+    async fn workspace_series(&self, reach: &Reach, window: Window) -> Result<Option<Series>> {
+        reading(async {
+            let mut connection = self.connection().await?;
+            if !are_few(window, number_in_reach(&mut connection, reach).await?) {
+                return Ok(None);
+            }
+            let (start, resolution) = (window.start(self.clock.now()), window.resolution());
+            let floor = rollups::floor(&mut connection, resolution).await?;
+            let points = rollups::of_workspace(&mut connection, reach, resolution, start).await?;
+            Ok(Some(Series::new(start, floor, points)))
+        })
+        .await
     }
 }
 
@@ -127,33 +118,41 @@ struct StatsRow {
     in_flight: i64,
     cut: bool,
     oldest_due_secs: Option<f64>,
-    succeeded: i64,
-    failed: i64,
-    cancelled: i64,
-    attempts: i64,
-    edge: Option<Uuid>,
 }
 
-impl PostgresStore {
-    /// Walks the queue's index of what is due, from the first that is due and from the first that is
-    /// not, and the history's index of the subscription, each so far and no further.
-    async fn count(
-        &self,
-        reach: &Reach,
-        id: SubscriptionId,
-        from: Uuid,
-    ) -> Result<Option<StatsRow>> {
-        sqlx::query_as(COUNT)
-            .bind(reach.workspace.as_str())
-            .bind(id.uuid())
-            .bind(projects(reach))
-            .bind(Lane::ALL.map(lane_number))
-            .bind(limit(MAX_COUNTED))
-            .bind(from)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(from_sqlx)
-    }
+/// Walks the queue's index of what is due, from the first that is due and from the first that is not,
+/// each so far and no further.
+async fn count(
+    connection: &mut PgConnection,
+    reach: &Reach,
+    id: SubscriptionId,
+) -> Result<Option<StatsRow>> {
+    sqlx::query_as(COUNT)
+        .bind(reach.workspace.as_str())
+        .bind(id.uuid())
+        .bind(projects(reach))
+        .bind(Lane::ALL.map(lane_number))
+        .bind(limit(MAX_COUNTED))
+        .fetch_optional(connection)
+        .await
+        .map_err(from_sqlx)
+}
+
+async fn number_in_reach(connection: &mut PgConnection, reach: &Reach) -> Result<u64> {
+    let found = sqlx::query_scalar(
+        "-- postgres::stats::number_in_reach
+        select count(*)
+        from subscription
+        where workspace = $1
+          and status <> 'deleted'
+          and ($2::text[] is null or project_ids <@ $2)",
+    )
+    .bind(reach.workspace.as_str())
+    .bind(projects(reach))
+    .fetch_one(connection)
+    .await
+    .map_err(from_sqlx)?;
+    number(found)
 }
 
 fn number(value: i64) -> Result<u64> {

@@ -5,6 +5,7 @@
 //! - `events`: accept, `batch` by `batch`. `queue` and `settle`: the hot queue.
 //! - `consequences`: what outcomes mean beyond their deliveries.
 //! - `circuits`: receivers that are left alone. `replicas`: who sends.
+//! - `rollups`: what settles count for statistics.
 //! - `subscriptions`, `changes`, `log`, `stats` and `projects`: what clients read and change.
 //!   `targets`: the cache's rows.
 //! - `api_keys`, `usage` and `audit`: who may, how often, and who did.
@@ -81,6 +82,7 @@ mod replays;
 mod replicas;
 mod requeue;
 mod retention;
+mod rollups;
 mod rows;
 mod sections;
 mod settle;

@@ -10,12 +10,13 @@ use super::bulk::{self, Bulk};
 use super::error::store_error;
 use super::replays::add_to_replays;
 use super::rows::{count, duration_millis, get, millis, unsigned};
-use super::{Approach, SqliteStore, gates};
+use super::{Approach, SqliteStore, gates, rollups};
 use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::delivery::Verdict;
 use crate::domain::ids::{DeliveryId, OwnerId};
 use crate::store::gates::Crowd;
 use crate::store::replays::ReplayTally;
+use crate::store::rollups::Deltas;
 use crate::store::{Result, SettleOutcome, Settlement, StoreError};
 
 impl SqliteStore {
@@ -233,6 +234,7 @@ impl<'a> Work<'a> {
         write_history(transaction, &self.settled, now).await?;
         count_on(transaction, &self.repeated).await?;
         add_to_replays(transaction, &self.replays).await?;
+        rollups::append(transaction, &Deltas::of(self.held.iter().copied())).await?;
         Ok(true)
     }
 }

@@ -5,15 +5,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
-use uuid::Uuid;
 
-use super::SqliteStore;
 use super::error::store_error;
 use super::rows::{count, get, millis, projects, subscription_within, unsigned};
-use crate::domain::ids::{SubscriptionId, first_at};
+use super::{SqliteStore, rollups};
+use crate::domain::ids::SubscriptionId;
 use crate::domain::reach::Reach;
-use crate::store::stats::{MAX_COUNTED, Stats, SubscriptionStats, counted_since, window_start};
-use crate::store::{Result, Tally};
+use crate::store::stats::{MAX_COUNTED, Series, Stats, SubscriptionStats, Window, are_few};
+use crate::store::{Result, StoreError, Tally};
 
 #[async_trait]
 impl Stats for SqliteStore {
@@ -21,17 +20,19 @@ impl Stats for SqliteStore {
         &self,
         reach: &Reach,
         id: SubscriptionId,
-        window: Duration,
+        window: Window,
     ) -> Result<Option<SubscriptionStats>> {
         let now = self.clock.now();
-        let begin = window_start(now, window);
         let mut transaction = self.read().await?;
         if !in_reach(&mut transaction, reach, id).await? {
             return Ok(None);
         }
         let own = Own { reach, id };
         let waiting = waiting(&mut transaction, &own, millis(now)).await?;
-        let settled = settled(&mut transaction, &own, first_at(begin)).await?;
+        let (start, resolution) = (window.start(now), window.resolution());
+        let floor = rollups::floor(&mut transaction, resolution).await?;
+        let whose = (&reach.workspace, id);
+        let points = rollups::of_subscription(&mut transaction, whose, resolution, start).await?;
         let cut = get(&waiting, "cut")?;
         Ok(Some(SubscriptionStats {
             pending: Tally::of(unsigned(&waiting, "pending")?, cut),
@@ -39,12 +40,19 @@ impl Stats for SqliteStore {
             oldest_due: get::<Option<i64>>(&waiting, "oldest")?
                 .and_then(|oldest| u64::try_from(millis(now) - oldest).ok())
                 .map(Duration::from_millis),
-            since: counted_since(begin, get::<Option<Uuid>>(&settled, "edge")?),
-            succeeded: unsigned(&settled, "succeeded")?,
-            failed: unsigned(&settled, "failed")?,
-            cancelled: unsigned(&settled, "cancelled")?,
-            attempts: unsigned(&settled, "attempts")?,
+            past: Series::new(start, floor, points),
         }))
+    }
+
+    async fn workspace_series(&self, reach: &Reach, window: Window) -> Result<Option<Series>> {
+        let mut transaction = self.read().await?;
+        if !are_few(window, number_in_reach(&mut transaction, reach).await?) {
+            return Ok(None);
+        }
+        let (start, resolution) = (window.start(self.clock.now()), window.resolution());
+        let floor = rollups::floor(&mut transaction, resolution).await?;
+        let points = rollups::of_workspace(&mut transaction, reach, resolution, start).await?;
+        Ok(Some(Series::new(start, floor, points)))
     }
 }
 
@@ -75,6 +83,24 @@ async fn in_reach(
     .await
     .map_err(store_error)?;
     Ok(found.is_some())
+}
+
+async fn number_in_reach(transaction: &mut SqliteConnection, reach: &Reach) -> Result<u64> {
+    let number: i64 = sqlx::query_scalar(concat!(
+        "-- sqlite::stats::number_in_reach
+        select count(*)
+        from subscription
+        where workspace = ?1 and status <> 'deleted'
+            and (?2 is null or (",
+        subscription_within!("?2"),
+        "))"
+    ))
+    .bind(reach.workspace.as_str())
+    .bind(projects(reach)?)
+    .fetch_one(transaction)
+    .await
+    .map_err(store_error)?;
+    u64::try_from(number).map_err(StoreError::corrupt)
 }
 
 /// Walks the index of what is due, in each lane from the first that is due and from the first that is
@@ -140,37 +166,6 @@ async fn waiting(transaction: &mut SqliteConnection, own: &Own<'_>, now: i64) ->
     .bind(own.id.uuid())
     .bind(own.reach.workspace.as_str())
     .bind(now)
-    .bind(count(MAX_COUNTED))
-    .fetch_one(transaction)
-    .await
-    .map_err(store_error)
-}
-
-/// Walks the history of the subscription from its newest.
-async fn settled(
-    transaction: &mut SqliteConnection,
-    own: &Own<'_>,
-    from: Uuid,
-) -> Result<SqliteRow> {
-    sqlx::query(
-        "-- sqlite::stats::settled
-        with settled as materialized (
-            select id, state, attempts
-            from delivery
-            where subscription_id = ?1 and workspace = ?2 and id >= ?3
-            order by id desc
-            limit ?4
-        )
-        select count(*) filter (where state = 'succeeded') as succeeded,
-            count(*) filter (where state = 'failed') as failed,
-            count(*) filter (where state = 'cancelled') as cancelled,
-            coalesce(sum(attempts), 0) as attempts,
-            (select id from settled order by id desc limit 1 offset ?4 - 1) as edge
-        from settled",
-    )
-    .bind(own.id.uuid())
-    .bind(own.reach.workspace.as_str())
-    .bind(from)
     .bind(count(MAX_COUNTED))
     .fetch_one(transaction)
     .await

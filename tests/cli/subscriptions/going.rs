@@ -127,8 +127,13 @@ async fn stats_tell_what_waits_and_what_became_of_the_rest(database: &TestDataba
     let stats = home.json(&in_workspace("stats", &id));
     assert_eq!(stats["pending"], json!({"count": 2, "exact": true}));
     assert_eq!(stats["in_flight"], json!({"count": 0, "exact": true}));
-    let settled = ["succeeded", "failed", "cancelled", "attempts"].map(|name| &stats[name]);
-    assert_eq!(settled, [&json!(1), &json!(0), &json!(0), &json!(1)]);
+    let past = ["succeeded", "failed", "attempts", "latency"].map(|name| &stats[name]);
+    assert_eq!(
+        past,
+        [&json!(0), &json!(0), &json!(0), &Value::Null],
+        "a test is not counted"
+    );
+    assert_eq!(stats.get("series"), None);
     let shown = stable(&home.ok(&in_workspace("stats", &id)));
     let shown: Vec<&str> = shown
         .lines()
@@ -139,10 +144,15 @@ async fn stats_tell_what_waits_and_what_became_of_the_rest(database: &TestDataba
     pending  2
     in flight  0
     since  TIME
-    succeeded  1
+    succeeded  0
     failed  0
-    cancelled  0
-    attempts  1
+    attempts  0 (0 succeeded, 0 retried, 0 failed)
+    latency  -
     ");
+    let by_hour = [
+        &in_workspace("stats", &id) as &[&str],
+        &["--by", "hour", "--window", "7d"],
+    ];
+    assert_eq!(home.json(&by_hour.concat())["series"], json!([]));
     home.fails(3, &["subscriptions", "stats", &id]);
 }

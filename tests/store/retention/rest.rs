@@ -12,7 +12,7 @@ use forge_dispatch::domain::ids::{DeliveryId, OwnerId, WorkspaceId};
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::{
-    AcceptOutcome, Idempotency, Kept, LeasedDelivery, PageRequest, Settlement,
+    AcceptOutcome, Idempotency, Kept, LeasedDelivery, PageRequest, Resolution, Settlement,
 };
 use forge_dispatch::wake::Wake;
 
@@ -266,6 +266,10 @@ async fn who_was_deposed_removes_nothing(db: &TestDatabase) {
         store.remove_event_keys(&held, none, 9).await,
         store.remove_idempotency_keys(&held, 9).await,
         store.remove_replays(&held, none, 9).await,
+        store
+            .remove_rollups(&held, Resolution::Minute, none, 9)
+            .await,
+        store.remove_orphaned_rollups(&held, 9).await,
     ] {
         assert_eq!(step.unwrap(), None);
     }

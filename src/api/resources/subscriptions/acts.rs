@@ -1,4 +1,4 @@
-//! What is done with a subscription: a new secret, a look at how it goes.
+//! What is done with a subscription: a new secret, a test.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::view::{CircuitView, WithSecret};
+use super::view::WithSecret;
 use super::with_secret;
 use crate::api::auth::Caller;
-use crate::api::auth::caller::{ReadWebhooks, WriteWebhooks};
+use crate::api::auth::caller::WriteWebhooks;
 use crate::api::body::OptionalBody;
 use crate::api::etag::Precondition;
 use crate::api::path::Id;
@@ -22,9 +22,8 @@ use crate::api::resources::deliveries::AttemptView;
 use crate::api::resources::fields::{self, Faults, PreconditionHeader};
 use crate::api::{Api, Problem, Result};
 use crate::domain::ids::SubscriptionId;
-use crate::domain::payload::timestamp;
 use crate::domain::secret::{MAX_OVERLAP, SigningSecret};
-use crate::store::{RECENTLY, Rotation, SubscriptionStats, Tally};
+use crate::store::Rotation;
 
 /// How long the old secret signs beside the new one, unless it is said.
 const OVERLAP: Duration = Duration::from_hours(24);
@@ -34,7 +33,6 @@ pub fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(rotate_secret))
         .routes(routes!(test))
-        .routes(routes!(stats))
 }
 
 /// How the secret is to be replaced.
@@ -48,41 +46,6 @@ pub struct SecretRotation {
     /// The new secret, if you bring one; one is made otherwise.
     #[schema(min_length = 16, max_length = 128)]
     secret: Option<String>,
-}
-
-/// How it goes with a subscription.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = SubscriptionStats)]
-pub struct StatsView {
-    /// Whether its receiver is left alone for a while.
-    circuit: CircuitView,
-    /// Deliveries that wait for their time.
-    pending: Count,
-    /// Deliveries that are under way.
-    in_flight: Count,
-    /// For how many seconds the oldest due delivery has been waiting.
-    oldest_due_seconds: Option<u64>,
-    /// From when on the deliveries below are counted, by their creation: a day ago, or, where more
-    /// than 10,000 were made since, the creation of the oldest one counted.
-    #[schema(format = DateTime)]
-    since: String,
-    /// Made since then, and taken by the receiver.
-    succeeded: u64,
-    /// Made since then, and given up.
-    failed: u64,
-    /// Made since then, and cancelled.
-    cancelled: u64,
-    /// The attempts that these three took.
-    attempts: u64,
-}
-
-/// A number that is counted up to a bound.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Count {
-    /// How many.
-    count: u64,
-    /// Whether that is all of them; otherwise there may be more.
-    exact: bool,
 }
 
 /// Give a subscription a new secret
@@ -176,60 +139,4 @@ async fn test(
         delivery_id: sent.delivery.to_string(),
         attempt: AttemptView::new(&sent.attempt),
     }))
-}
-
-/// See how a subscription goes
-///
-/// What waits for it, and what became of its deliveries of the last day.
-#[utoipa::path(
-    get, path = "/subscriptions/{id}/stats", operation_id = "getSubscriptionStats",
-    tag = "Subscriptions",
-    params(fields::SubscriptionPath),
-    responses((status = 200, description = "Its numbers.", body = StatsView)),
-    security(("api_key" = ["read:webhooks"])),
-)]
-async fn stats(
-    State(api): State<Api>,
-    caller: Caller<ReadWebhooks>,
-    Id(id): Id<SubscriptionId>,
-) -> Result<Json<StatsView>> {
-    let reach = caller.reach();
-    let found = api.store().subscription(&reach, id).await?;
-    let found = found.ok_or_else(Problem::not_found)?;
-    let stats = api.store().subscription_stats(&reach, id, RECENTLY).await?;
-    let stats = stats.ok_or_else(Problem::not_found)?;
-    let circuit = CircuitView::new(&found.circuit, api.clock().now());
-    Ok(Json(StatsView::new(&stats, circuit)))
-}
-
-impl StatsView {
-    fn new(stats: &SubscriptionStats, circuit: CircuitView) -> Self {
-        Self {
-            circuit,
-            pending: stats.pending.into(),
-            in_flight: stats.in_flight.into(),
-            oldest_due_seconds: stats.oldest_due.map(|age| age.as_secs()),
-            since: timestamp(stats.since),
-            succeeded: stats.succeeded,
-            failed: stats.failed,
-            cancelled: stats.cancelled,
-            attempts: stats.attempts,
-        }
-    }
-}
-
-impl Count {
-    /// So many, and whether that is all.
-    pub(super) fn of(count: u64, exact: bool) -> Self {
-        Self { count, exact }
-    }
-}
-
-impl From<Tally> for Count {
-    fn from(tally: Tally) -> Self {
-        Self {
-            count: tally.counted(),
-            exact: matches!(tally, Tally::Exactly(_)),
-        }
-    }
 }

@@ -1,7 +1,5 @@
 //! `/v1/subscriptions`: register, list, show, change, delete; what is done with one is in
-//! [`acts`].
-
-use std::time::Duration;
+//! [`acts`], and how it goes with it in [`stats`].
 
 use axum::Json;
 use axum::extract::State;
@@ -28,14 +26,15 @@ use crate::domain::reach::Reach;
 use crate::domain::secret::SigningSecret;
 use crate::domain::subscription::{Subscription, SubscriptionStatus};
 use crate::store::replays::missed;
-use crate::store::{NewSubscription, StoreError};
+use crate::store::{NewSubscription, StoreError, Window};
 
 pub mod acts;
 mod asked;
+pub mod stats;
 mod view;
 
-use acts::Count;
 use asked::{Change, NewOne};
+use stats::Count;
 pub use view::{Changed, CircuitView, MissedView, View, WithSecret};
 
 /// The route of the creating call, for its idempotency keys.
@@ -50,6 +49,7 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(create, list))
         .routes(routes!(show, change, delete))
         .merge(acts::routes())
+        .merge(stats::routes())
 }
 
 /// Register a subscription
@@ -241,7 +241,7 @@ async fn pending_again(
     }
     let stats = api
         .store()
-        .subscription_stats(reach, after.id, Duration::ZERO)
+        .subscription_stats(reach, after.id, Window::NOW)
         .await?;
     Ok(stats.map(|stats| stats.pending.into()))
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::acts::Count;
+use super::stats::Count;
 use crate::api::etag::{JSON, Tag};
 use crate::api::resources::fields;
 use crate::domain::circuit::CircuitState;

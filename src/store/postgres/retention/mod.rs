@@ -6,6 +6,7 @@
 //!   before locks it too (`for key share`), so that neither misses the other.
 //! - `answers`: what receivers answered.
 //! - `replays`: replays of many that ended.
+//! - `rollups`: folded, and removed when they are old.
 
 use std::time::Duration;
 
@@ -21,11 +22,13 @@ use super::{PostgresStore, Result, commit};
 use crate::domain::ids::{EventId, created_at, first_at};
 use crate::store::lease::Lease;
 use crate::store::retention::{Kept, Removed, Retention, Swept};
+use crate::store::rollups::Resolution;
 
 mod answers;
 mod feed;
 mod past;
 mod replays;
+mod rollups;
 
 /// A transaction of the leader's.
 struct Turn {
@@ -101,6 +104,20 @@ impl Retention for PostgresStore {
         limit: usize,
     ) -> Result<Option<Swept>> {
         retrying(|| self.sweep_replays(held, age, limit)).await
+    }
+
+    async fn remove_rollups(
+        &self,
+        held: &Lease,
+        resolution: Resolution,
+        age: Duration,
+        limit: usize,
+    ) -> Result<Option<Swept>> {
+        retrying(|| self.sweep_rollups(held, resolution, age, limit)).await
+    }
+
+    async fn remove_orphaned_rollups(&self, held: &Lease, limit: usize) -> Result<Option<Swept>> {
+        retrying(|| self.sweep_orphaned_rollups(held, limit)).await
     }
 
     async fn oldest_event(&self) -> Result<Option<Duration>> {

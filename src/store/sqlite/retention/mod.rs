@@ -5,6 +5,7 @@
 //! - `past`: what goes with an event.
 //! - `answers`: what receivers answered.
 //! - `replays`: replays of many that ended.
+//! - `rollups`: folded, and removed when they are old.
 
 use std::time::Duration;
 
@@ -23,11 +24,13 @@ use crate::store::Result;
 use crate::store::idempotency::REMEMBERED;
 use crate::store::lease::{Lease, Standing};
 use crate::store::retention::{Kept, Removed, Retention, Swept};
+use crate::store::rollups::Resolution;
 
 mod answers;
 mod feed;
 mod past;
 mod replays;
+mod rollups;
 
 #[async_trait]
 impl Retention for SqliteStore {
@@ -149,6 +152,21 @@ impl Retention for SqliteStore {
         limit: usize,
     ) -> Result<Option<Swept>> {
         self.sweep_replays(held, self.before(age), limit).await
+    }
+
+    async fn remove_rollups(
+        &self,
+        held: &Lease,
+        resolution: Resolution,
+        age: Duration,
+        limit: usize,
+    ) -> Result<Option<Swept>> {
+        self.sweep_rollups(held, resolution, self.before(age), limit)
+            .await
+    }
+
+    async fn remove_orphaned_rollups(&self, held: &Lease, limit: usize) -> Result<Option<Swept>> {
+        self.sweep_orphaned_rollups(held, limit).await
     }
 
     async fn oldest_event(&self) -> Result<Option<Duration>> {
