@@ -2,9 +2,9 @@
 //!
 //! A delivery comes in with a [`Room`] (admitted while it is written, or reserved for a claim), is
 //! pushed into its line, and leaves it as a [`Flight`] when it is its line's turn and there is a
-//! slot for it. Lines of a lane take turns, one delivery each, and so do the lanes. The rules of
-//! sharing are in [`super::permits`], who has what is in `books`; everything is behind one lock that
-//! is held for a few comparisons.
+//! slot for it. Workspaces take turns, one delivery each, within one its lines do, and so do the
+//! lanes. The rules of sharing are in [`super::permits`], who has what is in `books` and
+//! `workspaces`; everything is behind one lock that is held for a few comparisons.
 //!
 //! There is no pool of senders to wake: whoever ends a flight asks for the next, and whoever pushes
 //! starts as many as there are slots for. As long as a line is blocked by others' flights, one of
@@ -28,6 +28,7 @@ use crate::wake::Wake;
 
 mod books;
 mod meters;
+mod workspaces;
 
 use books::{Books, Waiting};
 

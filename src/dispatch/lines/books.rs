@@ -9,9 +9,10 @@ use tokio::time::Instant;
 
 use super::super::permits::{Bytes, PerLane, Pool, ROOMS_PER_SLOT, lane_share};
 use super::meters::Meters;
+use super::workspaces::Workspaces;
 use crate::config;
 use crate::domain::delivery::Lane;
-use crate::domain::ids::SubscriptionId;
+use crate::domain::ids::{SubscriptionId, WorkspaceId};
 use crate::store::LeasedDelivery;
 use crate::store::intake::Permit;
 use crate::store::targets::Target;
@@ -24,9 +25,7 @@ pub(super) struct Books {
     rooms: PerLane<Pool>,
     bytes: Bytes,
     accounts: HashMap<SubscriptionId, Account>,
-    /// Lines with something waiting, each once, in the order of their turns. One that is at its
-    /// subscription's limit is left out until a flight of that subscription ends.
-    ready: PerLane<VecDeque<SubscriptionId>>,
+    workspaces: Workspaces,
     /// The lane that is asked last.
     last: Lane,
     /// A line was refused a room that it might have had, were others not so full.
@@ -47,6 +46,7 @@ pub(super) enum Doors {
 
 /// One subscription's part.
 pub(super) struct Account {
+    workspace: WorkspaceId,
     /// Requests at once.
     limit: usize,
     lines: PerLane<Line>,
@@ -66,7 +66,7 @@ pub(super) struct Line {
     rooms: usize,
     /// How many rooms it may take: fewer for a receiver whose deliveries wait too long.
     most_rooms: usize,
-    /// Whether it stands in [`Books::ready`].
+    /// Whether it has a place in the order of turns.
     is_ready: bool,
 }
 
@@ -85,7 +85,7 @@ impl Books {
             rooms: Pool::shared(settings.concurrency, ROOMS_PER_SLOT),
             bytes: Bytes::of(settings.max_bytes_in_flight),
             accounts: HashMap::new(),
-            ready: PerLane::default(),
+            workspaces: Workspaces::default(),
             last: Lane::Replay,
             is_short: false,
             doors: Doors::Open,
@@ -146,6 +146,7 @@ impl Books {
             account.backlogged = waiting(*id);
             !account.is_idle()
         });
+        self.workspaces.tidy();
     }
 
     /// No room is given any more.
@@ -173,7 +174,7 @@ impl Books {
         let account = self
             .accounts
             .entry(target.id())
-            .or_insert_with(|| Account::new(limit));
+            .or_insert_with(|| Account::new(target.subscription.workspace.clone(), limit));
         account.limit = limit;
         account
     }
@@ -202,8 +203,9 @@ impl Books {
             return false;
         }
         let rooms = self.rooms.of_mut(lane);
+        let part = self.workspaces.part(&account.workspace, lane);
         let fits = account.is_empty() || self.bytes.allows(account.bytes, bytes);
-        if !fits || !rooms.allows(queue.rooms) {
+        if !fits || !rooms.allows(part.rooms, queue.rooms) {
             self.is_short = true;
             return false;
         }
@@ -211,6 +213,7 @@ impl Books {
             return false;
         }
         rooms.take();
+        part.rooms += 1;
         self.bytes.take(bytes);
         account.bytes += bytes;
         account.lines.of_mut(lane).rooms += 1;
@@ -227,6 +230,7 @@ impl Books {
         };
         let account = entry.get_mut();
         account.bytes -= bytes;
+        self.workspaces.part(&account.workspace, lane).rooms -= 1;
         let is_relieved = account.shrink(lane) || std::mem::take(&mut self.is_short);
         if account.is_idle() {
             entry.remove();
@@ -240,7 +244,7 @@ impl Books {
             let queue = account.lines.of_mut(lane);
             if !queue.is_ready && !queue.waiting.is_empty() {
                 queue.is_ready = true;
-                self.ready.of_mut(lane).push_back(id);
+                self.workspaces.make_ready(&account.workspace, id, lane);
             }
         }
     }
@@ -254,14 +258,31 @@ impl Books {
         })
     }
 
-    /// Takes the first delivery of the lane's first line that may send now.
+    /// Takes the first delivery of the lane that may be sent now: workspaces take turns, and within
+    /// one its lines do.
     fn next_of(&mut self, lane: Lane) -> Option<Waiting> {
-        let (ready, slots) = (self.ready.of_mut(lane), self.slots.of_mut(lane));
-        for _ in 0..ready.len() {
-            if slots.is_spent() {
+        for _ in 0..self.workspaces.in_turn(lane) {
+            if self.slots.of(lane).is_spent() {
                 return None;
             }
-            let id = ready.pop_front()?;
+            let workspace = self.workspaces.begin_turn(lane)?;
+            let next = self.next_within(&workspace, lane);
+            self.workspaces.end_turn(workspace, lane);
+            if next.is_some() {
+                return next;
+            }
+        }
+        None
+    }
+
+    fn next_within(&mut self, workspace: &WorkspaceId, lane: Lane) -> Option<Waiting> {
+        let slots = self.slots.of_mut(lane);
+        let part = self.workspaces.part(workspace, lane);
+        if !slots.allows(part.in_flight, 0) {
+            return None;
+        }
+        for _ in 0..part.ready.len() {
+            let id = part.ready.pop_front()?;
             let Some(account) = self.accounts.get_mut(&id) else {
                 continue;
             };
@@ -271,16 +292,20 @@ impl Books {
                 queue.is_ready = false;
                 continue;
             }
-            if !slots.allows(queue.in_flight) {
-                ready.push_back(id);
+            if !slots.allows(part.in_flight, queue.in_flight) {
+                part.ready.push_back(id);
                 continue;
             }
-            queue.is_ready = false;
-            if let Some(next) = queue.waiting.pop_front() {
+            let next = queue.waiting.pop_front();
+            queue.is_ready = !queue.waiting.is_empty();
+            if queue.is_ready {
+                part.ready.push_back(id);
+            }
+            if next.is_some() {
                 slots.take();
+                part.in_flight += 1;
                 queue.in_flight += 1;
-                self.make_ready(id, lane);
-                return Some(next);
+                return next;
             }
         }
         None
@@ -290,6 +315,7 @@ impl Books {
         self.slots.of_mut(lane).give();
         if let Some(account) = self.accounts.get_mut(&id) {
             account.lines.of_mut(lane).in_flight -= 1;
+            self.workspaces.part(&account.workspace, lane).in_flight -= 1;
         }
         // Each lane may have been at the subscription's limit.
         for lane in Lane::ALL {
@@ -317,8 +343,7 @@ impl Books {
             .flat_map(PerLane::iter)
             .map(|pool| pool.taken())
             .sum();
-        let ready: usize = self.ready.iter().map(VecDeque::len).sum();
-        taken + self.bytes.taken() + ready == 0 && self.accounts.is_empty()
+        taken + self.bytes.taken() == 0 && self.accounts.is_empty() && self.workspaces.is_empty()
     }
 
     pub(super) fn give_up_on_crowded(&mut self) {
@@ -329,12 +354,13 @@ impl Books {
 }
 
 impl Account {
-    fn new(limit: usize) -> Self {
+    fn new(workspace: WorkspaceId, limit: usize) -> Self {
         let line = |lane| Line {
             most_rooms: lane_share(lane, limit) * ROOMS_PER_SLOT,
             ..Line::default()
         };
         Self {
+            workspace,
             limit,
             lines: PerLane::each(line),
             bytes: 0,

@@ -45,6 +45,21 @@ pub(super) fn target(number: u8, limit: Option<u32>) -> Arc<Target> {
     })
 }
 
+/// One of more than a byte can count.
+fn numbered(number: u16) -> Arc<Target> {
+    let [high, low] = number.to_be_bytes();
+    let mut target = Target::clone(&target(low, None));
+    target.subscription.id = new_id(DateTime::UNIX_EPOCH, [high, low, 1, 1, 1, 1, 1, 1, 1, 1]);
+    Arc::new(target)
+}
+
+/// A target of another workspace than the others'.
+fn target_of(workspace: &str, number: u8) -> Arc<Target> {
+    let mut target = Target::clone(&target(number, None));
+    target.subscription.workspace = WorkspaceId::new(workspace).unwrap();
+    Arc::new(target)
+}
+
 fn lines(concurrency: usize, per_subscription: usize, bytes: usize) -> Arc<Lines> {
     Arc::new(Lines::new(&config::Dispatch {
         concurrency,
@@ -171,6 +186,79 @@ fn however_many_receivers_hang_the_next_one_gets_a_slot() {
 }
 
 #[test]
+fn however_many_receivers_of_one_workspace_hang_the_next_workspace_gets_a_slot() {
+    let lines = lines(512, 64, 10_000_000);
+    let mut hanging = Vec::new();
+    for number in 0..400 {
+        fill(&lines, &numbered(number), Lane::Fresh, 600);
+        hanging.extend(launch(&lines));
+    }
+    // A workspace that has the slots to itself leaves an eighth of them.
+    assert_eq!(hanging.len(), 320 - 40);
+    for number in 0..20 {
+        let next = target_of(&format!("ws_{number}"), number);
+        assert_eq!(fill(&lines, &next, Lane::Fresh, 1), 1);
+        assert_eq!(of(&launch(&lines), &next), 1, "it waits for no other's");
+    }
+}
+
+#[test]
+fn many_workspaces_whose_receivers_hang_leave_something_to_the_next() {
+    let lines = lines(512, 64, 10_000_000);
+    let mut hanging = Vec::new();
+    for workspace in 0..16 {
+        for number in 0..100 {
+            fill(
+                &lines,
+                &target_of(&format!("ws_{workspace}"), number),
+                Lane::Fresh,
+                10,
+            );
+            hanging.extend(launch(&lines));
+        }
+    }
+    let next = target_of("ws_next", 200);
+    fill(&lines, &next, Lane::Fresh, 1);
+    assert_eq!(of(&launch(&lines), &next), 1);
+}
+
+#[test]
+fn workspaces_take_turns_however_many_lines_they_have() {
+    let lines = lines(16, 64, 1_000_000);
+    let mut flights = Vec::new();
+    for number in 0..100 {
+        fill(&lines, &target(number, None), Lane::Fresh, 3);
+        flights.extend(launch(&lines));
+    }
+    let quiet = target_of("ws_quiet", 200);
+    fill(&lines, &quiet, Lane::Fresh, 3);
+    flights.extend(launch(&lines));
+    for _ in 0..4 {
+        let ended = flights.remove(0);
+        flights.extend(lines.finish(ended));
+    }
+    assert!(
+        of(&flights, &quiet) >= 2,
+        "behind no line of the busy one's"
+    );
+}
+
+#[test]
+fn a_workspace_with_rooms_to_itself_leaves_some_to_the_next() {
+    let lines = lines(8, 1, 10_000_000);
+    let rooms: Vec<Room> = (0..600)
+        .flat_map(|number| lines.reserve(&numbered(number), Lane::Fresh, 1))
+        .collect();
+    assert_eq!(rooms.len(), 5 * ROOMS - 5 * ROOMS / 8);
+    assert_eq!(
+        lines
+            .reserve(&target_of("ws_next", 1), Lane::Fresh, 1)
+            .len(),
+        1
+    );
+}
+
+#[test]
 fn retries_and_fresh_work_do_not_take_each_others_share() {
     let lines = lines(16, 64, 1_000);
     let mut retries = Vec::new();
@@ -191,7 +279,11 @@ fn a_replay_of_a_million_takes_neither_slots_nor_rooms_of_live_work() {
         fill(&lines, &target(number, None), Lane::Replay, 10_000);
         replays.extend(launch(&lines));
     }
-    assert_eq!(replays.len(), 8, "an eighth of the slots");
+    assert_eq!(
+        replays.len(),
+        7,
+        "of an eighth of the slots, one is for others"
+    );
     // A subscription that is replayed to the full has its live deliveries sent all the same.
     for lane in [Lane::Fresh, Lane::Retry] {
         assert_eq!(fill(&lines, &target(0, None), lane, 1), 1);
@@ -313,12 +405,12 @@ fn a_limit_outlasts_what_is_in_memory() {
 proptest! {
     /// Whatever is taken and given back in whatever order, the books balance at the end.
     #[test]
-    fn the_books_balance(steps in prop::collection::vec((0_u8..4, 0_usize..3, 0_usize..300, 0_u8..4), 0..200)) {
+    fn the_books_balance(steps in prop::collection::vec((0_u8..8, 0_usize..3, 0_usize..300, 0_u8..4), 0..200)) {
         let lines = lines(8, 4, 10_000);
         let (mut rooms, mut flights) = (Vec::new(), Vec::new());
         for (number, lane, bytes, act) in steps {
             let lane = Lane::ALL[lane];
-            let target = target(number, None);
+            let target = target_of(["a", "b"][usize::from(number % 2)], number / 2);
             match act {
                 0 => rooms.extend(lines.admit(&target, bytes)),
                 1 if !rooms.is_empty() => drop(rooms.swap_remove(bytes % rooms.len())),
