@@ -26,11 +26,13 @@ use crate::store::intake::Permit;
 use crate::store::targets::Target;
 use crate::wake::Wake;
 
+mod account;
 mod books;
 mod meters;
 mod workspaces;
 
-use books::{Books, Waiting};
+use account::Waiting;
+use books::Books;
 
 /// How long a writer waits for rooms, so that what it writes can be born leased.
 const PATIENCE: Duration = Duration::from_millis(25);
@@ -118,7 +120,7 @@ impl Lines {
         targets.filter_map(|target| books.token_at(target)).min()
     }
 
-    /// Among how many processes limits a second are divided.
+    /// Among how many processes limits are divided, those of requests at once and those a second.
     pub fn set_replicas(&self, replicas: NonZeroU32) {
         self.books().set_replicas(replicas);
     }
@@ -239,6 +241,7 @@ impl Lines {
         }
     }
 
+    /// Requests at once from all processes.
     fn limit(&self, target: &Target) -> usize {
         let own = target.subscription.spec.max_concurrency;
         own.map_or(self.default_limit, |limit| {

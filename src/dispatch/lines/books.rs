@@ -1,24 +1,20 @@
 //! The books behind the lines: who has what, and whose turn it is. Plain state; [`super::Lines`]
 //! keeps it behind its lock.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
 
 use tokio::time::Instant;
 
 use super::super::permits::{Bytes, PerLane, Pool, ROOMS_PER_SLOT, lane_share};
+use super::account::{Account, Waiting, part_of};
 use super::meters::Meters;
 use super::workspaces::Workspaces;
 use crate::config;
 use crate::domain::delivery::Lane;
 use crate::domain::ids::{SubscriptionId, WorkspaceId};
-use crate::store::LeasedDelivery;
-use crate::store::intake::Permit;
 use crate::store::targets::Target;
-
-/// Deliveries of one subscription that a batch of events makes, at most.
-const BATCH: usize = 1_000;
 
 pub(super) struct Books {
     slots: PerLane<Pool>,
@@ -42,39 +38,6 @@ pub(super) enum Doors {
     Suspended,
     /// The program is stopping.
     Closed,
-}
-
-/// One subscription's part.
-pub(super) struct Account {
-    workspace: WorkspaceId,
-    /// Requests at once.
-    limit: usize,
-    lines: PerLane<Line>,
-    bytes: usize,
-    /// Whether fresh deliveries of this subscription wait in the database: newer ones then queue
-    /// up behind them instead of overtaking.
-    backlogged: bool,
-    /// A writer waited for rooms in vain: it is not waited for again before it has room.
-    stalled: bool,
-}
-
-#[derive(Default)]
-pub(super) struct Line {
-    waiting: VecDeque<Waiting>,
-    in_flight: usize,
-    /// Rooms taken: reserved, waiting and in flight.
-    rooms: usize,
-    /// How many rooms it may take: fewer for a receiver whose deliveries wait too long.
-    most_rooms: usize,
-    /// Whether it has a place in the order of turns.
-    is_ready: bool,
-}
-
-/// A leased delivery with its room.
-pub(super) struct Waiting {
-    pub(super) delivery: LeasedDelivery,
-    pub(super) room: Permit,
-    pub(super) since: Instant,
 }
 
 impl Books {
@@ -170,11 +133,14 @@ impl Books {
         suspended
     }
 
-    pub(super) fn account(&mut self, target: &Target, limit: usize) -> &mut Account {
+    /// The account of one that may have so many requests at once from all processes together.
+    pub(super) fn account(&mut self, target: &Target, limit_of_all: usize) -> &mut Account {
+        let limit = part_of(limit_of_all, self.meters.replicas());
         let account = self
             .accounts
             .entry(target.id())
             .or_insert_with(|| Account::new(target.subscription.workspace.clone(), limit));
+        account.limit_of_all = limit_of_all;
         account.limit = limit;
         account
     }
@@ -189,8 +155,13 @@ impl Books {
         self.meters.give_back(id);
     }
 
+    /// Among how many processes limits are divided. What is in flight beyond a smaller part ends by
+    /// itself.
     pub(super) fn set_replicas(&mut self, replicas: NonZeroU32) {
         self.meters.set_replicas(replicas);
+        for account in self.accounts.values_mut() {
+            account.limit = part_of(account.limit_of_all, replicas.get());
+        }
     }
 
     /// Takes a room if the line, its lane, the bytes and the rate allow it.
@@ -350,69 +321,5 @@ impl Books {
         for account in self.accounts.values_mut() {
             account.stalled |= account.holds_writers_back();
         }
-    }
-}
-
-impl Account {
-    fn new(workspace: WorkspaceId, limit: usize) -> Self {
-        let line = |lane| Line {
-            most_rooms: lane_share(lane, limit) * ROOMS_PER_SLOT,
-            ..Line::default()
-        };
-        Self {
-            workspace,
-            limit,
-            lines: PerLane::each(line),
-            bytes: 0,
-            backlogged: false,
-            stalled: false,
-        }
-    }
-
-    /// A line has a delivery less; whether it was crowded until now. Half empty, it may become
-    /// longer; nearly empty, writers may wait for it again.
-    fn shrink(&mut self, lane: Lane) -> bool {
-        let full = lane_share(lane, self.limit) * ROOMS_PER_SLOT;
-        let queue = self.lines.of_mut(lane);
-        let was_crowded = queue.is_crowded();
-        queue.rooms -= 1;
-        let is_relieved = was_crowded && !queue.is_crowded();
-        if is_relieved {
-            queue.most_rooms = (queue.most_rooms * 2).min(full);
-        }
-        if lane == Lane::Fresh && queue.rooms <= full / 8 {
-            self.stalled = false;
-        }
-        is_relieved
-    }
-
-    /// Whether one more request would be more than the subscription, or its lane, may have.
-    fn is_at_limit(&self, lane: Lane) -> bool {
-        let of_all: usize = self.lines.iter().map(|line| line.in_flight).sum();
-        of_all >= self.limit || self.lines.of(lane).in_flight >= lane_share(lane, self.limit)
-    }
-
-    /// Nothing of it is in memory.
-    fn is_empty(&self) -> bool {
-        self.lines.iter().all(|line| line.rooms == 0)
-    }
-
-    /// Nothing is lost if it is forgotten.
-    fn is_idle(&self) -> bool {
-        self.is_empty() && !self.backlogged
-    }
-
-    /// Whether a batch might find no room that would have some in a moment. A line that cannot take
-    /// a batch at all is not waited for, nor one that was waited for in vain.
-    fn holds_writers_back(&self) -> bool {
-        let queue = &self.lines.fresh;
-        queue.is_crowded() && queue.most_rooms >= BATCH && !self.backlogged && !self.stalled
-    }
-}
-
-impl Line {
-    /// More than half full.
-    fn is_crowded(&self) -> bool {
-        self.rooms > self.most_rooms / 2
     }
 }

@@ -137,6 +137,29 @@ fn a_subscriptions_own_limit_holds_over_all_lanes() {
 }
 
 #[test]
+fn a_limit_is_divided_among_the_processes_that_send() {
+    let replicas = |count| NonZeroU32::new(count).unwrap();
+    let (lines, target) = (lines(100, 64, 1_000), target(1, Some(8)));
+    lines.set_replicas(replicas(3));
+    fill(&lines, &target, Lane::Fresh, 30);
+    let mut flights = launch(&lines);
+    assert_eq!(flights.len(), 2, "of a third of eight, one is for retries");
+    // One that leaves: what waits already goes by the new part as well.
+    lines.set_replicas(replicas(1));
+    let ended = flights.pop().unwrap();
+    flights.extend(lines.finish(ended));
+    flights.extend(launch(&lines));
+    assert_eq!(flights.len(), 6);
+    // More than there are requests: one each.
+    lines.set_replicas(replicas(100));
+    while let Some(ended) = flights.pop() {
+        flights.extend(lines.finish(ended));
+        flights.extend(launch(&lines));
+        assert!(flights.len() <= 5, "no more come while too many are out");
+    }
+}
+
+#[test]
 fn where_there_is_one_slot_the_lanes_take_turns() {
     let (lines, target) = (lines(100, 64, 1_000), target(1, Some(1)));
     fill(&lines, &target, Lane::Fresh, 3);
@@ -360,7 +383,7 @@ fn closed_lines_give_no_room_but_send_what_they_have() {
 
 /// Lines of which each token takes an hour to come again.
 fn slow_lines() -> Arc<Lines> {
-    let lines = lines(512, 64, 1_000_000);
+    let lines = lines(512, 64 * 3_600, 1_000_000);
     lines.set_replicas(NonZeroU32::new(3_600).unwrap());
     lines
 }
