@@ -75,7 +75,7 @@ pub struct CreateArgs {
     #[arg(long = "header", value_name = "HEADER")]
     headers: Vec<String>,
 
-    /// Requests in flight at once, in each replica; the deployment's limit otherwise.
+    /// Requests in flight at once, from all replicas together; the deployment's limit otherwise.
     #[arg(long, value_name = "N")]
     max_concurrency: Option<NonZeroU32>,
 

@@ -29,7 +29,7 @@ pub struct Circuit {
     /// How long the rate grows when a receiver is back.
     #[serde(with = "duration")]
     pub ramp: Duration,
-    /// Nothing but failures for so long disables the subscription.
+    /// Nothing but failures for so long, and as many in a row as open it, disable the subscription.
     #[serde(with = "duration")]
     pub disable_after: Duration,
 }

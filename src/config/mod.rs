@@ -231,7 +231,7 @@ impl Default for Egress {
 pub struct Dispatch {
     /// Requests in flight at once, in this process.
     pub concurrency: usize,
-    /// Requests in flight at once to one subscription that sets no limit of its own.
+    /// Requests in flight at once to one subscription that sets no limit of its own, from all processes.
     pub subscription_concurrency: usize,
     /// Event text held for deliveries in flight, in bytes.
     pub max_bytes_in_flight: usize,

@@ -2,9 +2,9 @@
 //!
 //! A delivery comes in with a [`Room`] (admitted while it is written, or reserved for a claim), is
 //! pushed into its line, and leaves it as a [`Flight`] when it is its line's turn and there is a
-//! slot for it. Lines of a lane take turns, one delivery each, and so do the lanes. The rules of
-//! sharing are in [`super::permits`], who has what is in `books`; everything is behind one lock that
-//! is held for a few comparisons.
+//! slot for it. Workspaces take turns, one delivery each, within one its lines do, and so do the
+//! lanes. The rules of sharing are in [`super::permits`], who has what is in `books` and
+//! `workspaces`; everything is behind one lock that is held for a few comparisons.
 //!
 //! There is no pool of senders to wake: whoever ends a flight asks for the next, and whoever pushes
 //! starts as many as there are slots for. As long as a line is blocked by others' flights, one of
@@ -26,10 +26,13 @@ use crate::store::intake::Permit;
 use crate::store::targets::Target;
 use crate::wake::Wake;
 
+mod account;
 mod books;
 mod meters;
+mod workspaces;
 
-use books::{Books, Waiting};
+use account::Waiting;
+use books::Books;
 
 /// How long a writer waits for rooms, so that what it writes can be born leased.
 const PATIENCE: Duration = Duration::from_millis(25);
@@ -117,7 +120,7 @@ impl Lines {
         targets.filter_map(|target| books.token_at(target)).min()
     }
 
-    /// Among how many processes limits a second are divided.
+    /// Among how many processes limits are divided, those of requests at once and those a second.
     pub fn set_replicas(&self, replicas: NonZeroU32) {
         self.books().set_replicas(replicas);
     }
@@ -238,6 +241,7 @@ impl Lines {
         }
     }
 
+    /// Requests at once from all processes.
     fn limit(&self, target: &Target) -> usize {
         let own = target.subscription.spec.max_concurrency;
         own.map_or(self.default_limit, |limit| {

@@ -210,11 +210,17 @@ impl Dispatcher {
 }
 
 impl Dispatcher {
-    /// Whether its receiver is not left alone, since it was leased: then it waits in the queue, and no
-    /// attempt is spent.
+    /// Whether its subscription is still what it was when it was leased, and its receiver not left alone
+    /// since. Otherwise it waits in the queue, and no attempt is spent; a claim, which reads the same
+    /// memory or newer, leases it again for what the subscription is then.
     fn may_be_sent(&self, delivery: &LeasedDelivery) -> bool {
-        let circuit = self.parts.store.circuit(delivery.target.id());
-        circuit.open_until().is_none() || delivery.sending != Sending::Usual
+        let leased_for = &delivery.target.subscription;
+        let Some(held) = self.parts.store.held(leased_for.id) else {
+            return false;
+        };
+        let is_left_alone = held.subscription.circuit.open_until().is_some();
+        held.subscription.version == leased_for.version
+            && (!is_left_alone || delivery.sending != Sending::Usual)
     }
 }
 

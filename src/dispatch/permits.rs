@@ -3,9 +3,12 @@
 //!
 //! - Each lane has its own share, so that fresh work, retries and replays do not starve each other.
 //! - A subscription has at most its limit in flight, and within it each lane its share.
-//! - The last quarter of a lane is for subscriptions with nothing of it, and of the rest a
-//!   subscription has at most as much as is still free (the dynamic threshold of shared-buffer
-//!   switches). However many receivers hang, the next subscription gets its turn.
+//! - Of a lane but its last quarter, a subscription has at most as much as is still free (the dynamic
+//!   threshold of shared-buffer switches).
+//! - The last quarter is for subscriptions with nothing of it, and for workspaces with little of it;
+//!   its second half only for subscriptions with nothing of workspaces with little. However many
+//!   receivers hang, the next subscription gets its turn; and however many subscriptions of one
+//!   workspace do, the next workspace gets its turn. (Of fewer than eight nothing can be kept.)
 
 use crate::domain::delivery::Lane;
 
@@ -94,9 +97,17 @@ impl Pool {
         self.free.saturating_sub(self.all / 4)
     }
 
-    /// Whether one that has `has` of them may have one more.
-    pub(super) fn allows(self, has: usize) -> bool {
-        self.free > 0 && (has == 0 || has < self.most_of_one())
+    /// Whether a subscription that has `has` of them, of a workspace that has `of_workspace` in all,
+    /// may have one more.
+    pub(super) fn allows(self, of_workspace: usize, has: usize) -> bool {
+        let has_little = of_workspace == 0 || of_workspace < self.free / 4;
+        if has < self.most_of_one() {
+            true
+        } else if self.free > self.all / 8 {
+            has == 0 || has_little
+        } else {
+            self.free > 0 && has == 0 && has_little
+        }
     }
 
     /// Takes one; [`allows`](Self::allows) was asked before.

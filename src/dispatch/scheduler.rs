@@ -187,13 +187,17 @@ impl View {
         Ok(progress)
     }
 
-    /// Whether a circuit changed since it was looked: what was found then would be claimed by a rate that
-    /// is no longer its own.
+    /// Whether a subscription or its circuit changed since it was looked: what was found then would be
+    /// claimed by a rate that is no longer its own.
     fn is_outdated(&self, dispatcher: &Dispatcher) -> bool {
-        let store = &dispatcher.parts.store;
-        self.work
-            .iter()
-            .any(|(target, _)| store.circuit(target.id()) != target.subscription.circuit)
+        let is_as_it_was = |found: &Target| {
+            let held = dispatcher.parts.store.held(found.id());
+            held.is_some_and(|held| {
+                let (held, found) = (&held.subscription, &found.subscription);
+                held.version == found.version && held.circuit == found.circuit
+            })
+        };
+        self.work.iter().any(|(target, _)| !is_as_it_was(target))
     }
 
     /// Rooms for a claim, in turns over those that have work in the lane.

@@ -15,6 +15,9 @@ use super::subscription::{FieldError, Subscription};
 /// The name of [`Actor::CommandLine`].
 const COMMAND_LINE: &str = "cli";
 
+/// The name of [`Actor::Program`].
+const PROGRAM: &str = "program";
+
 /// Who acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {
@@ -22,14 +25,17 @@ pub enum Actor {
     Key(ApiKeyId),
     /// An operator, with the program itself.
     CommandLine,
+    /// This program, by itself: it disables subscriptions.
+    Program,
 }
 
-/// The name in the database and the API: the key's id, or `cli`.
+/// The name in the database and the API: the key's id, `cli`, or `program`.
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(id) => id.fmt(f),
             Self::CommandLine => f.write_str(COMMAND_LINE),
+            Self::Program => f.write_str(PROGRAM),
         }
     }
 }
@@ -38,12 +44,13 @@ impl FromStr for Actor {
     type Err = FieldError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == COMMAND_LINE {
-            return Ok(Self::CommandLine);
+        match text {
+            COMMAND_LINE => Ok(Self::CommandLine),
+            PROGRAM => Ok(Self::Program),
+            _ => text.parse().map(Self::Key).map_err(|_| {
+                FieldError::new("actor", "must be the id of a key, `cli`, or `program`")
+            }),
         }
-        text.parse()
-            .map(Self::Key)
-            .map_err(|_| FieldError::new("actor", "must be the id of a key, or `cli`"))
     }
 }
 
@@ -69,6 +76,14 @@ impl Act {
             actor: Actor::CommandLine,
             address: None,
             request_id: None,
+        }
+    }
+
+    /// What this program does by itself.
+    pub fn by_program(id: AuditId) -> Self {
+        Self {
+            actor: Actor::Program,
+            ..Self::on_command_line(id)
         }
     }
 
@@ -230,7 +245,7 @@ impl AuditEntry {
     pub fn key(&self) -> Option<ApiKeyId> {
         match self.actor {
             Actor::Key(id) => Some(id),
-            Actor::CommandLine => None,
+            Actor::CommandLine | Actor::Program => None,
         }
     }
 }

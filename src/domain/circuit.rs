@@ -36,7 +36,7 @@ pub struct CircuitRules {
     pub longest_pause: Duration,
     /// How long the rate grows, once a probe was taken, before there is no limit any more.
     pub ramp: Duration,
-    /// Nothing but failures for so long disables the subscription.
+    /// Nothing but failures for so long, and as many in a row as open a circuit, disable the subscription.
     pub disable_after: Duration,
 }
 
@@ -161,8 +161,9 @@ impl Circuit {
         now: DateTime<Utc>,
     ) -> Option<Transition> {
         let failed = tally.failures > 0;
+        // Two failures that lie far apart are not enough: nobody was asked in between.
         let is_hopeless = |since| now >= later(since, rules.disable_after);
-        if failed && self.failing_since.is_some_and(is_hopeless) {
+        if failed && self.fails_in_row(rules) && self.failing_since.is_some_and(is_hopeless) {
             return Some(Transition::GivenUp);
         }
         match self.state {

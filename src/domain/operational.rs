@@ -54,12 +54,20 @@ pub enum Operational {
 }
 
 impl Operational {
+    /// All types: of a delivery that failed, a circuit that opened, a subscription that was disabled.
+    pub const TYPES: [&str; 3] = [
+        "delivery.failed",
+        "subscription.circuit_opened",
+        "subscription.disabled",
+    ];
+
     /// Its type.
     pub fn event_type(&self) -> &'static str {
+        let [failed, opened, disabled] = Self::TYPES;
         match self {
-            Self::DeliveryFailed { .. } => "delivery.failed",
-            Self::CircuitOpened { .. } => "subscription.circuit_opened",
-            Self::SubscriptionDisabled { .. } => "subscription.disabled",
+            Self::DeliveryFailed { .. } => failed,
+            Self::CircuitOpened { .. } => opened,
+            Self::SubscriptionDisabled { .. } => disabled,
         }
     }
 

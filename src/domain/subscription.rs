@@ -242,7 +242,7 @@ pub struct SubscriptionSpec {
     pub format: BodyFormat,
     /// What goes with each delivery beside our own headers.
     pub headers: CustomHeaders,
-    /// Requests in flight at once, in each replica; `None` is the deployment's default.
+    /// Requests in flight at once, from all replicas together; `None` is the deployment's default.
     pub max_concurrency: Option<NonZeroU32>,
     /// Deliveries a second, from all replicas together; `None` is no limit.
     pub rate_limit: Option<NonZeroU32>,

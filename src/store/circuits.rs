@@ -6,12 +6,12 @@
 //! ([`super::targets`]); the counts are read where they are changed.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::targets::Targets;
+use super::targets::{Target, Targets};
 use super::{Result, Settlement, StoreError};
 use crate::domain::circuit::{
     Circuit, CircuitRules, CircuitState, Probe, Tally, Transition, Window,
@@ -31,6 +31,10 @@ pub trait Circuits: Send + Sync {
     /// Where a subscription's circuit stands, as far as this process knows: it learns of what others
     /// wrote when it looks what is due, and of what it settled itself at once. Does not block.
     fn circuit(&self, subscription: SubscriptionId) -> CircuitState;
+
+    /// The subscription as this process would serve it now, which it learns likewise; `None` of one that
+    /// is disabled or deleted. Does not block.
+    fn held(&self, subscription: SubscriptionId) -> Option<Arc<Target>>;
 
     /// How many circuits are open, of active subscriptions, as far as this process knows.
     fn open_circuits(&self) -> usize;
@@ -63,32 +67,38 @@ pub(super) fn is_another_receiver(
 pub(super) type Tallies = BTreeMap<SubscriptionId, (WorkspaceId, Tally)>;
 
 /// What these settlements, which changed what they name, tell of receivers that have failed, now or
-/// of late. Nothing of those that are disabled by them.
-pub(super) fn tallies<'a>(
-    settled: impl Iterator<Item = &'a Settlement> + Clone,
-    known: &Targets,
-) -> Tallies {
+/// of late. Nothing of those that are disabled by them, or were meanwhile; and of those that were
+/// changed since only that their probe is over.
+pub(super) fn tallies(settled: &[&Settlement], current: &Targets) -> Tallies {
     let mut tallies = Tallies::new();
-    if !may_matter(settled.clone(), known) {
-        return tallies;
-    }
-    for settlement in settled.clone() {
-        if settlement.verdict == Verdict::Released && settlement.sending == Sending::Usual {
+    for settlement in settled {
+        let is_current = is_current(settlement, current);
+        let is_told_of = is_current && settlement.verdict != Verdict::Released;
+        if current.get(settlement.subscription).is_none()
+            || !is_told_of && settlement.sending != Sending::Probe
+        {
             continue;
         }
         let (_, tally) = tallies
             .entry(settlement.subscription)
             .or_insert_with(|| (settlement.workspace.clone(), Tally::default()));
-        tally.add(settlement.attempt.as_ref(), settlement.sending);
+        let attempt = settlement.attempt.as_ref().filter(|_| is_current);
+        tally.add(attempt, settlement.sending);
     }
     for settlement in settled {
-        if settlement.verdict == Verdict::Gone {
+        if settlement.verdict == Verdict::Gone && is_current(settlement, current) {
             tallies.remove(&settlement.subscription);
         }
     }
-    let is_known = |id| known.circuit(id) != CircuitState::Closed;
+    let is_known = |id| current.circuit(id) != CircuitState::Closed;
     tallies.retain(|id, (_, tally)| tally.is_noteworthy() || is_known(*id));
     tallies
+}
+
+/// Whether the subscription is still as it was when this was sent.
+pub(super) fn is_current(settlement: &Settlement, current: &Targets) -> bool {
+    let target = current.get(settlement.subscription);
+    target.is_some_and(|target| target.subscription.version == settlement.version)
 }
 
 /// Whether these can tell anything that is to be noted.
@@ -104,9 +114,12 @@ pub(super) fn is_given_up(settlement: &Settlement) -> bool {
     matches!(settlement.verdict, Verdict::Failed | Verdict::Gone) && !settlement.repeats()
 }
 
-/// Whether more follows from an outcome than what it tells of its receiver.
-pub(super) fn ends_something(settlement: &Settlement) -> bool {
+/// Whether anything may follow from an outcome.
+pub(super) fn matters(settlement: &Settlement, known: &Targets) -> bool {
     matches!(settlement.verdict, Verdict::Failed | Verdict::Gone)
+        || is_noteworthy(settlement)
+        || settlement.verdict != Verdict::Released
+            && known.circuit(settlement.subscription) != CircuitState::Closed
 }
 
 fn is_noteworthy(settlement: &Settlement) -> bool {

@@ -318,6 +318,9 @@ pub struct Settlement {
     pub event_type: EventType,
     /// Where it goes.
     pub subscription: SubscriptionId,
+    /// The version of the subscription that it was sent by. Only of this version an outcome tells
+    /// anything: whoever changed it since, in whatever, may have mended what failed.
+    pub version: i64,
     /// The tenant.
     pub workspace: WorkspaceId,
     /// The lease token that it was sent under.
@@ -362,6 +365,7 @@ impl Settlement {
             event: event.id,
             event_type: event.event_type.clone(),
             subscription: delivery.target.id(),
+            version: delivery.target.subscription.version,
             workspace: event.workspace.clone(),
             epoch: delivery.epoch,
             attempts_before: delivery.attempts,
@@ -411,14 +415,16 @@ pub trait DeliveryQueue: Send + Sync {
     /// one of many, is leased all the same ([`Sending::Asked`]).
     async fn claim(&self, claim: &Claim) -> Result<Vec<LeasedDelivery>>;
 
-    /// Writes outcomes, in one transaction, each under its lease token (`owner`, epoch). Answers in
-    /// the order given. Coming again with the same settlements after an ambiguous failure is safe:
-    /// what was committed answers `Settled` again and changes nothing.
+    /// Writes outcomes, each under its lease token (`owner`, epoch), in one transaction; or in several,
+    /// one behind the other, where more deliveries would have to be made to tell of them than
+    /// [`MAX_FAN_OUT_ROWS`]. Answers in the order given. Coming again with the same settlements after an
+    /// ambiguous failure is safe: what was committed answers `Settled` again and changes nothing.
     ///
     /// What ends a delivery that keeps its edition's order makes the next one due
     /// ([`SettleOutcome::MadeWay`]).
     ///
-    /// [`Verdict::Gone`] also disables the subscription. What outcomes tell of receivers is noted with
+    /// [`Verdict::Gone`] also disables the subscription, if that is still of the version that it was
+    /// sent by; and of no other version a receiver is judged. What outcomes tell of receivers is noted with
     /// them, once, if the rules were said ([`Circuits::judge_receivers`]); it may disable one too. What
     /// replays of many put into the queue is counted for them as
     /// [`ReplayRecord::done`](replays::ReplayRecord::done) or `failed` here.

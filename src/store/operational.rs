@@ -1,7 +1,7 @@
 //! Telling of our own work: events of ours, committed with what they tell of.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +9,13 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::circuits::{GONE_REASON, Judged, is_given_up};
+use super::circuits::{GONE_REASON, Judged, is_current, is_given_up};
 use super::intake::NoDispatch;
 use super::outbox::Door;
 use super::targets::{TargetChange, Targets};
-use super::{Leasing, Result, Settlement, StoreError};
-use crate::domain::attempt::ErrorClass;
+use super::{Leasing, MAX_FAN_OUT_ROWS, Result, Settlement, StoreError};
+use crate::domain::attempt::{Attempt, ErrorClass};
+use crate::domain::audit::{Act, Action, AuditEntry};
 use crate::domain::circuit::Transition;
 use crate::domain::delivery::Verdict;
 use crate::domain::ids::{EventId, OwnerId, SubscriptionId, WorkspaceId, created_at, new_id};
@@ -41,28 +42,40 @@ pub(super) struct Disabled {
     pub(super) reason: String,
     /// From when on it has missed events.
     pub(super) missing_since: DateTime<Utc>,
+    /// Which it was when that was found: one that was changed since is another.
+    pub(super) version: i64,
+}
+
+/// What says that its receiver is gone for good, of subscriptions that are still as they were when it
+/// was sent.
+pub(super) fn gone<'s>(
+    held: &[&'s Settlement],
+    current: &Targets,
+) -> impl Iterator<Item = &'s Settlement> {
+    let is_gone = |one: &&Settlement| one.verdict == Verdict::Gone && is_current(one, current);
+    held.iter().copied().filter(is_gone)
 }
 
 /// The subscriptions that are not to be tried any more, each once and in order.
-pub(super) fn ending(held: &[&Settlement], judged: &[Judged]) -> Vec<Disabled> {
-    let gone = held
-        .iter()
-        .filter(|settlement| settlement.verdict == Verdict::Gone)
-        .map(|gone| Disabled {
-            id: gone.subscription,
-            workspace: gone.workspace.clone(),
-            reason: GONE_REASON.to_owned(),
-            missing_since: created_at(gone.event.uuid()),
-        });
-    let given_up = judged
-        .iter()
-        .filter(|judged| judged.is_given_up())
-        .map(|judged| Disabled {
+pub(super) fn ending(held: &[&Settlement], judged: &[Judged], current: &Targets) -> Vec<Disabled> {
+    let gone = gone(held, current).map(|gone| Disabled {
+        id: gone.subscription,
+        workspace: gone.workspace.clone(),
+        reason: GONE_REASON.to_owned(),
+        missing_since: created_at(gone.event.uuid()),
+        version: gone.version,
+    });
+    let given_up = judged.iter().filter(|judged| judged.is_given_up());
+    let given_up = given_up.filter_map(|judged| {
+        let target = current.get(judged.subscription)?;
+        Some(Disabled {
             id: judged.subscription,
             workspace: judged.workspace.clone(),
             reason: judged.reason(),
             missing_since: judged.failing_since(),
-        });
+            version: target.subscription.version,
+        })
+    });
     let mut ending: BTreeMap<SubscriptionId, Disabled> = BTreeMap::new();
     for one in gone.chain(given_up) {
         match ending.entry(one.id) {
@@ -79,6 +92,24 @@ pub(super) fn ending(held: &[&Settlement], judged: &[Judged]) -> Vec<Disabled> {
 }
 
 impl Disabled {
+    /// What the audit log says of it: nobody's act, but this program's.
+    pub(super) fn entry(&self, before: &Subscription, now: DateTime<Utc>) -> AuditEntry {
+        let after = Subscription {
+            status: SubscriptionStatus::Disabled {
+                reason: self.reason.clone(),
+            },
+            version: before.version + 1,
+            ..before.clone()
+        };
+        // A version ends once, so its end has one id.
+        let digest = Sha256::new()
+            .chain_update(self.id.uuid())
+            .chain_update(before.version.to_be_bytes())
+            .finalize();
+        let act = Act::by_program(new_id(now, std::array::from_fn(|index| digest[index])));
+        act.changed(Action::SubscriptionUpdated, before, &after)
+    }
+
     /// What a change disabled, if it did.
     pub(super) fn between(before: &Subscription, after: &Subscription) -> Option<Self> {
         let was_active = before.status == SubscriptionStatus::Active;
@@ -88,6 +119,7 @@ impl Disabled {
             workspace: after.workspace.clone(),
             reason: reason.to_owned(),
             missing_since: after.missing_since.unwrap_or(after.updated_at),
+            version: before.version,
         })
     }
 }
@@ -225,6 +257,53 @@ impl Teller<'_> {
         let digest = digest.finalize();
         new_id(self.now, std::array::from_fn(|index| digest[index]))
     }
+}
+
+/// A batch of outcomes in parts, nearly always one: what is told of a part makes no more deliveries than
+/// [`MAX_FAN_OUT_ROWS`], or is of one outcome. So two thousand failures of which fifty subscriptions want
+/// to know do not hold the feed's lock for a hundred thousand rows.
+pub(super) fn parts<'s>(settlements: &'s [Settlement], known: &Targets) -> Vec<&'s [Settlement]> {
+    let mut parts = Vec::new();
+    let mut rest = settlements;
+    while !rest.is_empty() {
+        let (part, behind) = rest.split_at(first_part(rest, known));
+        parts.push(part);
+        rest = behind;
+    }
+    parts
+}
+
+/// How many of them are in the first part.
+fn first_part(settlements: &[Settlement], known: &Targets) -> usize {
+    if !known.wants_operational() {
+        return settlements.len();
+    }
+    let mut named: HashMap<&WorkspaceId, (usize, usize)> = HashMap::new();
+    let mut failing = HashSet::new();
+    let mut rows = 0;
+    for (place, settlement) in settlements.iter().enumerate() {
+        let attempt = settlement.attempt.as_ref();
+        if attempt.is_none_or(Attempt::succeeded) {
+            continue;
+        }
+        let workspace = &settlement.workspace;
+        let (of_delivery, of_receiver) = *named.entry(workspace).or_insert_with(|| {
+            let [failed, opened, disabled] =
+                Operational::TYPES.map(|event_type| known.naming(workspace, event_type));
+            (failed, opened.max(disabled))
+        });
+        if is_given_up(settlement) {
+            rows += of_delivery;
+        }
+        // Of a receiver one thing is told, if any: that it is left alone, or that it is disabled.
+        if failing.insert(settlement.subscription) {
+            rows += of_receiver;
+        }
+        if rows > MAX_FAN_OUT_ROWS && place > 0 {
+            return place;
+        }
+    }
+    settlements.len()
 }
 
 /// Whether anybody is to be told of anything.

@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use super::{Result, StoreError};
 use crate::domain::circuit::CircuitState;
 use crate::domain::event::Event;
-use crate::domain::filter::EventFilter;
+use crate::domain::filter::{EventFilter, EventType};
 use crate::domain::ids::{SubscriptionId, WorkspaceId};
 use crate::domain::signature::SigningKey;
 use crate::domain::subscription::Subscription;
@@ -177,6 +177,19 @@ impl Targets {
             .into_iter()
             .flatten()
             .filter(|target| target.subscription.receives(event))
+    }
+
+    /// How many subscriptions of a workspace an event of this type may go to.
+    pub(super) fn naming(&self, workspace: &WorkspaceId, event_type: &str) -> usize {
+        let Ok(event_type) = EventType::new(event_type) else {
+            return 0;
+        };
+        let targets = self.by_workspace.get(workspace).into_iter().flatten();
+        let names = |target: &&Arc<Target>| {
+            let filters = &target.subscription.spec.event_types;
+            filters.iter().any(|filter| filter.matches(&event_type))
+        };
+        targets.filter(names).count()
     }
 
     /// What this becomes with the changes up to `generation`.

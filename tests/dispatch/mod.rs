@@ -1,5 +1,6 @@
 //! The whole program, from an event to a settled delivery, on both databases.
 
+mod changed;
 mod circuits;
 mod headers;
 mod isolation;

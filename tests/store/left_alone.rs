@@ -268,7 +268,7 @@ async fn one_that_was_gone_missed_what_it_refused(db: &TestDatabase) {
 
 async fn one_with_nothing_but_failures_missed_what_failed_since_they_began(db: &TestDatabase) {
     db.store.judge_receivers(CircuitRules {
-        failures_in_row: 1_000,
+        failures_in_row: 2,
         disable_after: Duration::from_hours(24),
         ..CircuitRules::default()
     });

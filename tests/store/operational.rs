@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use forge_dispatch::domain::audit::{Action, Actor};
 use forge_dispatch::domain::circuit::CircuitRules;
 use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
 use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::subscription::SubscriptionStatus;
-use forge_dispatch::store::{LeasedDelivery, Settlement, Store};
+use forge_dispatch::store::{
+    AuditFilter, LeasedDelivery, PageRequest, SettleOutcome, Settlement, Store,
+};
 use forge_dispatch::wake::Wake;
 use serde_json::Value;
 
@@ -15,7 +18,7 @@ use super::fixture::{
     HOUR, accept_leased, claim_all, count_in, deliveries, disable, for_long, owner, set_status,
     settle, settlement, subscribe, subscribe_in,
 };
-use crate::harness::databases::TestDatabase;
+use crate::harness::databases::{Kind, TestDatabase};
 use crate::harness::events::{events, spec, workspace};
 
 on_both_databases!(
@@ -29,6 +32,8 @@ on_both_databases!(
     an_admins_disabling_is_told_of,
     a_batch_of_failures_is_told_of_whole,
     other_workspaces_are_told_nothing,
+    more_than_one_transaction_may_tell_is_told_in_several,
+    what_is_disabled_by_itself_is_in_the_audit_log,
 );
 
 const NAMES: [&str; 2] = ["delivery.failed", "subscription.*"];
@@ -241,4 +246,60 @@ async fn other_workspaces_are_told_nothing(db: &TestDatabase) {
     settle(&db.store, me, &born[0], Verdict::Gone).await;
     assert!(told(&db.store, other.id).await.is_empty());
     assert_eq!(db.count("event").await, 1);
+}
+
+/// More than one transaction may make: each is told of all the same, once.
+async fn more_than_one_transaction_may_tell_is_told_in_several(db: &TestDatabase) {
+    const FAILED: usize = 200;
+    const OPS: usize = 60;
+    subscribe(&db.store, &["edition.*"]).await;
+    for _ in 0..OPS {
+        subscribe(&db.store, &["delivery.failed"]).await;
+    }
+    let me = owner();
+    let born = accept_leased(&db.store, &events(FAILED), for_long(me)).await;
+    let batch: Vec<Settlement> = born
+        .iter()
+        .map(|delivery| settlement(delivery, Verdict::Failed))
+        .collect();
+    for store in [&db.store, &db.replica] {
+        let outcomes = store.settle(me, &batch).await.unwrap();
+        assert_eq!(outcomes, vec![SettleOutcome::Settled; FAILED]);
+    }
+    let told = i64::try_from(FAILED * OPS).unwrap();
+    assert_eq!(db.count("delivery_queue").await, told);
+    if db.kind == Kind::Postgres {
+        let large = "(select from delivery_queue group by xmin having count(*) > 5000) as large";
+        assert_eq!(db.count(large).await, 0);
+    }
+}
+
+async fn what_is_disabled_by_itself_is_in_the_audit_log(db: &TestDatabase) {
+    let gone = subscribe(&db.store, &["*"]).await;
+    let me = owner();
+    let born = accept_leased(&db.store, &events(2), for_long(me)).await;
+    let batch = [0, 1].map(|number| settlement(&born[number], Verdict::Gone));
+    db.store.settle(me, &batch).await.unwrap();
+    db.replica.settle(me, &batch).await.unwrap();
+
+    let by_itself = AuditFilter {
+        actor: Some(Actor::Program),
+        ..AuditFilter::default()
+    };
+    let all = PageRequest {
+        limit: 100,
+        after: None,
+    };
+    let page = db.replica.audit_log(&here(), &by_itself, all).await;
+    let entries = page.unwrap().items;
+    assert_eq!(entries.len(), 1, "{entries:?}");
+    let entry = &entries[0];
+    assert_eq!(entry.action, Action::SubscriptionUpdated);
+    assert_eq!(entry.object, Some(gone.id.to_string()));
+    let (before, after) = (entry.before.as_ref(), entry.after.as_ref());
+    assert_eq!(before.unwrap()["status"], "active");
+    let after = after.unwrap();
+    assert_eq!(after["status"], "disabled");
+    assert_eq!(after["disabled_reason"], "the receiver answered 410 Gone");
+    assert_eq!(after["version"], gone.version + 1);
 }

@@ -478,6 +478,7 @@ async fn an_unknown_delivery_is_a_lost_lease(db: &TestDatabase) {
         delivery: forge_dispatch::entropy::Entropy::system().id(SystemClock.now()),
         event: forge_dispatch::entropy::Entropy::system().id(SystemClock.now()),
         subscription: forge_dispatch::entropy::Entropy::system().id(SystemClock.now()),
+        version: 1,
         event_type: "edition.submitted".parse().unwrap(),
         workspace: WorkspaceId::default(),
         epoch: 1,

@@ -60,7 +60,7 @@ pub fn routes() -> OpenApiRouter<Api> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Params {
-    /// Of this actor only: the id of a key, or `cli`.
+    /// Of this actor only: the id of a key, `cli`, or `program`.
     #[param(
         example = "key_01h455vb4pex5vsknk084sn02q",
         pattern = "^(cli|key_[0-7][0-9a-hjkmnp-tv-z]{25})$"
@@ -94,7 +94,7 @@ pub struct View {
     /// When.
     #[schema(format = DateTime)]
     at: String,
-    /// Who: the id of a key, or `cli`.
+    /// Who: the id of a key, `cli`, or `program` for what this program does by itself.
     actor: String,
     /// What was done: `request` is a use of a key.
     action: &'static str,

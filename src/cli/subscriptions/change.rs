@@ -63,7 +63,7 @@ pub struct UpdateArgs {
     #[arg(long)]
     clear_headers: bool,
 
-    /// So many requests in flight at once, in each replica.
+    /// So many requests in flight at once, from all replicas together.
     #[arg(long, value_name = "N", conflicts_with = "default_concurrency")]
     max_concurrency: Option<NonZeroU32>,
 

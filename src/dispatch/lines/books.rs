@@ -1,32 +1,27 @@
 //! The books behind the lines: who has what, and whose turn it is. Plain state; [`super::Lines`]
 //! keeps it behind its lock.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
 
 use tokio::time::Instant;
 
 use super::super::permits::{Bytes, PerLane, Pool, ROOMS_PER_SLOT, lane_share};
+use super::account::{Account, Waiting, part_of};
 use super::meters::Meters;
+use super::workspaces::Workspaces;
 use crate::config;
 use crate::domain::delivery::Lane;
-use crate::domain::ids::SubscriptionId;
-use crate::store::LeasedDelivery;
-use crate::store::intake::Permit;
+use crate::domain::ids::{SubscriptionId, WorkspaceId};
 use crate::store::targets::Target;
-
-/// Deliveries of one subscription that a batch of events makes, at most.
-const BATCH: usize = 1_000;
 
 pub(super) struct Books {
     slots: PerLane<Pool>,
     rooms: PerLane<Pool>,
     bytes: Bytes,
     accounts: HashMap<SubscriptionId, Account>,
-    /// Lines with something waiting, each once, in the order of their turns. One that is at its
-    /// subscription's limit is left out until a flight of that subscription ends.
-    ready: PerLane<VecDeque<SubscriptionId>>,
+    workspaces: Workspaces,
     /// The lane that is asked last.
     last: Lane,
     /// A line was refused a room that it might have had, were others not so full.
@@ -45,38 +40,6 @@ pub(super) enum Doors {
     Closed,
 }
 
-/// One subscription's part.
-pub(super) struct Account {
-    /// Requests at once.
-    limit: usize,
-    lines: PerLane<Line>,
-    bytes: usize,
-    /// Whether fresh deliveries of this subscription wait in the database: newer ones then queue
-    /// up behind them instead of overtaking.
-    backlogged: bool,
-    /// A writer waited for rooms in vain: it is not waited for again before it has room.
-    stalled: bool,
-}
-
-#[derive(Default)]
-pub(super) struct Line {
-    waiting: VecDeque<Waiting>,
-    in_flight: usize,
-    /// Rooms taken: reserved, waiting and in flight.
-    rooms: usize,
-    /// How many rooms it may take: fewer for a receiver whose deliveries wait too long.
-    most_rooms: usize,
-    /// Whether it stands in [`Books::ready`].
-    is_ready: bool,
-}
-
-/// A leased delivery with its room.
-pub(super) struct Waiting {
-    pub(super) delivery: LeasedDelivery,
-    pub(super) room: Permit,
-    pub(super) since: Instant,
-}
-
 impl Books {
     /// Nothing taken.
     pub(super) fn new(settings: &config::Dispatch) -> Self {
@@ -85,7 +48,7 @@ impl Books {
             rooms: Pool::shared(settings.concurrency, ROOMS_PER_SLOT),
             bytes: Bytes::of(settings.max_bytes_in_flight),
             accounts: HashMap::new(),
-            ready: PerLane::default(),
+            workspaces: Workspaces::default(),
             last: Lane::Replay,
             is_short: false,
             doors: Doors::Open,
@@ -146,6 +109,7 @@ impl Books {
             account.backlogged = waiting(*id);
             !account.is_idle()
         });
+        self.workspaces.tidy();
     }
 
     /// No room is given any more.
@@ -169,11 +133,14 @@ impl Books {
         suspended
     }
 
-    pub(super) fn account(&mut self, target: &Target, limit: usize) -> &mut Account {
+    /// The account of one that may have so many requests at once from all processes together.
+    pub(super) fn account(&mut self, target: &Target, limit_of_all: usize) -> &mut Account {
+        let limit = part_of(limit_of_all, self.meters.replicas());
         let account = self
             .accounts
             .entry(target.id())
-            .or_insert_with(|| Account::new(limit));
+            .or_insert_with(|| Account::new(target.subscription.workspace.clone(), limit));
+        account.limit_of_all = limit_of_all;
         account.limit = limit;
         account
     }
@@ -188,8 +155,13 @@ impl Books {
         self.meters.give_back(id);
     }
 
+    /// Among how many processes limits are divided. What is in flight beyond a smaller part ends by
+    /// itself.
     pub(super) fn set_replicas(&mut self, replicas: NonZeroU32) {
         self.meters.set_replicas(replicas);
+        for account in self.accounts.values_mut() {
+            account.limit = part_of(account.limit_of_all, replicas.get());
+        }
     }
 
     /// Takes a room if the line, its lane, the bytes and the rate allow it.
@@ -202,8 +174,9 @@ impl Books {
             return false;
         }
         let rooms = self.rooms.of_mut(lane);
+        let part = self.workspaces.part(&account.workspace, lane);
         let fits = account.is_empty() || self.bytes.allows(account.bytes, bytes);
-        if !fits || !rooms.allows(queue.rooms) {
+        if !fits || !rooms.allows(part.rooms, queue.rooms) {
             self.is_short = true;
             return false;
         }
@@ -211,6 +184,7 @@ impl Books {
             return false;
         }
         rooms.take();
+        part.rooms += 1;
         self.bytes.take(bytes);
         account.bytes += bytes;
         account.lines.of_mut(lane).rooms += 1;
@@ -227,6 +201,7 @@ impl Books {
         };
         let account = entry.get_mut();
         account.bytes -= bytes;
+        self.workspaces.part(&account.workspace, lane).rooms -= 1;
         let is_relieved = account.shrink(lane) || std::mem::take(&mut self.is_short);
         if account.is_idle() {
             entry.remove();
@@ -240,7 +215,7 @@ impl Books {
             let queue = account.lines.of_mut(lane);
             if !queue.is_ready && !queue.waiting.is_empty() {
                 queue.is_ready = true;
-                self.ready.of_mut(lane).push_back(id);
+                self.workspaces.make_ready(&account.workspace, id, lane);
             }
         }
     }
@@ -254,14 +229,31 @@ impl Books {
         })
     }
 
-    /// Takes the first delivery of the lane's first line that may send now.
+    /// Takes the first delivery of the lane that may be sent now: workspaces take turns, and within
+    /// one its lines do.
     fn next_of(&mut self, lane: Lane) -> Option<Waiting> {
-        let (ready, slots) = (self.ready.of_mut(lane), self.slots.of_mut(lane));
-        for _ in 0..ready.len() {
-            if slots.is_spent() {
+        for _ in 0..self.workspaces.in_turn(lane) {
+            if self.slots.of(lane).is_spent() {
                 return None;
             }
-            let id = ready.pop_front()?;
+            let workspace = self.workspaces.begin_turn(lane)?;
+            let next = self.next_within(&workspace, lane);
+            self.workspaces.end_turn(workspace, lane);
+            if next.is_some() {
+                return next;
+            }
+        }
+        None
+    }
+
+    fn next_within(&mut self, workspace: &WorkspaceId, lane: Lane) -> Option<Waiting> {
+        let slots = self.slots.of_mut(lane);
+        let part = self.workspaces.part(workspace, lane);
+        if !slots.allows(part.in_flight, 0) {
+            return None;
+        }
+        for _ in 0..part.ready.len() {
+            let id = part.ready.pop_front()?;
             let Some(account) = self.accounts.get_mut(&id) else {
                 continue;
             };
@@ -271,16 +263,20 @@ impl Books {
                 queue.is_ready = false;
                 continue;
             }
-            if !slots.allows(queue.in_flight) {
-                ready.push_back(id);
+            if !slots.allows(part.in_flight, queue.in_flight) {
+                part.ready.push_back(id);
                 continue;
             }
-            queue.is_ready = false;
-            if let Some(next) = queue.waiting.pop_front() {
+            let next = queue.waiting.pop_front();
+            queue.is_ready = !queue.waiting.is_empty();
+            if queue.is_ready {
+                part.ready.push_back(id);
+            }
+            if next.is_some() {
                 slots.take();
+                part.in_flight += 1;
                 queue.in_flight += 1;
-                self.make_ready(id, lane);
-                return Some(next);
+                return next;
             }
         }
         None
@@ -290,6 +286,7 @@ impl Books {
         self.slots.of_mut(lane).give();
         if let Some(account) = self.accounts.get_mut(&id) {
             account.lines.of_mut(lane).in_flight -= 1;
+            self.workspaces.part(&account.workspace, lane).in_flight -= 1;
         }
         // Each lane may have been at the subscription's limit.
         for lane in Lane::ALL {
@@ -317,76 +314,12 @@ impl Books {
             .flat_map(PerLane::iter)
             .map(|pool| pool.taken())
             .sum();
-        let ready: usize = self.ready.iter().map(VecDeque::len).sum();
-        taken + self.bytes.taken() + ready == 0 && self.accounts.is_empty()
+        taken + self.bytes.taken() == 0 && self.accounts.is_empty() && self.workspaces.is_empty()
     }
 
     pub(super) fn give_up_on_crowded(&mut self) {
         for account in self.accounts.values_mut() {
             account.stalled |= account.holds_writers_back();
         }
-    }
-}
-
-impl Account {
-    fn new(limit: usize) -> Self {
-        let line = |lane| Line {
-            most_rooms: lane_share(lane, limit) * ROOMS_PER_SLOT,
-            ..Line::default()
-        };
-        Self {
-            limit,
-            lines: PerLane::each(line),
-            bytes: 0,
-            backlogged: false,
-            stalled: false,
-        }
-    }
-
-    /// A line has a delivery less; whether it was crowded until now. Half empty, it may become
-    /// longer; nearly empty, writers may wait for it again.
-    fn shrink(&mut self, lane: Lane) -> bool {
-        let full = lane_share(lane, self.limit) * ROOMS_PER_SLOT;
-        let queue = self.lines.of_mut(lane);
-        let was_crowded = queue.is_crowded();
-        queue.rooms -= 1;
-        let is_relieved = was_crowded && !queue.is_crowded();
-        if is_relieved {
-            queue.most_rooms = (queue.most_rooms * 2).min(full);
-        }
-        if lane == Lane::Fresh && queue.rooms <= full / 8 {
-            self.stalled = false;
-        }
-        is_relieved
-    }
-
-    /// Whether one more request would be more than the subscription, or its lane, may have.
-    fn is_at_limit(&self, lane: Lane) -> bool {
-        let of_all: usize = self.lines.iter().map(|line| line.in_flight).sum();
-        of_all >= self.limit || self.lines.of(lane).in_flight >= lane_share(lane, self.limit)
-    }
-
-    /// Nothing of it is in memory.
-    fn is_empty(&self) -> bool {
-        self.lines.iter().all(|line| line.rooms == 0)
-    }
-
-    /// Nothing is lost if it is forgotten.
-    fn is_idle(&self) -> bool {
-        self.is_empty() && !self.backlogged
-    }
-
-    /// Whether a batch might find no room that would have some in a moment. A line that cannot take
-    /// a batch at all is not waited for, nor one that was waited for in vain.
-    fn holds_writers_back(&self) -> bool {
-        let queue = &self.lines.fresh;
-        queue.is_crowded() && queue.most_rooms >= BATCH && !self.backlogged && !self.stalled
-    }
-}
-
-impl Line {
-    /// More than half full.
-    fn is_crowded(&self) -> bool {
-        self.rooms > self.most_rooms / 2
     }
 }

@@ -54,6 +54,11 @@ impl Meters {
         self.replicas = replicas.get();
     }
 
+    /// Among how many they are.
+    pub(super) fn replicas(&self) -> u32 {
+        self.replicas
+    }
+
     /// Takes a token, if there is one, or no limit.
     pub(super) fn take(&mut self, target: &Target, now: Instant) -> bool {
         let Some(interval) = self.interval(target, now) else {

@@ -46,6 +46,21 @@ pub(super) fn target(number: u8, limit: Option<u32>) -> Arc<Target> {
     })
 }
 
+/// One of more than a byte can count.
+fn numbered(number: u16) -> Arc<Target> {
+    let [high, low] = number.to_be_bytes();
+    let mut target = Target::clone(&target(low, None));
+    target.subscription.id = new_id(DateTime::UNIX_EPOCH, [high, low, 1, 1, 1, 1, 1, 1, 1, 1]);
+    Arc::new(target)
+}
+
+/// A target of another workspace than the others'.
+fn target_of(workspace: &str, number: u8) -> Arc<Target> {
+    let mut target = Target::clone(&target(number, None));
+    target.subscription.workspace = WorkspaceId::new(workspace).unwrap();
+    Arc::new(target)
+}
+
 fn lines(concurrency: usize, per_subscription: usize, bytes: usize) -> Arc<Lines> {
     Arc::new(Lines::new(&config::Dispatch {
         concurrency,
@@ -124,6 +139,29 @@ fn a_subscriptions_own_limit_holds_over_all_lanes() {
 }
 
 #[test]
+fn a_limit_is_divided_among_the_processes_that_send() {
+    let replicas = |count| NonZeroU32::new(count).unwrap();
+    let (lines, target) = (lines(100, 64, 1_000), target(1, Some(8)));
+    lines.set_replicas(replicas(3));
+    fill(&lines, &target, Lane::Fresh, 30);
+    let mut flights = launch(&lines);
+    assert_eq!(flights.len(), 2, "of a third of eight, one is for retries");
+    // One that leaves: what waits already goes by the new part as well.
+    lines.set_replicas(replicas(1));
+    let ended = flights.pop().unwrap();
+    flights.extend(lines.finish(ended));
+    flights.extend(launch(&lines));
+    assert_eq!(flights.len(), 6);
+    // More than there are requests: one each.
+    lines.set_replicas(replicas(100));
+    while let Some(ended) = flights.pop() {
+        flights.extend(lines.finish(ended));
+        flights.extend(launch(&lines));
+        assert!(flights.len() <= 5, "no more come while too many are out");
+    }
+}
+
+#[test]
 fn where_there_is_one_slot_the_lanes_take_turns() {
     let (lines, target) = (lines(100, 64, 1_000), target(1, Some(1)));
     fill(&lines, &target, Lane::Fresh, 3);
@@ -173,6 +211,79 @@ fn however_many_receivers_hang_the_next_one_gets_a_slot() {
 }
 
 #[test]
+fn however_many_receivers_of_one_workspace_hang_the_next_workspace_gets_a_slot() {
+    let lines = lines(512, 64, 10_000_000);
+    let mut hanging = Vec::new();
+    for number in 0..400 {
+        fill(&lines, &numbered(number), Lane::Fresh, 600);
+        hanging.extend(launch(&lines));
+    }
+    // A workspace that has the slots to itself leaves an eighth of them.
+    assert_eq!(hanging.len(), 320 - 40);
+    for number in 0..20 {
+        let next = target_of(&format!("ws_{number}"), number);
+        assert_eq!(fill(&lines, &next, Lane::Fresh, 1), 1);
+        assert_eq!(of(&launch(&lines), &next), 1, "it waits for no other's");
+    }
+}
+
+#[test]
+fn many_workspaces_whose_receivers_hang_leave_something_to_the_next() {
+    let lines = lines(512, 64, 10_000_000);
+    let mut hanging = Vec::new();
+    for workspace in 0..16 {
+        for number in 0..100 {
+            fill(
+                &lines,
+                &target_of(&format!("ws_{workspace}"), number),
+                Lane::Fresh,
+                10,
+            );
+            hanging.extend(launch(&lines));
+        }
+    }
+    let next = target_of("ws_next", 200);
+    fill(&lines, &next, Lane::Fresh, 1);
+    assert_eq!(of(&launch(&lines), &next), 1);
+}
+
+#[test]
+fn workspaces_take_turns_however_many_lines_they_have() {
+    let lines = lines(16, 64, 1_000_000);
+    let mut flights = Vec::new();
+    for number in 0..100 {
+        fill(&lines, &target(number, None), Lane::Fresh, 3);
+        flights.extend(launch(&lines));
+    }
+    let quiet = target_of("ws_quiet", 200);
+    fill(&lines, &quiet, Lane::Fresh, 3);
+    flights.extend(launch(&lines));
+    for _ in 0..4 {
+        let ended = flights.remove(0);
+        flights.extend(lines.finish(ended));
+    }
+    assert!(
+        of(&flights, &quiet) >= 2,
+        "behind no line of the busy one's"
+    );
+}
+
+#[test]
+fn a_workspace_with_rooms_to_itself_leaves_some_to_the_next() {
+    let lines = lines(8, 1, 10_000_000);
+    let rooms: Vec<Room> = (0..600)
+        .flat_map(|number| lines.reserve(&numbered(number), Lane::Fresh, 1))
+        .collect();
+    assert_eq!(rooms.len(), 5 * ROOMS - 5 * ROOMS / 8);
+    assert_eq!(
+        lines
+            .reserve(&target_of("ws_next", 1), Lane::Fresh, 1)
+            .len(),
+        1
+    );
+}
+
+#[test]
 fn retries_and_fresh_work_do_not_take_each_others_share() {
     let lines = lines(16, 64, 1_000);
     let mut retries = Vec::new();
@@ -193,7 +304,11 @@ fn a_replay_of_a_million_takes_neither_slots_nor_rooms_of_live_work() {
         fill(&lines, &target(number, None), Lane::Replay, 10_000);
         replays.extend(launch(&lines));
     }
-    assert_eq!(replays.len(), 8, "an eighth of the slots");
+    assert_eq!(
+        replays.len(),
+        7,
+        "of an eighth of the slots, one is for others"
+    );
     // A subscription that is replayed to the full has its live deliveries sent all the same.
     for lane in [Lane::Fresh, Lane::Retry] {
         assert_eq!(fill(&lines, &target(0, None), lane, 1), 1);
@@ -270,7 +385,7 @@ fn closed_lines_give_no_room_but_send_what_they_have() {
 
 /// Lines of which each token takes an hour to come again.
 fn slow_lines() -> Arc<Lines> {
-    let lines = lines(512, 64, 1_000_000);
+    let lines = lines(512, 64 * 3_600, 1_000_000);
     lines.set_replicas(NonZeroU32::new(3_600).unwrap());
     lines
 }
@@ -315,12 +430,12 @@ fn a_limit_outlasts_what_is_in_memory() {
 proptest! {
     /// Whatever is taken and given back in whatever order, the books balance at the end.
     #[test]
-    fn the_books_balance(steps in prop::collection::vec((0_u8..4, 0_usize..3, 0_usize..300, 0_u8..4), 0..200)) {
+    fn the_books_balance(steps in prop::collection::vec((0_u8..8, 0_usize..3, 0_usize..300, 0_u8..4), 0..200)) {
         let lines = lines(8, 4, 10_000);
         let (mut rooms, mut flights) = (Vec::new(), Vec::new());
         for (number, lane, bytes, act) in steps {
             let lane = Lane::ALL[lane];
-            let target = target(number, None);
+            let target = target_of(["a", "b"][usize::from(number % 2)], number / 2);
             match act {
                 0 => rooms.extend(lines.admit(&target, bytes)),
                 1 if !rooms.is_empty() => drop(rooms.swap_remove(bytes % rooms.len())),

@@ -106,7 +106,9 @@ fn it_opens_on_failures_in_a_row_or_on_their_share() {
         (&[DOWN, (30, "P"), (40, "+")], Some(Closed)),
         // Five days of nothing else.
         (&[(0, "-"), (5 * day - 1, "-")], None),
-        (&[(0, "-"), (5 * day, "-")], Some(GivenUp)),
+        (&[(0, "---------"), (5 * day, "-")], Some(GivenUp)),
+        // Two of them tell too little of what was between.
+        (&[(0, "-"), (5 * day, "-")], None),
         (&[(0, "-"), (day, "+"), (5 * day, "-")], None),
         (&[(0, "-"), (5 * day, "+")], None),
         (&[DOWN, (5 * day, "N")], Some(GivenUp)),

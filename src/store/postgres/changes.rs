@@ -370,24 +370,27 @@ pub(super) async fn raise_generation(tx: &mut PgTransaction<'_>) -> Result<i64> 
     .map_err(from_sqlx)
 }
 
-/// Disables subscriptions; one that an admin disabled or deleted meanwhile stays as the admin left it.
-/// Answers which were disabled. They are sorted.
+/// Disables subscriptions; one that an admin changed meanwhile stays as the admin left it. Answers which
+/// were disabled. They are sorted, their circuits locked, and the generation was raised for them.
 pub(super) async fn disable(
     tx: &mut PgTransaction<'_>,
     subscriptions: &[Disabled],
+    generation: i64,
 ) -> Result<Vec<SubscriptionId>> {
+    if subscriptions.is_empty() {
+        return Ok(Vec::new());
+    }
     let each = || subscriptions.iter();
-    circuits::forget(tx, each().map(|one| one.id.uuid()).collect()).await?;
-    let generation = raise_generation(tx).await?;
     let ids: Vec<Uuid> = sqlx::query_scalar(
         "-- postgres::changes::disable
         update subscription s
         set generation = $4, version = version + 1, updated_at = now(),
             status = 'disabled', disabled_reason = ending.reason,
             missing_since = ending.missing_since
-        from unnest($1::uuid[], $2::text[], $3::text[], $5::timestamptz[])
-            as ending (id, workspace, reason, missing_since)
+        from unnest($1::uuid[], $2::text[], $3::text[], $5::timestamptz[], $6::bigint[])
+            as ending (id, workspace, reason, missing_since, version)
         where s.id = ending.id and s.workspace = ending.workspace and s.status = 'active'
+            and s.version = ending.version
         returning s.id",
     )
     .bind(each().map(|one| one.id.uuid()).bind_iter())
@@ -395,6 +398,7 @@ pub(super) async fn disable(
     .bind(each().map(|one| one.reason.as_str()).bind_iter())
     .bind(generation)
     .bind(each().map(|one| one.missing_since).bind_iter())
+    .bind(each().map(|one| one.version).bind_iter())
     .fetch_all(&mut **tx)
     .await
     .map_err(from_sqlx)?;

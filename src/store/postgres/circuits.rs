@@ -1,6 +1,7 @@
 //! Circuit breakers: what a settle tells of receivers, and who sends a probe.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgBindIterExt;
@@ -10,12 +11,12 @@ use uuid::Uuid;
 use super::changes::raise_generation;
 use super::errors::from_sqlx;
 use super::rows::interval;
-use super::{PostgresStore, Result, StoreError};
+use super::{PostgresStore, Result};
 use crate::domain::circuit::{Circuit, CircuitRules, CircuitState};
-use crate::domain::ids::SubscriptionId;
+use crate::domain::ids::{SubscriptionId, WorkspaceId};
 use crate::store::Leasing;
 use crate::store::circuits::{self, Circuits, CountColumns, Judged, StateColumns, Tallies};
-use crate::store::targets::Targets;
+use crate::store::targets::{Target, Targets};
 
 impl Circuits for PostgresStore {
     fn judge_receivers(&self, rules: CircuitRules) {
@@ -24,6 +25,10 @@ impl Circuits for PostgresStore {
 
     fn circuit(&self, subscription: SubscriptionId) -> CircuitState {
         self.held_targets().circuit(subscription)
+    }
+
+    fn held(&self, subscription: SubscriptionId) -> Option<Arc<Target>> {
+        self.held_targets().get(subscription).map(Arc::clone)
     }
 
     fn open_circuits(&self) -> usize {
@@ -46,7 +51,7 @@ impl PostgresStore {
 }
 
 #[derive(FromRow)]
-struct CircuitRow {
+pub(super) struct CircuitRow {
     subscription_id: Uuid,
     state: String,
     since: Option<DateTime<Utc>>,
@@ -85,17 +90,20 @@ impl CircuitRow {
     }
 }
 
-/// Notes what is told of receivers.
+/// Notes what is told of receivers, of which this is remembered. Every process has to learn of what is
+/// news ([`spread`]).
 pub(super) async fn judge(
     tx: &mut PgTransaction<'_>,
     rules: &CircuitRules,
     tallies: &Tallies,
+    kept: Vec<(SubscriptionId, CircuitRow)>,
 ) -> Result<Vec<Judged>> {
     let mut judged = Vec::with_capacity(tallies.len());
-    for (id, row) in kept(tx, tallies).await? {
-        let (workspace, tally) = tallies
-            .get(&id)
-            .ok_or_else(|| StoreError::Corrupt(format!("the circuit of {id} was not asked for")))?;
+    for (id, row) in kept {
+        // Nothing is told of one that is gone for good.
+        let Some((workspace, tally)) = tallies.get(&id) else {
+            continue;
+        };
         let circuit = row.circuit()?;
         judged.push(Judged::of(
             (id, workspace.clone()),
@@ -114,20 +122,22 @@ pub(super) async fn judge(
     if !stay.is_empty() {
         keep(tx, &stay).await?;
     }
-    let news: Vec<&Judged> = judged.iter().filter(|judged| judged.is_news()).collect();
-    if !news.is_empty() {
-        spread(tx, uuids(&news)).await?;
-    }
     Ok(judged)
 }
 
-/// What is remembered of these receivers; the rows stay locked to the end of the transaction, and are
-/// made where there were none. None of subscriptions that are disabled or deleted by now. They come in
-/// order, so that two settles never wait for each other.
-async fn kept(
+/// What is remembered of these receivers, and of those that are gone for good; the rows stay locked to
+/// the end of the transaction, and are made where there were none. None of subscriptions that are
+/// disabled or deleted by now. They are locked in order, so that two settles never wait for each other.
+pub(super) async fn kept<'a>(
     tx: &mut PgTransaction<'_>,
-    tallies: &Tallies,
-) -> Result<HashMap<SubscriptionId, CircuitRow>> {
+    tallies: &'a Tallies,
+    gone: impl Iterator<Item = (SubscriptionId, &'a WorkspaceId)>,
+) -> Result<Vec<(SubscriptionId, CircuitRow)>> {
+    let told = tallies.iter().map(|(id, (workspace, _))| (*id, workspace));
+    let asked: BTreeMap<SubscriptionId, &WorkspaceId> = told.chain(gone).collect();
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
     let rows: Vec<CircuitRow> = sqlx::query_as(
         "-- postgres::circuits::kept
         insert into circuit (
@@ -147,11 +157,11 @@ async fn kept(
                 and failing_since is null as is_new,
             date_trunc('milliseconds', clock_timestamp()) as at",
     )
-    .bind(tallies.keys().map(SubscriptionId::uuid).bind_iter())
+    .bind(asked.keys().map(SubscriptionId::uuid).bind_iter())
     .bind(
-        tallies
+        asked
             .values()
-            .map(|(workspace, _)| workspace.as_str())
+            .map(|workspace| workspace.as_str())
             .bind_iter(),
     )
     .fetch_all(&mut **tx)
@@ -231,9 +241,15 @@ pub(super) async fn hold(tx: &mut PgTransaction<'_>, id: SubscriptionId) -> Resu
     Ok(())
 }
 
-/// Lets every process learn of what changed of these.
-async fn spread(tx: &mut PgTransaction<'_>, subscriptions: Vec<Uuid>) -> Result<()> {
-    let generation = raise_generation(tx).await?;
+/// Lets every process learn of what changed of these, by a generation that was raised.
+pub(super) async fn spread(
+    tx: &mut PgTransaction<'_>,
+    subscriptions: Vec<Uuid>,
+    generation: i64,
+) -> Result<()> {
+    if subscriptions.is_empty() {
+        return Ok(());
+    }
     sqlx::query(
         "-- postgres::circuits::spread
         update subscription
@@ -315,7 +331,8 @@ pub(super) async fn send_probes(
         .map_err(from_sqlx)?;
     }
     if !sent.is_empty() {
-        spread(tx, sent).await?;
+        let generation = raise_generation(tx).await?;
+        spread(tx, sent, generation).await?;
     }
     Ok(())
 }

@@ -4,15 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use sqlx::PgTransaction;
+use uuid::Uuid;
 
-use super::changes::disable;
+use super::changes::{disable, raise_generation};
 use super::events::Kept;
-use super::{PostgresStore, Result, circuits, drafts, outbox};
+use super::{PostgresStore, Result, audit, circuits, drafts, outbox};
 use crate::domain::event::Event;
 use crate::domain::payload::Payload;
-use crate::store::circuits::{Judged, ends_something, may_matter, tallies, tell};
-use crate::store::operational::{Disabled, NOBODY, Teller, Told, ending, is_wanted, no_lease};
+use crate::store::circuits::{Judged, matters, may_matter, tallies, tell};
+use crate::store::operational::{
+    Disabled, NOBODY, Teller, Told, ending, gone, is_wanted, no_lease,
+};
 use crate::store::outbox::Appended;
+use crate::store::targets::Targets;
 use crate::store::{Maintenance, Settlement};
 
 /// What is told of behind the commit.
@@ -20,6 +24,7 @@ use crate::store::{Maintenance, Settlement};
 #[derive(Default)]
 pub(super) struct Consequences {
     judged: Vec<Judged>,
+    disabled: Vec<Disabled>,
     telling: Option<Telling>,
 }
 
@@ -44,34 +49,84 @@ impl PostgresStore {
             return Ok(Consequences::default());
         }
         let held: Vec<&Settlement> = settlements.iter().filter(is_held).collect();
-        let tallies = tallies(held.iter().copied(), &known);
-        if tallies.is_empty() && !held.iter().any(|settlement| ends_something(settlement)) {
+        if !held.iter().any(|settlement| matters(settlement, &known)) {
             return Ok(Consequences::default());
         }
         // Read before anything is changed: what is in memory was committed.
         let targets = self.current_targets(&mut *tx).await?;
-        let judged = match self.circuit_rules.get() {
-            Some(rules) if !tallies.is_empty() => circuits::judge(tx, rules, &tallies).await?,
-            _ => Vec::new(),
-        };
-        let disabled = disable_ending(tx, &held, &judged).await?;
-        if !is_wanted(&targets, &self.outbox) {
+        let (judged, disabled) = self.judge(tx, &held, &targets).await?;
+        let is_wanted = is_wanted(&targets, &self.outbox);
+        if !is_wanted && disabled.is_empty() {
             return Ok(Consequences {
                 judged,
+                ..Consequences::default()
+            });
+        }
+        let now = match judged.first() {
+            Some(judged) => judged.at,
+            None => drafts::now(tx).await?,
+        };
+        for one in &disabled {
+            if let Some(before) = targets.get(one.id) {
+                audit::tell(tx, one.entry(&before.subscription, now)).await?;
+            }
+        }
+        if !is_wanted {
+            return Ok(Consequences {
+                judged,
+                disabled,
                 telling: None,
             });
         }
         let teller = Teller {
             targets: &targets,
             door: &self.outbox,
-            now: match judged.first() {
-                Some(judged) => judged.at,
-                None => drafts::now(tx).await?,
-            },
+            now,
         };
         let told = teller.settled(held.iter().copied(), &judged, &disabled)?;
         let telling = Some(self.write_told(tx, &told).await?);
-        Ok(Consequences { judged, telling })
+        Ok(Consequences {
+            judged,
+            disabled,
+            telling,
+        })
+    }
+
+    /// Notes what is told of receivers, and disables subscriptions that are not to be tried any more.
+    /// First every circuit of both is locked, in order, and last the generation is raised, once: two
+    /// settles that tell of the same receivers never wait for each other crosswise.
+    async fn judge(
+        &self,
+        tx: &mut PgTransaction<'_>,
+        held: &[&Settlement],
+        targets: &Targets,
+    ) -> Result<(Vec<Judged>, Vec<Disabled>)> {
+        let rules = self.circuit_rules.get();
+        let tallies = rules.map(|_| tallies(held, targets)).unwrap_or_default();
+        let ids = gone(held, targets).map(|gone| (gone.subscription, &gone.workspace));
+        let kept = circuits::kept(tx, &tallies, ids).await?;
+        let judged = match rules {
+            Some(rules) => circuits::judge(tx, rules, &tallies, kept).await?,
+            None => Vec::new(),
+        };
+        let ending = ending(held, &judged, targets);
+        let news: Vec<Uuid> = judged
+            .iter()
+            .filter(|judged| judged.is_news())
+            .map(|judged| judged.subscription.uuid())
+            .collect();
+        if news.is_empty() && ending.is_empty() {
+            return Ok((judged, Vec::new()));
+        }
+        circuits::forget(tx, ending.iter().map(|one| one.id.uuid()).collect()).await?;
+        let generation = raise_generation(tx).await?;
+        circuits::spread(tx, news, generation).await?;
+        let disabled = disable(tx, &ending, generation).await?;
+        let disabled = ending
+            .into_iter()
+            .filter(|one| disabled.contains(&one.id))
+            .collect();
+        Ok((judged, disabled))
     }
 
     /// Takes in what is told of, and appends it to the outbox.
@@ -101,7 +156,9 @@ impl PostgresStore {
 
     /// Tells of them, behind the commit.
     pub(super) async fn tell_consequences(&self, consequences: Consequences) {
-        if consequences.judged.iter().any(Judged::is_news) {
+        let changed = consequences.judged.iter().any(Judged::is_news);
+        // What is leased of them already must not be sent.
+        if changed || !consequences.disabled.is_empty() {
             self.refresh_targets().await;
         }
         tell(&consequences.judged);
@@ -119,21 +176,4 @@ impl PostgresStore {
         }
         telling.appended.committed();
     }
-}
-
-/// Disables the subscriptions that are not to be tried any more.
-async fn disable_ending(
-    tx: &mut PgTransaction<'_>,
-    held: &[&Settlement],
-    judged: &[Judged],
-) -> Result<Vec<Disabled>> {
-    let ending = ending(held, judged);
-    if ending.is_empty() {
-        return Ok(Vec::new());
-    }
-    let disabled = disable(tx, &ending).await?;
-    Ok(ending
-        .into_iter()
-        .filter(|one| disabled.contains(&one.id))
-        .collect())
 }

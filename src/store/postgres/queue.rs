@@ -17,6 +17,7 @@ use crate::domain::delivery::{Lane, Sending};
 use crate::domain::ids::{DeliveryId, EventId, OwnerId, ReplayId, SubscriptionId};
 use crate::domain::payload::Payload;
 use crate::domain::replay::{Replaying, Was};
+use crate::store::operational::parts;
 use crate::store::targets::{Offer, Targets};
 use crate::store::{
     Claim, DeliveryQueue, Due, LeasedDelivery, QueueDepth, SettleOutcome, Settlement,
@@ -40,10 +41,11 @@ impl DeliveryQueue for PostgresStore {
         owner: OwnerId,
         settlements: &[Settlement],
     ) -> Result<Vec<SettleOutcome>> {
-        if settlements.is_empty() {
-            return Ok(Vec::new());
+        let mut outcomes = Vec::with_capacity(settlements.len());
+        for part in parts(settlements, &self.held_targets()) {
+            outcomes.extend(retrying(|| self.settle_once(owner, part)).await?);
         }
-        retrying(|| self.settle_once(owner, settlements)).await
+        Ok(outcomes)
     }
 
     async fn cancel_orphans(&self, grace: Duration, limit: usize) -> Result<usize> {

@@ -103,7 +103,10 @@ impl Subscriptions for PostgresStore {
         status: &SubscriptionStatus,
         act: &Act,
     ) -> Result<Option<Subscription>> {
-        retrying(|| self.update_once(reach, id, version, spec, status, act)).await
+        let updated = retrying(|| self.update_once(reach, id, version, spec, status, act)).await?;
+        // What this process sends from now on is sent as it is now.
+        self.refresh_targets().await;
+        Ok(updated)
     }
 
     async fn rotate_secret(
@@ -114,7 +117,9 @@ impl Subscriptions for PostgresStore {
         rotation: &Rotation,
         act: &Act,
     ) -> Result<Option<Subscription>> {
-        retrying(|| self.rotate_once(reach, id, version, rotation, act)).await
+        let rotated = retrying(|| self.rotate_once(reach, id, version, rotation, act)).await?;
+        self.refresh_targets().await;
+        Ok(rotated)
     }
 
     async fn delete_subscription(
@@ -124,7 +129,9 @@ impl Subscriptions for PostgresStore {
         version: Option<i64>,
         act: &Act,
     ) -> Result<bool> {
-        retrying(|| self.delete_once(reach, id, version, act)).await
+        let is_deleted = retrying(|| self.delete_once(reach, id, version, act)).await?;
+        self.refresh_targets().await;
+        Ok(is_deleted)
     }
 }
 

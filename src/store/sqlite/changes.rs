@@ -192,8 +192,8 @@ pub(super) async fn end_secrets(
     Ok(())
 }
 
-/// Disables one for what its receiver did; nothing happens to one that is not active. Answers whether
-/// it was.
+/// Disables one for what its receiver did; nothing happens to one that is not active, or was changed
+/// since. Answers whether it was.
 pub(super) async fn disable(
     transaction: &mut SqliteConnection,
     one: &Disabled,
@@ -206,7 +206,7 @@ pub(super) async fn disable(
         update subscription
         set status = 'disabled', disabled_reason = ?5, version = version + 1, generation = ?3,
             updated_at = ?4, missing_since = ?6
-        where workspace = ?1 and id = ?2 and status = 'active'",
+        where workspace = ?1 and id = ?2 and status = 'active' and version = ?7",
     )
     .bind(one.workspace.as_str())
     .bind(one.id.uuid())
@@ -214,6 +214,7 @@ pub(super) async fn disable(
     .bind(now)
     .bind(&one.reason)
     .bind(millis(one.missing_since))
+    .bind(one.version)
     .execute(transaction)
     .await
     .map_err(store_error)?;

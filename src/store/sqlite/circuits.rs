@@ -14,7 +14,7 @@ use super::targets::raise_generation;
 use crate::domain::circuit::{Circuit, CircuitRules, CircuitState};
 use crate::domain::ids::{SubscriptionId, WorkspaceId};
 use crate::store::circuits::{self, Circuits, CountColumns, Judged, StateColumns, Tallies};
-use crate::store::targets::Targets;
+use crate::store::targets::{Target, Targets};
 use crate::store::{Leasing, Result};
 
 impl Circuits for SqliteStore {
@@ -24,6 +24,10 @@ impl Circuits for SqliteStore {
 
     fn circuit(&self, subscription: SubscriptionId) -> CircuitState {
         self.held_targets().circuit(subscription)
+    }
+
+    fn held(&self, subscription: SubscriptionId) -> Option<Arc<Target>> {
+        self.held_targets().get(subscription).map(Arc::clone)
     }
 
     fn open_circuits(&self) -> usize {

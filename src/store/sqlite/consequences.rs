@@ -8,11 +8,11 @@ use sqlx::SqliteConnection;
 use super::changes::disable;
 use super::events::{Kept, Offer};
 use super::rows::millis;
-use super::{Approach, SqliteStore, circuits, outbox};
+use super::{Approach, SqliteStore, audit, circuits, outbox};
 use crate::domain::event::Event;
 use crate::domain::payload::Payload;
-use crate::store::circuits::{Judged, ends_something, tallies, tell};
-use crate::store::operational::{NOBODY, Teller, Told, ending, is_wanted, no_lease};
+use crate::store::circuits::{Judged, matters, tallies, tell};
+use crate::store::operational::{Disabled, NOBODY, Teller, Told, ending, is_wanted, no_lease};
 use crate::store::outbox::Appended;
 use crate::store::{Result, Settlement, StoreError};
 
@@ -21,6 +21,7 @@ use crate::store::{Result, Settlement, StoreError};
 #[derive(Default)]
 pub(super) struct Consequences {
     judged: Vec<Judged>,
+    disabled: Vec<Disabled>,
     telling: Option<Telling>,
 }
 
@@ -39,27 +40,32 @@ impl SqliteStore {
         held: &[&Settlement],
         now: DateTime<Utc>,
     ) -> Result<Consequences> {
-        let mut tallies = tallies(held.iter().copied(), &self.held_targets());
-        if tallies.is_empty() && !held.iter().any(|settlement| ends_something(settlement)) {
+        let known = self.held_targets();
+        if !held.iter().any(|settlement| matters(settlement, &known)) {
             return Ok(Consequences::default());
         }
         // Read before anything is changed: what is in memory was committed.
         let targets = self.targets(transaction).await?;
-        // Of those that were disabled or deleted meanwhile nothing is to be remembered.
-        tallies.retain(|id, _| targets.get(*id).is_some());
         let judged = match self.circuit_rules.get() {
             None => Vec::new(),
-            Some(rules) => circuits::judge(transaction, rules, &tallies, now).await?,
+            Some(rules) => {
+                let tallies = tallies(held, &targets);
+                circuits::judge(transaction, rules, &tallies, now).await?
+            }
         };
         let mut disabled = Vec::new();
-        for one in ending(held, &judged) {
+        for one in ending(held, &judged, &targets) {
             if disable(transaction, &one, millis(now)).await? {
+                if let Some(before) = targets.get(one.id) {
+                    audit::tell(transaction, one.entry(&before.subscription, now)).await?;
+                }
                 disabled.push(one);
             }
         }
         if !is_wanted(&targets, &self.outbox) {
             return Ok(Consequences {
                 judged,
+                disabled,
                 telling: None,
             });
         }
@@ -70,7 +76,11 @@ impl SqliteStore {
         };
         let told = teller.settled(held.iter().copied(), &judged, &disabled)?;
         let telling = Some(self.write_told(transaction, &told, now).await?);
-        Ok(Consequences { judged, telling })
+        Ok(Consequences {
+            judged,
+            disabled,
+            telling,
+        })
     }
 
     /// Takes in what is told of, and appends it to the outbox.
@@ -98,7 +108,9 @@ impl SqliteStore {
 
     /// Tells of them, behind the commit.
     pub(super) async fn tell_consequences(&self, consequences: Consequences) {
-        if consequences.judged.iter().any(Judged::is_news) {
+        let changed = consequences.judged.iter().any(Judged::is_news);
+        // What is leased of them already must not be sent.
+        if changed || !consequences.disabled.is_empty() {
             self.refresh_targets().await;
         }
         tell(&consequences.judged);

@@ -20,6 +20,7 @@ use crate::domain::delivery::{Lane, Sending};
 use crate::domain::ids::{DeliveryId, EditionId, EventId, OwnerId, ReplayId};
 use crate::domain::payload::Payload;
 use crate::domain::replay::Replaying;
+use crate::store::operational::parts;
 use crate::store::targets::{Offer, Target, Targets};
 use crate::store::{
     Claim, DeliveryQueue, Due, LeasedDelivery, QueueDepth, Result, SettleOutcome, Settlement,
@@ -127,7 +128,11 @@ impl DeliveryQueue for SqliteStore {
         owner: OwnerId,
         settlements: &[Settlement],
     ) -> Result<Vec<SettleOutcome>> {
-        self.write_outcomes(owner, settlements).await
+        let mut outcomes = Vec::with_capacity(settlements.len());
+        for part in parts(settlements, &self.held_targets()) {
+            outcomes.extend(self.write_outcomes(owner, part).await?);
+        }
+        Ok(outcomes)
     }
 
     async fn cancel_orphans(&self, grace: Duration, limit: usize) -> Result<usize> {

@@ -184,6 +184,8 @@ impl Subscriptions for SqliteStore {
             _ => None,
         };
         self.commit(transaction).await?;
+        // What is sent from now on is sent as it is now.
+        self.refresh_targets().await;
         if let Some(telling) = telling {
             self.told(telling);
         }
@@ -219,6 +221,7 @@ impl Subscriptions for SqliteStore {
         let entry = act.changed(Action::SecretRotated, &before, &rotated);
         tell(&mut transaction, entry).await?;
         self.commit(transaction).await?;
+        self.refresh_targets().await;
         Ok(Some(rotated))
     }
 
@@ -238,6 +241,7 @@ impl Subscriptions for SqliteStore {
         let entry = act.ended(Action::SubscriptionDeleted, &before);
         tell(&mut transaction, entry).await?;
         self.commit(transaction).await?;
+        self.refresh_targets().await;
         Ok(true)
     }
 }

@@ -19,6 +19,8 @@ use super::fixture::{
 use crate::harness::databases::TestDatabase;
 use crate::harness::events::{act, events};
 
+mod changed;
+mod crosswise;
 mod probes;
 
 on_both_databases!(
@@ -241,6 +243,7 @@ async fn successes_of_one_replica_end_a_row_of_failures_at_another(db: &TestData
 
 async fn nothing_but_failures_for_long_disables(db: &TestDatabase) {
     let rules = CircuitRules {
+        failures_in_row: 1,
         disable_after: Duration::ZERO,
         ..rules()
     };

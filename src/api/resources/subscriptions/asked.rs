@@ -58,7 +58,7 @@ pub(super) struct NewOne {
     /// shown again. Those of the connection, of the message and of the signature are not taken.
     #[schema(schema_with = fields::headers_schema)]
     headers: Option<BTreeMap<String, String>>,
-    /// Requests in flight at once, in each replica; null, or left out, for the deployment's default.
+    /// Requests in flight at once, from all replicas together; null, or left out, for the deployment's default.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     max_concurrency: Option<NonZeroU32>,
     /// Deliveries a second, from all replicas together, in bursts of one second at most; null, or left
@@ -116,7 +116,7 @@ pub(super) struct Change {
     #[serde(default, deserialize_with = "given")]
     #[schema(schema_with = fields::headers_change_schema)]
     headers: Option<Option<BTreeMap<String, Option<String>>>>,
-    /// Requests in flight at once, in each replica; null for the deployment's default.
+    /// Requests in flight at once, from all replicas together; null for the deployment's default.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     max_concurrency: Option<Option<NonZeroU32>>,

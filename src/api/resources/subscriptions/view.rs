@@ -43,7 +43,7 @@ pub struct View {
     /// The names of the headers that go with every delivery. Their values are hidden.
     #[schema(example = json!({"authorization": "***"}))]
     headers: BTreeMap<String, &'static str>,
-    /// Requests in flight at once, in each replica; null is the deployment's default.
+    /// Requests in flight at once, from all replicas together; null is the deployment's default.
     #[schema(example = json!(null))]
     max_concurrency: Option<u32>,
     /// Deliveries a second, from all replicas together; null is no limit.
