@@ -15,12 +15,14 @@ use super::outbox::Door;
 use super::targets::{TargetChange, Targets};
 use super::{Leasing, Result, Settlement, StoreError};
 use crate::domain::attempt::ErrorClass;
-use crate::domain::circuit::Transition;
+use crate::domain::circuit::{CircuitRules, Transition};
 use crate::domain::delivery::Verdict;
 use crate::domain::ids::{EventId, OwnerId, SubscriptionId, WorkspaceId, created_at, new_id};
 use crate::domain::operational::Operational;
 use crate::domain::own_event::OwnEvent;
 use crate::domain::payload::{Payload, timestamp};
+use crate::domain::replay::Was;
+use crate::domain::retry::RetrySchedule;
 use crate::domain::subscription::{Subscription, SubscriptionStatus};
 
 /// Nobody sends what is told here: its deliveries wait for anyone.
@@ -44,7 +46,7 @@ pub(super) struct Disabled {
 }
 
 /// The subscriptions that are not to be tried any more, each once and in order.
-pub(super) fn ending(held: &[&Settlement], judged: &[Judged]) -> Vec<Disabled> {
+pub(super) fn ending(held: &[&Settlement], judged: &[Judged], tries: &Tries) -> Vec<Disabled> {
     let gone = held
         .iter()
         .filter(|settlement| settlement.verdict == Verdict::Gone)
@@ -52,7 +54,7 @@ pub(super) fn ending(held: &[&Settlement], judged: &[Judged]) -> Vec<Disabled> {
             id: gone.subscription,
             workspace: gone.workspace.clone(),
             reason: GONE_REASON.to_owned(),
-            missing_since: created_at(gone.event.uuid()),
+            missing_since: tries.refused_since(gone),
         });
     let given_up = judged
         .iter()
@@ -61,7 +63,7 @@ pub(super) fn ending(held: &[&Settlement], judged: &[Judged]) -> Vec<Disabled> {
             id: judged.subscription,
             workspace: judged.workspace.clone(),
             reason: judged.reason(),
-            missing_since: judged.failing_since(),
+            missing_since: tries.begun(judged.subscription, judged.failing_since()),
         });
     let mut ending: BTreeMap<SubscriptionId, Disabled> = BTreeMap::new();
     for one in gone.chain(given_up) {
@@ -76,6 +78,46 @@ pub(super) fn ending(held: &[&Settlement], judged: &[Judged]) -> Vec<Disabled> {
         }
     }
     ending.into_values().collect()
+}
+
+/// For how long deliveries are tried: what failed at a time can be of an event that came so much earlier,
+/// and what was missed is selected by when its event came.
+pub(super) struct Tries<'a> {
+    pub(super) targets: &'a Targets,
+    pub(super) rules: Option<&'a CircuitRules>,
+}
+
+impl Tries<'_> {
+    /// The earliest event of a subscription that can have failed at this time, and none from before the
+    /// subscription was there.
+    fn begun(&self, id: SubscriptionId, failed_at: DateTime<Utc>) -> DateTime<Utc> {
+        let Some(target) = self.targets.get(id) else {
+            return failed_at;
+        };
+        let own = target.subscription.spec.retry_schedule.as_ref();
+        let tried_for = own
+            .map(RetrySchedule::longest)
+            .or(self.rules.map(|rules| rules.tried_for))
+            .unwrap_or_default();
+        let begun = chrono::Duration::from_std(tried_for)
+            .ok()
+            .and_then(|tried_for| failed_at.checked_sub_signed(tried_for))
+            .unwrap_or(DateTime::<Utc>::MIN_UTC);
+        begun.max(target.subscription.created_at)
+    }
+
+    /// From when on a subscription misses events whose receiver refused this one for good. A replay's event
+    /// can be of any age, and its refusal says nothing of all that came since: it had succeeded then, and
+    /// nothing of it is missed, or it is looked back no further than for others.
+    fn refused_since(&self, gone: &Settlement) -> DateTime<Utc> {
+        let came = created_at(gone.event.uuid());
+        let sent = gone.attempt.as_ref().map_or(came, |attempt| attempt.at);
+        match gone.replaying.map(|replaying| replaying.was) {
+            None | Some(Was::Pending) => came,
+            Some(Was::Succeeded) => sent,
+            Some(Was::Failed | Was::Unmade) => came.max(self.begun(gone.subscription, sent)),
+        }
+    }
 }
 
 impl Disabled {

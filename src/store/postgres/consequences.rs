@@ -11,7 +11,9 @@ use super::{PostgresStore, Result, circuits, drafts, outbox};
 use crate::domain::event::Event;
 use crate::domain::payload::Payload;
 use crate::store::circuits::{Judged, ends_something, may_matter, tallies, tell};
-use crate::store::operational::{Disabled, NOBODY, Teller, Told, ending, is_wanted, no_lease};
+use crate::store::operational::{
+    Disabled, NOBODY, Teller, Told, Tries, ending, is_wanted, no_lease,
+};
 use crate::store::outbox::Appended;
 use crate::store::{Maintenance, Settlement};
 
@@ -54,7 +56,11 @@ impl PostgresStore {
             Some(rules) if !tallies.is_empty() => circuits::judge(tx, rules, &tallies).await?,
             _ => Vec::new(),
         };
-        let disabled = disable_ending(tx, &held, &judged).await?;
+        let tries = Tries {
+            targets: &targets,
+            rules: self.circuit_rules.get(),
+        };
+        let disabled = disable_ending(tx, ending(&held, &judged, &tries)).await?;
         if !is_wanted(&targets, &self.outbox) {
             return Ok(Consequences {
                 judged,
@@ -124,10 +130,8 @@ impl PostgresStore {
 /// Disables the subscriptions that are not to be tried any more.
 async fn disable_ending(
     tx: &mut PgTransaction<'_>,
-    held: &[&Settlement],
-    judged: &[Judged],
+    ending: Vec<Disabled>,
 ) -> Result<Vec<Disabled>> {
-    let ending = ending(held, judged);
     if ending.is_empty() {
         return Ok(Vec::new());
     }

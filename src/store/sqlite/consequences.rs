@@ -12,7 +12,7 @@ use super::{Approach, SqliteStore, circuits, outbox};
 use crate::domain::event::Event;
 use crate::domain::payload::Payload;
 use crate::store::circuits::{Judged, ends_something, tallies, tell};
-use crate::store::operational::{NOBODY, Teller, Told, ending, is_wanted, no_lease};
+use crate::store::operational::{NOBODY, Teller, Told, Tries, ending, is_wanted, no_lease};
 use crate::store::outbox::Appended;
 use crate::store::{Result, Settlement, StoreError};
 
@@ -52,7 +52,11 @@ impl SqliteStore {
             Some(rules) => circuits::judge(transaction, rules, &tallies, now).await?,
         };
         let mut disabled = Vec::new();
-        for one in ending(held, &judged) {
+        let tries = Tries {
+            targets: &targets,
+            rules: self.circuit_rules.get(),
+        };
+        for one in ending(held, &judged, &tries) {
             if disable(transaction, &one, millis(now)).await? {
                 disabled.push(one);
             }
