@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::{Candidate, Cursor, STEP};
+use super::{Candidate, Cursor, STEP, start};
 use crate::domain::ids::{DeliveryId, EventId, SubscriptionId, created_at};
 use crate::domain::reach::Reach;
 use crate::domain::replay::Was;
 use crate::domain::selection::{About, Selection};
 use crate::domain::subscription::{Subscription, SubscriptionStatus};
-use crate::store::feed::{FeedFilter, FeedPosition, FeedRequest, FeedStart};
+use crate::store::feed::{FeedFilter, FeedItem, FeedPosition, FeedRequest, FeedStart};
 use crate::store::{PageRequest, Result, Store};
 
 /// About so many bytes of events are read to find those that were never delivered.
@@ -206,7 +206,7 @@ impl Asked<'_> {
             limit: self.most.clamp(1, STEP),
             max_bytes: LOOK_BYTES,
         };
-        let start = after.map_or(FeedStart::Oldest, FeedStart::Behind);
+        let start = self.start(after).await?;
         let page = self.store.feed(self.reach, &filter, request(start)).await?;
         // What was removed meanwhile cannot be sent: it goes on with what is left.
         let page = if page.is_some() {
@@ -237,7 +237,8 @@ impl Asked<'_> {
             .map(|item| item.event.id)
             .collect();
         let events = self.undelivered(id, &wanted).await?;
-        let next = if page.caught_up {
+        let is_past = |item: &FeedItem| created_at(item.event.id.uuid()) >= self.past();
+        let next = if page.caught_up || page.items.last().is_some_and(is_past) {
             Cursor::End
         } else {
             Cursor::Events {
@@ -249,6 +250,24 @@ impl Asked<'_> {
             events,
             next,
         })
+    }
+
+    async fn start(&self, after: Option<FeedPosition>) -> Result<FeedStart> {
+        let place = match (after, self.selection.from) {
+            (None, None) => return Ok(FeedStart::Oldest),
+            (Some(after), _) => after,
+            (None, Some(from)) => start::before(self.store, self.reach, from).await?,
+        };
+        Ok(match place {
+            FeedPosition::START => FeedStart::Oldest,
+            place => FeedStart::Behind(place),
+        })
+    }
+
+    /// What comes behind an event of this time came too late to be selected.
+    fn past(&self) -> DateTime<Utc> {
+        let past = self.until.checked_add_signed(start::OUT_OF_ORDER);
+        past.unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 
     async fn undelivered(&self, id: SubscriptionId, wanted: &[EventId]) -> Result<Vec<EventId>> {

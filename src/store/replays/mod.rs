@@ -26,6 +26,7 @@ mod account;
 mod bounds;
 mod judge;
 mod look;
+mod start;
 mod tally;
 
 pub(super) use account::account;

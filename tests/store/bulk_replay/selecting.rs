@@ -9,7 +9,7 @@ use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, EditionId, EventId, ProjectId, WorkspaceId};
 use forge_dispatch::domain::replay::Was;
 use forge_dispatch::domain::selection::{ReplayState, Selection};
-use forge_dispatch::store::replays::count;
+use forge_dispatch::store::replays::{STEP, count};
 
 use super::super::fixture::{
     HOUR, accept, accept_leased, for_long, owner, record, settle, subscribe, subscribe_in,
@@ -25,6 +25,7 @@ on_both_databases!(
     a_count_goes_by_state_and_may_be_ended_early,
     those_of_an_event_are_replayed_whatever_their_state,
     what_was_never_delivered_is_made,
+    what_came_long_before_or_after_costs_no_looks,
 );
 
 async fn each_condition_selects_what_it_says(db: &TestDatabase) {
@@ -152,6 +153,36 @@ async fn those_of_an_event_are_replayed_whatever_their_state(db: &TestDatabase) 
     settle(&db.store, me, &leased[0], Verdict::Succeeded).await;
     let done = finish(db, &replay).await;
     assert_eq!((done.state, done.done), (ReplayState::Done, 1));
+}
+
+async fn what_came_long_before_or_after_costs_no_looks(db: &TestDatabase) {
+    let old = SystemClock.now() - 2 * HOUR;
+    let batch: Vec<_> = (0..STEP + 200).map(|_| event().build_at(old)).collect();
+    accept(&db.store, &batch).await;
+    accept(&db.store, &events(2)).await;
+    let subscription = subscribe(&db.store, &["*"]).await.id;
+    let missed = Selection::missed(subscription, old + HOUR + HOUR / 2);
+    // One look at deliveries, and one at events.
+    let counted = count(&*db.store, &here(), &missed, later(), 2)
+        .await
+        .unwrap();
+    assert_eq!(counted.by_state, BTreeMap::from([("unmade", 2)]));
+    assert!(counted.is_exact);
+    let replay = begin(db, missed).await;
+    put_into_queue(db, &replay).await;
+    let put = now(db, &replay).await;
+    assert_eq!((put.total, put.queued), (2, 2));
+
+    let long_before = Selection {
+        subscription_id: Some(subscription),
+        to: Some(old - 2 * HOUR),
+        backfill: true,
+        ..Selection::default()
+    };
+    let counted = count(&*db.store, &here(), &long_before, later(), 2)
+        .await
+        .unwrap();
+    assert_eq!((counted.total(), counted.is_exact), (0, true));
 }
 
 async fn what_was_never_delivered_is_made(db: &TestDatabase) {
