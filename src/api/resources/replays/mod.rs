@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -35,6 +36,9 @@ use view::{CountView, View};
 /// The route of the creating call, for its idempotency keys.
 const CREATE: &str = "POST /v1/replays";
 
+/// The route of a single delivery's.
+const REPLAY: &str = "POST /v1/deliveries/{id}/replay";
+
 /// A dry run looks at this many steps of deliveries, and then says that there may be more.
 const COUNTED_STEPS: usize = 1_000;
 
@@ -56,7 +60,10 @@ pub fn routes() -> OpenApiRouter<Api> {
 /// circuit is open.
 #[utoipa::path(
     post, path = "/deliveries/{id}/replay", operation_id = "replayDelivery", tag = "Replays",
-    params(("id" = String, Path, description = "The delivery (`dlv_…`).", pattern = "^dlv_[0-7][0-9a-hjkmnp-tv-z]{25}$")),
+    params(
+        ("id" = String, Path, description = "The delivery (`dlv_…`).", pattern = "^dlv_[0-7][0-9a-hjkmnp-tv-z]{25}$"),
+        fields::OnceHeader,
+    ),
     responses((status = 202, description = "It is sent as soon as there is room.", body = deliveries::View)),
     security(("api_key" = ["write:webhooks"])),
 )]
@@ -64,18 +71,29 @@ async fn replay_delivery(
     State(api): State<Api>,
     caller: Caller<WriteWebhooks>,
     Id(id): Id<DeliveryId>,
+    idempotency: IdempotencyKey,
 ) -> Result<(StatusCode, Json<deliveries::View>)> {
     let reach = caller.reach();
     let act = caller.act(&api);
-    let answer = api.store().replay_delivery(&reach, id, &act).await?;
+    // There is no body: what is asked for is the delivery.
+    let asked_for = Sha256::digest(id.to_string()).into();
+    let store = api.store();
+    let answer = match idempotency.once(caller.key(), REPLAY, asked_for) {
+        None => {
+            let answer = store.replay_delivery(&reach, id, &act).await?;
+            answer.map(Creation::Created)
+        }
+        Some(once) => store.replay_delivery_once(&reach, id, &act, &once).await?,
+    };
     match answer.ok_or_else(Problem::not_found)? {
-        Ok(_) => {
+        Creation::Created(Ok(_)) => {
             api.intake().left_waiting();
             api.store().announce();
         }
-        // What was asked for before is under way.
-        Err(Refusal::AlreadyReplaying) => {}
-        Err(refusal) => return Err(Problem::not_replayable(refusal)),
+        // What was asked for before is under way, or done.
+        Creation::Created(Err(Refusal::AlreadyReplaying)) | Creation::Repeated { .. } => {}
+        Creation::Created(Err(refusal)) => return Err(Problem::not_replayable(refusal)),
+        Creation::Conflicting => return Err(Problem::new(ProblemType::IdempotencyKeyReused)),
     }
     let found = api.store().delivery(&reach, id).await?;
     let found = found.ok_or_else(Problem::not_found)?;
@@ -92,7 +110,7 @@ async fn replay_delivery(
 #[utoipa::path(
     post, path = "/replays", operation_id = "createReplay", tag = "Replays",
     request_body = NewOne,
-    params(fields::IdempotencyHeader),
+    params(fields::OnceHeader),
     responses(
         (status = 200, description = "With `dry_run`: how many are selected.", body = CountView),
         (
