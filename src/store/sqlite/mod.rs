@@ -43,6 +43,7 @@ use super::targets::Targets;
 use super::vault::Vault;
 use crate::clock::Clock;
 
+mod among;
 mod answers;
 mod api_keys;
 mod audit;
@@ -58,6 +59,7 @@ mod connection;
 mod consequences;
 mod contents;
 mod deletions;
+mod depth;
 mod drafts;
 mod editions;
 mod edits;
