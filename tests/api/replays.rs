@@ -282,6 +282,7 @@ async fn what_is_asked_for_is_checked_value_by_value(db: &TestDatabase) {
             vec!["/filter"],
         ),
         (json!({"event_id": "x"}), vec!["/event_id"]),
+        (json!({"filter": {}, "rate": 5_001}), vec!["/rate"]),
         (
             json!({"event_id": "evt_01h455vb4pex5vsknk084sn02q", "subscription_id": nowhere}),
             vec!["/event_id", "/subscription_id"],
