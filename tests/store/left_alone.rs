@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use forge_dispatch::clock::{Clock, SystemClock};
+use forge_dispatch::clock::{Clock, ManualClock, SystemClock};
 use forge_dispatch::domain::circuit::{CircuitRules, CircuitState};
 use forge_dispatch::domain::delivery::{DeliveryState, Lane, Sending, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, OwnerId, WorkspaceId, created_at};
@@ -221,8 +221,8 @@ async fn enable(db: &TestDatabase, subscription: &Subscription) -> Missed {
     let disabled = reread(db, subscription).await;
     let enabled = set_status(&db.store, &disabled, SubscriptionStatus::Active).await;
     assert_eq!(enabled.missing_since, None);
-    let later = SystemClock.now() + Duration::from_secs(1);
-    let told = missed(&*db.store, &here(), &disabled, &enabled, later).await;
+    let later = ManualClock::at(SystemClock.now() + Duration::from_secs(1));
+    let told = missed(&*db.store, &here(), &disabled, &enabled, &later).await;
     told.unwrap().expect("it is back")
 }
 
@@ -247,8 +247,7 @@ async fn a_subscription_that_is_served_again_is_told_what_it_missed(db: &TestDat
     assert_eq!((told.since, counts(&told)), (since, vec![("unmade", 3)]));
     // One that was served all the while missed nothing.
     let active = reread(db, &subscription).await;
-    let now = SystemClock.now();
-    let told = missed(&*db.store, &here(), &active, &active, now).await;
+    let told = missed(&*db.store, &here(), &active, &active, &SystemClock).await;
     assert_eq!(told.unwrap(), None);
 }
 

@@ -1,10 +1,12 @@
 //! Looking for what is next: the same for counting and for sending.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
 use super::{Candidate, Cursor, STEP, start};
+use crate::clock::Clock;
 use crate::domain::ids::{DeliveryId, EventId, SubscriptionId, created_at};
 use crate::domain::reach::Reach;
 use crate::domain::replay::Was;
@@ -16,9 +18,9 @@ use crate::store::{PageRequest, Result, Store};
 /// About so many bytes of events are read to find those that were never delivered.
 const LOOK_BYTES: usize = 4 * 1024 * 1024;
 
-/// So many looks tell what was missed, and then that there may be more: whoever enables a subscription
-/// waits for it.
-const LOOKS_FOR_MISSED: usize = 50;
+/// So long it is counted what was missed, and then said that there may be more: whoever enables a
+/// subscription waits for it.
+const TIME_FOR_MISSED: Duration = Duration::from_secs(2);
 
 /// What was found behind a cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,9 +67,38 @@ pub async fn count(
     until: DateTime<Utc>,
     looks: usize,
 ) -> Result<Count> {
+    let mut left = looks;
+    let goes_on = || {
+        let goes_on = left > 0;
+        left = left.saturating_sub(1);
+        goes_on
+    };
+    count_while(store, reach, selection, until, goes_on).await
+}
+
+/// The same for about so long.
+pub async fn count_for(
+    store: &dyn Store,
+    reach: &Reach,
+    selection: &Selection,
+    until: DateTime<Utc>,
+    (clock, time): (&dyn Clock, Duration),
+) -> Result<Count> {
+    let begun = clock.monotonic();
+    let goes_on = || clock.monotonic().saturating_sub(begun) < time;
+    count_while(store, reach, selection, until, goes_on).await
+}
+
+async fn count_while(
+    store: &dyn Store,
+    reach: &Reach,
+    selection: &Selection,
+    until: DateTime<Utc>,
+    mut goes_on: impl FnMut() -> bool,
+) -> Result<Count> {
     let mut count = Count::default();
     let mut cursor = Cursor::START;
-    for _ in 0..looks {
+    while goes_on() {
         let look = look(store, reach, selection, until, cursor, usize::MAX).await?;
         count.add(&look);
         cursor = look.next;
@@ -94,14 +125,15 @@ pub async fn missed(
     reach: &Reach,
     before: &Subscription,
     after: &Subscription,
-    now: DateTime<Utc>,
+    clock: &dyn Clock,
 ) -> Result<Option<Missed>> {
     let is_back = after.status == SubscriptionStatus::Active;
     let Some(since) = before.missing_since.filter(|_| is_back) else {
         return Ok(None);
     };
     let selection = Selection::missed(after.id, since);
-    let count = count(store, reach, &selection, now, LOOKS_FOR_MISSED).await?;
+    let patience = (clock, TIME_FOR_MISSED);
+    let count = count_for(store, reach, &selection, clock.now(), patience).await?;
     Ok(Some(Missed { since, count }))
 }
 

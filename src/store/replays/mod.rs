@@ -32,7 +32,7 @@ mod tally;
 pub(super) use account::account;
 pub(super) use bounds::Bounds;
 pub(super) use judge::{Place, Taker, judge};
-pub use look::{Count, Look, Missed, count, look, missed};
+pub use look::{Count, Look, Missed, count, count_for, look, missed};
 pub(super) use tally::{Progress, ReplayTally};
 
 /// The most replays of many that a workspace has under way at once.

@@ -1,5 +1,7 @@
 //! `/v1/replays` and `/v1/deliveries/{id}/replay`: sending again what was sent, or was to be.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -24,7 +26,7 @@ use crate::domain::ids::{DeliveryId, ReplayId};
 use crate::domain::reach::Reach;
 use crate::domain::replay::Refusal;
 use crate::domain::selection::Selection;
-use crate::store::replays::count;
+use crate::store::replays::count_for;
 use crate::store::{Cancelled, Creation, NewReplay, ReplayRecord};
 
 mod asked;
@@ -39,8 +41,8 @@ const CREATE: &str = "POST /v1/replays";
 /// The route of a single delivery's.
 const REPLAY: &str = "POST /v1/deliveries/{id}/replay";
 
-/// A dry run looks at this many steps of deliveries, and then says that there may be more.
-const COUNTED_STEPS: usize = 1_000;
+/// A dry run counts for about so long, and then says that there may be more.
+const COUNTING: Duration = Duration::from_secs(3);
 
 /// The resource's routes.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -103,10 +105,10 @@ async fn replay_delivery(
 /// Replay many deliveries
 ///
 /// Those of one event (`event_id`), or those that a `filter` selects; with `subscription_id`, those to
-/// one subscription only. With `dry_run` they are counted, and nothing is done. Otherwise they are
-/// counted and then sent in the background, oldest first, at `rate` a second at most, so that what is
-/// live goes first. What cannot be replayed is skipped, and counted by the reason. While a subscription's
-/// circuit is open, its replays of many wait like all its deliveries.
+/// one subscription only. With `dry_run` they are counted, for about three seconds at most, and nothing
+/// is done. Otherwise they are counted and then sent in the background, oldest first, at `rate` a second
+/// at most, so that what is live goes first. What cannot be replayed is skipped, and counted by the
+/// reason. While a subscription's circuit is open, its replays of many wait like all its deliveries.
 #[utoipa::path(
     post, path = "/replays", operation_id = "createReplay", tag = "Replays",
     request_body = NewOne,
@@ -132,7 +134,8 @@ async fn create(
     check(&api, &reach, &selection).await?;
     let now = api.clock().now();
     if body.value.is_dry_run() {
-        let count = count(api.store(), &reach, &selection, now, COUNTED_STEPS).await?;
+        let patience = (api.clock(), COUNTING);
+        let count = count_for(api.store(), &reach, &selection, now, patience).await?;
         return Ok(Json(CountView::new(&count)).into_response());
     }
     let new = NewReplay {
