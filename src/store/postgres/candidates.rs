@@ -29,7 +29,9 @@ const LOOK: &str = "-- postgres::candidates::look
           and d.id >= $5
           and d.id < $6
           and $8
-          and (not $9 or d.state <> 'succeeded')
+          -- Each in the words of its index.
+          and (not $9 or $2 is not null or d.state <> 'succeeded')
+          and (not $9 or $2 is null or (d.state = 'succeeded') is not true)
         order by d.id
         limit $10
     ), looked as materialized (

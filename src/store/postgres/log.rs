@@ -150,7 +150,9 @@ const LOOK_AT: &str = "-- postgres::log::look_at
                   and ($4::uuid is null or d.id >= $4)
                   and ($5::uuid is null or d.id < $5)
                   and $7
-                  and (not $8 or d.state <> 'succeeded')
+                  -- Each in the words of its index.
+                  and (not $8 or $2 is not null or d.state <> 'succeeded')
+                  and (not $8 or $2 is null or (d.state = 'succeeded') is not true)
                 order by d.id desc
                 limit $9
             )
