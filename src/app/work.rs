@@ -103,8 +103,8 @@ impl Work {
         };
         let schedule = RetrySchedule::new(work.config.retry.schedule.clone())?;
         if role.dispatches() {
-            work.store
-                .judge_receivers(work.config.dispatch.circuit.rules());
+            let rules = work.config.dispatch.circuit.rules(&schedule);
+            work.store.judge_receivers(rules);
             let sending = work.sending(&client, schedule, outbox_bell);
             work.intake = sending.intake();
             work.sending = Some(sending);

@@ -17,8 +17,10 @@ use crate::domain::subscription::FieldError;
 use crate::store::{AttemptRecord, DeliveryFilter, DeliveryRecord, Page, PageRequest, Store};
 
 mod replay;
+mod replays;
 
 pub use replay::ReplayArgs;
+pub use replays::ReplaysCommand;
 
 /// How many attempts are read at once: a schedule's worth.
 const ATTEMPTS_PAGE: usize = 100;
@@ -33,6 +35,9 @@ pub enum DeliveriesCommand {
     /// Send again, or sooner: one delivery, those of an event, or those that are selected. Many are
     /// counted first, and sent by the running service.
     Replay(ReplayArgs),
+    /// List, show and cancel replays of many.
+    #[command(subcommand)]
+    Replays(ReplaysCommand),
 }
 
 /// Which deliveries.
@@ -125,6 +130,7 @@ pub async fn run(command: DeliveriesCommand, context: &Context) -> Result<(), Cl
         DeliveriesCommand::List(args) => list(args, context).await,
         DeliveriesCommand::Show(args) => show(args, context).await,
         DeliveriesCommand::Replay(args) => replay::run(args, context).await,
+        DeliveriesCommand::Replays(command) => replays::run(command, context).await,
     }
 }
 

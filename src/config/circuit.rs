@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::duration;
 use crate::domain::circuit::CircuitRules;
+use crate::domain::retry::RetrySchedule;
 
 /// `[dispatch.circuit]`: product.md §4, isolation.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -51,8 +52,8 @@ impl Default for Circuit {
 }
 
 impl Circuit {
-    /// What settles judge receivers by.
-    pub fn rules(&self) -> CircuitRules {
+    /// What settles judge receivers by, where deliveries are retried by this schedule.
+    pub fn rules(&self, schedule: &RetrySchedule) -> CircuitRules {
         CircuitRules {
             failures_in_row: self.failures_in_row,
             failure_percent: self.failure_percent,
@@ -62,6 +63,7 @@ impl Circuit {
             longest_pause: self.longest_pause,
             ramp: self.ramp,
             disable_after: self.disable_after,
+            tried_for: schedule.longest(),
         }
     }
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::retry::RetrySchedule;
+
 mod state;
 mod tally;
 
@@ -38,6 +40,9 @@ pub struct CircuitRules {
     pub ramp: Duration,
     /// Nothing but failures for so long, and as many in a row as open a circuit, disable the subscription.
     pub disable_after: Duration,
+    /// How long a delivery is tried where its subscription says nothing of its own: what failed first can
+    /// be of an event that came so much earlier.
+    pub tried_for: Duration,
 }
 
 impl Default for CircuitRules {
@@ -51,6 +56,7 @@ impl Default for CircuitRules {
             longest_pause: Duration::from_mins(15),
             ramp: Duration::from_secs(10),
             disable_after: Duration::from_hours(5 * 24),
+            tried_for: RetrySchedule::default().longest(),
         }
     }
 }

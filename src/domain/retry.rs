@@ -52,6 +52,14 @@ impl RetrySchedule {
         &self.0
     }
 
+    /// How long a delivery is tried at most, from its first attempt to its last, unless its receiver asks
+    /// for longer.
+    pub fn longest(&self) -> Duration {
+        let all = self.0.iter();
+        let all = all.fold(Duration::ZERO, |sum, delay| sum.saturating_add(*delay));
+        all.mul_f64(1.0 + JITTER)
+    }
+
     /// How long to wait after `attempts` failed attempts; `None` when the schedule is spent.
     ///
     /// `unit` is a random number in `0.0..1.0`. The receiver's `Retry-After` is a floor (capped at
@@ -106,6 +114,15 @@ mod tests {
             seconds,
             [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400]
         );
+    }
+
+    #[test]
+    fn no_delivery_is_tried_for_longer_than_all_delays_at_their_longest() {
+        let schedule = RetrySchedule::default();
+        let latest = (1..).map_while(|attempts| schedule.delay_after(attempts, None, 1.0));
+        let (latest, longest) = (latest.sum::<Duration>(), schedule.longest());
+        assert!(latest.abs_diff(longest) < Duration::from_millis(1));
+        assert_eq!(RetrySchedule::none().longest(), Duration::ZERO);
     }
 
     #[test]

@@ -15,8 +15,9 @@ use super::replay::Refusal;
 /// Deliveries a second, unless it is said: enough to be done in an hour with a million and a half.
 pub const DEFAULT_RATE: u32 = 500;
 
-/// The most deliveries a second that may be asked for.
-pub const MAX_RATE: u32 = 10_000;
+/// The most deliveries a second that may be asked for: what the runner can put into the queue, a step of a
+/// thousand in each of its five turns.
+pub const MAX_RATE: u32 = 5_000;
 
 /// The most types that a selection names.
 pub const MAX_TYPES: usize = 100;

@@ -67,14 +67,22 @@ async fn look(ops: &Ops, pace: &Pace) {
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the queue could not be counted");
-                gauge!(metric::DATABASE_UP).set(0.0);
+                tell_uncounted(ops).await;
             }
             Err(_) => {
                 tracing::warn!("the queue could not be counted in time");
-                gauge!(metric::DATABASE_UP).set(0.0);
+                tell_uncounted(ops).await;
             }
         }
     }
+}
+
+/// A queue that cannot be counted is not a database that is down: it is asked. What was counted last
+/// stays told.
+async fn tell_uncounted(ops: &Ops) {
+    let ready = tokio::time::timeout(DATABASE_TIMEOUT, ops.store.ready()).await;
+    let is_up = matches!(ready, Ok(Ok(())));
+    gauge!(metric::DATABASE_UP).set(if is_up { 1.0 } else { 0.0 });
 }
 
 async fn count(store: &dyn Store) -> Result<(QueueDepth, OutboxDepth)> {

@@ -22,8 +22,10 @@ use crate::store::{
 };
 
 mod allowance;
+mod stuck;
 
 use allowance::Allowance;
+use stuck::Stuck;
 
 /// How many replays get a turn side by side; where there are more, the next ones get theirs after that.
 const AT_ONCE: usize = 16;
@@ -90,6 +92,7 @@ pub struct Runner {
     /// The lease, and when it is to be renewed, on the monotonic clock.
     held: Option<(Lease, Duration)>,
     allowances: HashMap<ReplayId, Allowance>,
+    stuck: Stuck,
     /// Behind which one the next turn begins: none waits for another to end, which can take for ever
     /// where a subscription is disabled.
     behind: Option<ReplayId>,
@@ -111,17 +114,19 @@ impl Runner {
             parts,
             held: None,
             allowances: HashMap::new(),
+            stuck: Stuck::default(),
             behind: None,
         }
     }
 
-    /// One turn of every replay that is under way. What goes wrong with one is told and tried again at
-    /// the next turn; the others go on.
+    /// One turn of every replay that is under way. What goes wrong with one is told and tried again
+    /// later; the others go on.
     pub async fn turn(&mut self) -> Result<Turn> {
         let unfinished = self.next().await?;
         let now = self.parts.clock.monotonic();
         self.allowances
             .retain(|_, allowance| !allowance.is_idle(now));
+        self.stuck.forget_old(now);
         if unfinished.is_empty() {
             self.give_up().await;
             return Ok(Turn::Idle);
@@ -131,8 +136,15 @@ impl Runner {
         }
         for running in unfinished {
             let id = running.record.id;
-            if let Err(error) = self.take_forward(running).await {
-                told(&error, Some(id));
+            if self.stuck.waits(id, now) {
+                continue;
+            }
+            match self.take_forward(running).await {
+                Ok(()) => self.stuck.freed(id),
+                Err(error) => {
+                    self.stuck.failed(id, now);
+                    told(&error, Some(id));
+                }
             }
         }
         Ok(Turn::Busy)

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::{EventRecord, MAX_LOOKED_AT, Result};
 use crate::domain::filter::{EventFilter, EventType};
-use crate::domain::ids::{EditionId, ProjectId, WorkspaceId};
+use crate::domain::ids::{EditionId, EventId, ProjectId, WorkspaceId};
 use crate::domain::reach::Reach;
 
 /// The first look takes in so many times what a page holds: enough where matches are common.
@@ -28,6 +28,12 @@ pub struct FeedPosition(pub(super) i64);
 impl FeedPosition {
     /// Before everything.
     pub const START: Self = Self(0);
+
+    /// The place in the middle of the two; `None` where none lies between them.
+    pub(super) fn halfway(self, higher: Self) -> Option<Self> {
+        let middle = self.0.midpoint(higher.0);
+        (self.0 < middle && middle < higher.0).then_some(Self(middle))
+    }
 }
 
 impl fmt::Display for FeedPosition {
@@ -144,6 +150,14 @@ pub trait Feed: Send + Sync {
         filter: &FeedFilter,
         request: FeedRequest,
     ) -> Result<Option<FeedPage>>;
+
+    /// The first event behind a place: where, and which one; `None` where there is none. One seek in an
+    /// index, however long the feed is.
+    async fn feed_behind(
+        &self,
+        workspace: &WorkspaceId,
+        place: FeedPosition,
+    ) -> Result<Option<(FeedPosition, EventId)>>;
 
     /// What came behind a place in each of these feeds, in order, at most `limit` of each.
     async fn feed_news(

@@ -439,8 +439,8 @@ pub trait DeliveryQueue: Send + Sync {
     /// how many; 0 when nothing is left to do.
     async fn cancel_orphans(&self, grace: Duration, limit: usize) -> Result<usize>;
 
-    /// Counts the queue. Postgres estimates one of more than ten thousand deliveries; up to there,
-    /// and at zero above all, the numbers are exact.
+    /// Counts the queue. Postgres estimates one of more than ten thousand deliveries, `SQLite` counts no
+    /// more than the oldest hundred thousand; up to there, and at zero above all, the numbers are exact.
     async fn queue_depth(&self) -> Result<QueueDepth>;
 }
 

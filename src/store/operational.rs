@@ -16,12 +16,14 @@ use super::targets::{TargetChange, Targets};
 use super::{Leasing, MAX_FAN_OUT_ROWS, Result, Settlement, StoreError};
 use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::audit::{Act, Action, AuditEntry};
-use crate::domain::circuit::Transition;
+use crate::domain::circuit::{CircuitRules, Transition};
 use crate::domain::delivery::Verdict;
 use crate::domain::ids::{EventId, OwnerId, SubscriptionId, WorkspaceId, created_at, new_id};
 use crate::domain::operational::Operational;
 use crate::domain::own_event::OwnEvent;
 use crate::domain::payload::{Payload, timestamp};
+use crate::domain::replay::Was;
+use crate::domain::retry::RetrySchedule;
 use crate::domain::subscription::{Subscription, SubscriptionStatus};
 
 /// Nobody sends what is told here: its deliveries wait for anyone.
@@ -57,22 +59,22 @@ pub(super) fn gone<'s>(
 }
 
 /// The subscriptions that are not to be tried any more, each once and in order.
-pub(super) fn ending(held: &[&Settlement], judged: &[Judged], current: &Targets) -> Vec<Disabled> {
-    let gone = gone(held, current).map(|gone| Disabled {
+pub(super) fn ending(held: &[&Settlement], judged: &[Judged], tries: &Tries) -> Vec<Disabled> {
+    let gone = gone(held, tries.targets).map(|gone| Disabled {
         id: gone.subscription,
         workspace: gone.workspace.clone(),
         reason: GONE_REASON.to_owned(),
-        missing_since: created_at(gone.event.uuid()),
+        missing_since: tries.refused_since(gone),
         version: gone.version,
     });
     let given_up = judged.iter().filter(|judged| judged.is_given_up());
     let given_up = given_up.filter_map(|judged| {
-        let target = current.get(judged.subscription)?;
+        let target = tries.targets.get(judged.subscription)?;
         Some(Disabled {
             id: judged.subscription,
             workspace: judged.workspace.clone(),
             reason: judged.reason(),
-            missing_since: judged.failing_since(),
+            missing_since: tries.begun(judged.subscription, judged.failing_since()),
             version: target.subscription.version,
         })
     });
@@ -89,6 +91,46 @@ pub(super) fn ending(held: &[&Settlement], judged: &[Judged], current: &Targets)
         }
     }
     ending.into_values().collect()
+}
+
+/// For how long deliveries are tried: what failed at a time can be of an event that came so much earlier,
+/// and what was missed is selected by when its event came.
+pub(super) struct Tries<'a> {
+    pub(super) targets: &'a Targets,
+    pub(super) rules: Option<&'a CircuitRules>,
+}
+
+impl Tries<'_> {
+    /// The earliest event of a subscription that can have failed at this time, and none from before the
+    /// subscription was there.
+    fn begun(&self, id: SubscriptionId, failed_at: DateTime<Utc>) -> DateTime<Utc> {
+        let Some(target) = self.targets.get(id) else {
+            return failed_at;
+        };
+        let own = target.subscription.spec.retry_schedule.as_ref();
+        let tried_for = own
+            .map(RetrySchedule::longest)
+            .or(self.rules.map(|rules| rules.tried_for))
+            .unwrap_or_default();
+        let begun = chrono::Duration::from_std(tried_for)
+            .ok()
+            .and_then(|tried_for| failed_at.checked_sub_signed(tried_for))
+            .unwrap_or(DateTime::<Utc>::MIN_UTC);
+        begun.max(target.subscription.created_at)
+    }
+
+    /// From when on a subscription misses events whose receiver refused this one for good. A replay's event
+    /// can be of any age, and its refusal says nothing of all that came since: it had succeeded then, and
+    /// nothing of it is missed, or it is looked back no further than for others.
+    fn refused_since(&self, gone: &Settlement) -> DateTime<Utc> {
+        let came = created_at(gone.event.uuid());
+        let sent = gone.attempt.as_ref().map_or(came, |attempt| attempt.at);
+        match gone.replaying.map(|replaying| replaying.was) {
+            None | Some(Was::Pending) => came,
+            Some(Was::Succeeded) => sent,
+            Some(Was::Failed | Was::Unmade) => came.max(self.begun(gone.subscription, sent)),
+        }
+    }
 }
 
 impl Disabled {

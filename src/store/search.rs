@@ -20,6 +20,9 @@ pub(super) struct Search<'a> {
     pub(super) filter: &'a DeliveryFilter,
     /// These deliveries only.
     pub(super) ids: Option<Vec<Uuid>>,
+    /// Those of these subscriptions, which are all that the workspace has: an index leads to what waits for
+    /// them, where a walk over the queue would meet everybody's.
+    pub(super) among: Option<Vec<Uuid>>,
     /// Not below.
     pub(super) from: Option<Uuid>,
     /// Below this.
@@ -64,6 +67,7 @@ impl<'a> Search<'a> {
             reach,
             filter,
             ids: None,
+            among: None,
             from: filter.since.map(first_at),
             below: [until, after].into_iter().flatten().min(),
             look,
@@ -86,6 +90,11 @@ impl<'a> Search<'a> {
         let (first, behind) = (first_at(made), first_at(made + Duration::from_millis(1)));
         self.from = Some(self.from.map_or(first, |from| from.max(first)));
         self.below = Some(self.below.map_or(behind, |below| below.min(behind)));
+    }
+
+    /// Whether what waits is searched for in the whole workspace.
+    pub(super) fn is_of_workspace(&self) -> bool {
+        self.in_queue() && self.filter.subscription.is_none() && self.ids.is_none()
     }
 
     /// How many more that match are needed: one more than a page holds tells that there are others.

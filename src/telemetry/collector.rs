@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use opentelemetry_http::{HttpClient, HttpError, Request, Response};
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use tokio::runtime::Handle;
 
 /// The most that is read of an answer: it says little more than that it was taken.
@@ -45,7 +45,8 @@ pub(super) struct Collector {
 #[async_trait]
 impl HttpClient for Collector {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        keep_own(&mut head.headers);
         let request = self
             .client
             .post(head.uri.to_string())
@@ -86,6 +87,15 @@ impl Collector {
             );
         }
     }
+}
+
+/// The library adds what `OTEL_EXPORTER_OTLP_HEADERS` says to its own headers. That may be a key for
+/// another collector: ours is told what our configuration says.
+fn keep_own(headers: &mut HeaderMap) {
+    let kept = [CONTENT_TYPE, CONTENT_ENCODING]
+        .map(|name| headers.remove(&name).map(|value| (name, value)));
+    headers.clear();
+    headers.extend(kept.into_iter().flatten());
 }
 
 async fn exchange(request: reqwest::RequestBuilder) -> Result<Response<Bytes>, reqwest::Error> {

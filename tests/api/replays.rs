@@ -22,6 +22,7 @@ on_both_databases!(
     a_dry_run_counts_and_does_nothing,
     a_replay_is_begun_shown_listed_and_cancelled,
     a_repeated_request_is_answered_with_the_same_replay,
+    a_delivery_is_replayed_once_for_a_request_that_is_repeated,
     what_is_asked_for_is_checked_value_by_value,
     a_restricted_key_replays_and_sees_its_own_only,
     only_so_many_are_under_way_at_once,
@@ -198,6 +199,54 @@ async fn a_replay_is_begun_shown_listed_and_cancelled(db: &TestDatabase) {
     rig.stop().await;
 }
 
+async fn a_delivery_is_replayed_once_for_a_request_that_is_repeated(db: &TestDatabase) {
+    let rig = Rig::over(&db.store).await;
+    let scene = Scene::in_workspace(&rig, "default", "pr_1").await;
+    let key = rig.key(Key::with(&WRITER)).await;
+    settle(&db.store, Lane::Fresh, &Verdict::Succeeded).await;
+    let replay = async |delivery: &str, name: &str| {
+        let path = format!("/v1/deliveries/{delivery}/replay");
+        let ask = rig.ask(Method::POST, &path).key(&key);
+        ask.header("idempotency-key", name).send().await
+    };
+    let first = replay(&scene.delivery, "k1").await;
+    assert_eq!(first.status, StatusCode::ACCEPTED, "{first:?}");
+    assert_eq!(
+        settle(&db.store, Lane::Replay, &Verdict::Succeeded).await,
+        1
+    );
+    // It is done by now, and is not done again.
+    let again = replay(&scene.delivery, "k1").await;
+    assert_eq!(again.status, StatusCode::ACCEPTED);
+    assert_eq!(again.json()["state"], "succeeded");
+    assert_eq!(
+        settle(&db.store, Lane::Replay, &Verdict::Succeeded).await,
+        0
+    );
+    let anew = replay(&scene.delivery, "k2").await;
+    assert_eq!(anew.status, StatusCode::ACCEPTED);
+
+    accept(&rig.store, "default", Some("pr_1")).await;
+    let all = rig.get(&key, "/v1/deliveries").await.json();
+    let other = all["data"][0]["id"].as_str().unwrap();
+    let reused = replay(other, "k1").await;
+    assert_eq!(reused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(reused.problem(), "idempotency-key-reused");
+
+    // What is refused leaves its key unused.
+    let subscription = format!("/v1/subscriptions/{}", scene.subscription);
+    for (status, answered) in [
+        ("disabled", StatusCode::CONFLICT),
+        ("active", StatusCode::ACCEPTED),
+    ] {
+        let changed = json!({"status": status});
+        rig.patch(&key, &subscription, &changed).await;
+        let asked = replay(other, "k3").await;
+        assert_eq!(asked.status, answered, "{asked:?}");
+    }
+    rig.stop().await;
+}
+
 async fn a_repeated_request_is_answered_with_the_same_replay(db: &TestDatabase) {
     let rig = Rig::over(&db.store).await;
     let key = rig.key(Key::with(&WRITER)).await;
@@ -233,6 +282,7 @@ async fn what_is_asked_for_is_checked_value_by_value(db: &TestDatabase) {
             vec!["/filter"],
         ),
         (json!({"event_id": "x"}), vec!["/event_id"]),
+        (json!({"filter": {}, "rate": 5_001}), vec!["/rate"]),
         (
             json!({"event_id": "evt_01h455vb4pex5vsknk084sn02q", "subscription_id": nowhere}),
             vec!["/event_id", "/subscription_id"],

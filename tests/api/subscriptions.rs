@@ -29,6 +29,7 @@ on_both_databases!(
     order_is_asked_for_and_given_up,
     an_open_circuit_is_shown_and_is_another_representation,
     enabling_says_how_much_waits_and_offers_what_was_missed,
+    enabling_stands_where_what_was_missed_cannot_be_counted,
 );
 
 const OPERATOR: [Scope; 3] = [
@@ -551,5 +552,25 @@ async fn enabling_says_how_much_waits_and_offers_what_was_missed(db: &TestDataba
     offered["dry_run"] = true.into();
     let counted = rig.post(&key, "/v1/replays", &offered).await.json();
     assert_eq!(counted["total"], 2);
+    rig.stop().await;
+}
+
+async fn enabling_stands_where_what_was_missed_cannot_be_counted(db: &TestDatabase) {
+    let rig = Rig::over(&db.store).await;
+    let key = rig.key(Key::with(&OPERATOR)).await;
+    let scene = super::scene::Scene::in_workspace(&rig, "default", "pr_1").await;
+    let path = format!("/v1/subscriptions/{}", scene.subscription);
+    let set = async |status: &str| rig.patch(&key, &path, &json!({"status": status})).await;
+    assert_eq!(set("disabled").await.status, StatusCode::OK);
+    db.tamper("alter table event_feed rename to event_feed_away")
+        .await;
+    let enabled = set("active").await;
+    assert_eq!(enabled.status, StatusCode::OK, "{enabled:?}");
+    let enabled = enabled.json();
+    assert_eq!(enabled["status"], "active");
+    assert_eq!(enabled["pending"], json!({"count": 1, "exact": true}));
+    assert!(enabled.get("missed").is_none(), "{enabled}");
+    db.tamper("alter table event_feed_away rename to event_feed")
+        .await;
     rig.stop().await;
 }

@@ -20,12 +20,15 @@ use forge_dispatch::ops::{self, Ops};
 use forge_dispatch::store::intake::NoDispatch;
 use forge_dispatch::store::{self, Leasing, Store};
 use forge_dispatch::telemetry::Metrics;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::databases::{Kind, TestDatabase};
 use crate::harness::events::{events, register, registration, spec};
 
 /// A database that is away: nothing listens on port 1.
@@ -161,6 +164,30 @@ async fn metrics_tell_the_queue_and_survive_the_database() {
     let (status, text) = away.get("/metrics").await;
     assert_eq!(status, 200);
     assert!(text.contains("forge_database_up 0"), "{text}");
+}
+
+#[tokio::test]
+async fn a_queue_that_takes_too_long_to_count_is_no_database_that_is_down() {
+    let db = TestDatabase::new(Kind::Postgres).await;
+    let url = db.url();
+    let port = Port::over(&[
+        format!("database.url={}", url.expose_secret()),
+        "master_key=BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=".to_owned(),
+    ])
+    .await;
+    let mut holder = PgConnection::connect(url.expose_secret()).await.unwrap();
+    let mut holding = holder.begin().await.unwrap();
+    sqlx::query("lock table delivery_queue in access exclusive mode")
+        .execute(&mut *holding)
+        .await
+        .unwrap();
+    let (status, text) = port.get("/metrics").await;
+    assert_eq!(status, 200);
+    assert!(text.contains("forge_database_up 1"), "{text}");
+    assert!(!text.contains("forge_deliveries_queued{"), "{text}");
+    holding.rollback().await.unwrap();
+    port.store.close().await;
+    db.remove().await;
 }
 
 #[tokio::test]

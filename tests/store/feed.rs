@@ -26,6 +26,7 @@ on_both_databases!(
     a_page_ends_before_its_bytes_are_too_many,
     a_search_that_finds_little_ends_early_and_goes_on,
     a_place_below_the_floor_is_told,
+    the_event_behind_a_place_is_found_in_its_own_feed,
     news_are_of_each_feed_behind_its_place,
     the_bell_rings_for_what_was_kept_and_for_nothing_else,
 );
@@ -327,6 +328,23 @@ async fn remove_up_to(db: &TestDatabase, position: i64) {
         commit"
     ))
     .await;
+}
+
+async fn the_event_behind_a_place_is_found_in_its_own_feed(db: &TestDatabase) {
+    let batch = events(2);
+    accept(&db.store, &batch[..1]).await;
+    accept(&db.store, &[event().workspace("ws_other").build()]).await;
+    accept(&db.store, &batch[1..]).await;
+    let here = WorkspaceId::default();
+    let mut found = Vec::new();
+    let mut place = FeedPosition::START;
+    while let Some((next, id)) = db.store.feed_behind(&here, place).await.unwrap() {
+        assert!(next > place);
+        found.push(id);
+        place = next;
+    }
+    let expected: Vec<EventId> = batch.iter().map(|payload| payload.event().id).collect();
+    assert_eq!(found, expected);
 }
 
 async fn a_place_below_the_floor_is_told(db: &TestDatabase) {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use forge_dispatch::clock::{Clock, SystemClock};
+use forge_dispatch::clock::{Clock, ManualClock, SystemClock};
 use forge_dispatch::domain::circuit::{CircuitRules, CircuitState};
 use forge_dispatch::domain::delivery::{DeliveryState, Lane, Sending, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, OwnerId, WorkspaceId, created_at};
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::replay::Was;
+use forge_dispatch::domain::retry::RetrySchedule;
 use forge_dispatch::domain::selection::Selection;
 use forge_dispatch::domain::subscription::{Subscription, SubscriptionStatus};
 use forge_dispatch::entropy::Entropy;
@@ -34,6 +35,8 @@ on_both_databases!(
     a_subscription_that_is_served_again_is_told_what_it_missed,
     one_that_was_gone_missed_what_it_refused,
     one_with_nothing_but_failures_missed_what_failed_since_they_began,
+    what_failed_first_came_earlier_and_was_missed_too,
+    a_refused_replay_of_what_is_old_sets_nothing_far_back,
 );
 
 const RETRY: Verdict = Verdict::Retry { delay: HOUR };
@@ -218,8 +221,8 @@ async fn enable(db: &TestDatabase, subscription: &Subscription) -> Missed {
     let disabled = reread(db, subscription).await;
     let enabled = set_status(&db.store, &disabled, SubscriptionStatus::Active).await;
     assert_eq!(enabled.missing_since, None);
-    let later = SystemClock.now() + Duration::from_secs(1);
-    let told = missed(&*db.store, &here(), &disabled, &enabled, later).await;
+    let later = ManualClock::at(SystemClock.now() + Duration::from_secs(1));
+    let told = missed(&*db.store, &here(), &disabled, &enabled, &later).await;
     told.unwrap().expect("it is back")
 }
 
@@ -244,8 +247,7 @@ async fn a_subscription_that_is_served_again_is_told_what_it_missed(db: &TestDat
     assert_eq!((told.since, counts(&told)), (since, vec![("unmade", 3)]));
     // One that was served all the while missed nothing.
     let active = reread(db, &subscription).await;
-    let now = SystemClock.now();
-    let told = missed(&*db.store, &here(), &active, &active, now).await;
+    let told = missed(&*db.store, &here(), &active, &active, &SystemClock).await;
     assert_eq!(told.unwrap(), None);
 }
 
@@ -266,6 +268,56 @@ async fn one_that_was_gone_missed_what_it_refused(db: &TestDatabase) {
     assert_eq!(counts(&told), [("failed", 2), ("unmade", 2)]);
 }
 
+async fn what_failed_first_came_earlier_and_was_missed_too(db: &TestDatabase) {
+    let subscription = given_up(db).await;
+    let told = enable(db, &subscription).await;
+    assert_eq!(counts(&told), [("failed", 1)]);
+    // What came before anybody had subscribed is nobody's loss.
+    assert_eq!(told.since, subscription.created_at);
+}
+
+/// Disabled by its first failure.
+async fn given_up(db: &TestDatabase) -> Subscription {
+    db.store.judge_receivers(CircuitRules {
+        disable_after: Duration::ZERO,
+        ..CircuitRules::default()
+    });
+    let before = accept(&db.store, &events(1)).await;
+    assert_eq!(before.pending, 0);
+    until_later_than(SystemClock.now()).await;
+    let subscription = subscribe(&db.store, &["*"]).await;
+    let me = owner();
+    let born = accept_leased(&db.store, &events(1), for_long(me)).await;
+    let came = created_at(born[0].payload.event().id.uuid());
+    until_later_than(came).await;
+    settle(&db.store, me, &born[0], Verdict::Failed).await;
+    let disabled = reread(db, &subscription).await;
+    assert_ne!(disabled.status, SubscriptionStatus::Active);
+    disabled
+}
+
+/// Ids and databases know whole milliseconds.
+async fn until_later_than(time: DateTime<Utc>) {
+    while SystemClock.now().timestamp_millis() <= time.timestamp_millis() {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn a_refused_replay_of_what_is_old_sets_nothing_far_back(db: &TestDatabase) {
+    let subscription = subscribe(&db.store, &["*"]).await;
+    let me = owner();
+    let born = accept_leased(&db.store, &events(1), for_long(me)).await;
+    settle(&db.store, me, &born[0], Verdict::Succeeded).await;
+    let came = created_at(born[0].payload.event().id.uuid());
+    until_later_than(came).await;
+    replay(db, born[0].id).await;
+    let again = replayed(&db.store, &subscription, me).await;
+    settle(&db.store, me, &again[0], Verdict::Gone).await;
+    let disabled = reread(db, &subscription).await;
+    let since = disabled.missing_since.expect("it is disabled");
+    assert!(since > came, "{since} {came}");
+}
+
 async fn one_with_nothing_but_failures_missed_what_failed_since_they_began(db: &TestDatabase) {
     db.store.judge_receivers(CircuitRules {
         failures_in_row: 2,
@@ -273,6 +325,9 @@ async fn one_with_nothing_but_failures_missed_what_failed_since_they_began(db: &
         ..CircuitRules::default()
     });
     let subscription = subscribe(&db.store, &["*"]).await;
+    let created = literal(db, SystemClock.now() - Duration::from_hours(24 * 30));
+    db.tamper(&format!("update subscription set created_at = {created}"))
+        .await;
     let me = owner();
     let born = accept_leased(&db.store, &events(2), for_long(me)).await;
     settle(&db.store, me, &born[0], Verdict::Failed).await;
@@ -284,7 +339,8 @@ async fn one_with_nothing_but_failures_missed_what_failed_since_they_began(db: &
     .await;
     settle(&db.store, me, &born[1], Verdict::Failed).await;
     let disabled = reread(db, &subscription).await;
-    assert_eq!(disabled.missing_since, Some(two_days_ago));
+    let tried_for = RetrySchedule::default().longest();
+    assert_eq!(disabled.missing_since, Some(two_days_ago - tried_for));
     let told = enable(db, &subscription).await;
     assert_eq!(counts(&told), [("failed", 2)]);
 }

@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
+use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
-use forge_dispatch::store::{Claim, SettleOutcome, Settlement};
+use forge_dispatch::domain::ids::WorkspaceId;
+use forge_dispatch::domain::reach::Reach;
+use forge_dispatch::domain::selection::Selection;
+use forge_dispatch::store::{
+    Claim, DeliveryFilter, LeaseName, PageRequest, SettleOutcome, Settlement,
+};
 use secrecy::ExposeSecret;
 use sqlx::Connection;
 
@@ -121,6 +127,124 @@ async fn a_batch_reads_its_own_rows_whatever_the_statistics_say_of_the_queue() {
                 == 1
     })
     .await;
+    db.remove().await;
+}
+
+/// Behind what waits for another tenant, or failed for another subscription.
+#[tokio::test]
+async fn what_is_of_one_is_found_without_reading_what_is_of_others() {
+    let db = TestDatabase::new(Kind::Postgres).await;
+    let subscription = subscribe(&db.store, &["*"]).await;
+    let me = owner();
+    let born = accept_leased(&db.store, &events(2), for_long(me)).await;
+    settle(&db.store, me, &born[0], Verdict::Failed).await;
+    db.tamper(
+        "insert into delivery_queue (
+            delivery_id, event_id, subscription_id, visible_at, epoch, attempts, lost_leases, bytes,
+            lane, workspace
+        )
+        select
+            gen_random_uuid(), event_id, md5((number % 10)::text)::uuid, visible_at, 0, 0, 0, bytes, 0,
+            'ws_other'
+        from delivery_queue
+        cross join generate_series(1, 40000) as copy (number)",
+    )
+    .await;
+    // Another subscription's failures, and our own successes.
+    db.tamper(
+        "insert into delivery (
+            id, event_id, subscription_id, settled_at, epoch, attempts, state, workspace
+        )
+        select
+            gen_random_uuid(), event_id,
+            case when number % 2 = 0 then subscription_id else md5('other')::uuid end,
+            settled_at, 1, 1, case when number % 2 = 0 then 'succeeded' else 'failed' end, workspace
+        from delivery
+        cross join generate_series(1, 40000) as copy (number)",
+    )
+    .await;
+    db.tamper("analyze").await;
+
+    let reach = Reach::all(&WorkspaceId::default());
+    let later = SystemClock.now() + Duration::from_secs(1);
+    let waiting = Selection {
+        states: vec![DeliveryState::Pending, DeliveryState::InFlight],
+        ..Selection::default()
+    };
+    let missed = Selection::missed(subscription.id, subscription.created_at);
+    let store = db.open().await;
+    for selection in [waiting, missed] {
+        let page = PageRequest {
+            limit: 1_000,
+            after: None,
+        };
+        let found = store
+            .replay_candidates(&reach, &selection, later, page)
+            .await;
+        assert_eq!(found.unwrap().items.len(), 1);
+    }
+    let of_one = DeliveryFilter {
+        subscription: Some(subscription.id),
+        state: Some(DeliveryState::Failed),
+        ..DeliveryFilter::default()
+    };
+    let waiting = DeliveryFilter {
+        state: Some(DeliveryState::InFlight),
+        ..DeliveryFilter::default()
+    };
+    for filter in [of_one, waiting] {
+        let page = PageRequest {
+            limit: 50,
+            after: None,
+        };
+        let found = store.deliveries(&reach, &filter, page).await.unwrap();
+        assert_eq!(found.items.len(), 1);
+    }
+
+    // What a connection read is told when it ends, at the latest.
+    for store in [&store, &db.store, &db.replica] {
+        store.close().await;
+    }
+    let open = "pg_stat_activity
+        where datname = current_database() and application_name = 'forge-dispatch'";
+    let deadline = Duration::from_secs(20);
+    eventually(deadline, "all connections have ended", async || {
+        db.count(open).await == 0
+    })
+    .await;
+    let few = "pg_stat_user_tables
+        where relname in ('delivery_queue', 'delivery') and idx_scan > 0 and idx_tup_fetch < 1000";
+    assert_eq!(db.count(few).await, 2);
+    db.remove().await;
+}
+
+#[tokio::test]
+async fn the_database_ends_what_nobody_waits_for_any_more_but_no_migration() {
+    let db = TestDatabase::new(Kind::Postgres).await;
+    // What a connection of the store's is told, seen from inside.
+    db.tamper(
+        "create table told (timeout text);
+        create function tell() returns trigger language plpgsql as $$
+        begin
+            insert into told values (current_setting('statement_timeout'));
+            return new;
+        end $$;
+        create trigger tell before insert on lease for each row execute function tell();
+        create trigger tell before insert on _sqlx_migrations
+            for each row execute function tell();",
+    )
+    .await;
+    let leasing = for_long(owner());
+    let leads = db.store.take_lease(LeaseName::REPLAY, leasing).await;
+    assert!(leads.unwrap().is_some());
+    assert_eq!(db.count("told where timeout = '30s'").await, 1);
+    db.tamper(
+        "drop index delivery_not_succeeded_of_subscription;
+        delete from _sqlx_migrations where version = 18;",
+    )
+    .await;
+    db.store.migrate().await.unwrap();
+    assert_eq!(db.count("told where timeout = '0'").await, 1);
     db.remove().await;
 }
 

@@ -226,3 +226,27 @@ async fn a_deleted_subscription_is_swept_for_good_only_when_its_queue_is_empty()
     assert_eq!(db.count(unswept).await, 0, "swept in the same step");
     db.remove().await;
 }
+
+#[tokio::test]
+async fn a_long_queue_is_not_counted_to_its_end() {
+    let db = TestDatabase::new(Kind::Sqlite).await;
+    subscribe(&db.store, &["*"]).await;
+    accept(&db.store, &events(1)).await;
+    db.tamper(
+        "with recursive copy (number) as (
+            select 1 union all select number + 1 from copy where number < 100001
+        )
+        insert into delivery_queue (delivery_id, event_id, workspace, subscription_id, lane,
+            visible_at, owner, epoch, attempts, lost_leases, bytes)
+        select randomblob(16), event_id, workspace, subscription_id, lane, visible_at,
+            iif(number % 4 = 0, randomblob(16), null), 1, attempts, lost_leases, bytes
+        from copy
+        cross join delivery_queue",
+    )
+    .await;
+    let depth = db.store.queue_depth().await.unwrap();
+    assert_eq!(depth.pending + depth.in_flight, 100_000);
+    assert!((20_000..30_000).contains(&depth.in_flight), "{depth:?}");
+    assert!(depth.oldest_due.is_some());
+    db.remove().await;
+}

@@ -40,6 +40,41 @@ async fn nothing_is_exported_unless_our_configuration_names_a_collector() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_for_another_collector_is_not_told_to_ours() {
+    let db = TestDatabase::new(Kind::Sqlite).await;
+    let collector = Collector::start();
+    let dir = tempfile::tempdir().unwrap();
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_forge-dispatch"));
+    serve
+        .arg("serve")
+        .current_dir(dir.path())
+        .env("FORGE_DATABASE__URL", db.url().expose_secret())
+        .env("FORGE_MASTER_KEY", MASTER_KEY)
+        .env("FORGE_API__LISTEN", "127.0.0.1:0")
+        .env("FORGE_OPS__LISTEN", "127.0.0.1:0")
+        .env(
+            "FORGE_TELEMETRY__OTLP_ENDPOINT",
+            collector.receiver.url("/"),
+        )
+        .env("FORGE_TELEMETRY__OTLP_HEADERS", "x-our-key=ours")
+        .env("FORGE_TELEMETRY__EXPORT_INTERVAL", "50ms")
+        // What the library would add.
+        .env("OTEL_EXPORTER_OTLP_HEADERS", "x-other-key=theirs")
+        .env("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "x-other-key=theirs");
+    let mut program = Binary::run(&mut serve);
+    let asked = collector.receiver.wait_for_count(1, PATIENCE).await;
+    assert!(asked.is_ok(), "{}", program.tail());
+    program.terminate();
+    assert!(program.ended().await.success(), "{}", program.tail());
+    for request in collector.receiver.received() {
+        assert_eq!(request.header("x-our-key"), "ours");
+        assert_eq!(request.header("content-type"), "application/x-protobuf");
+        let is_told = request.headers.contains_key("x-other-key");
+        assert!(!is_told, "{:?}", request.headers);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_collector_an_event_keeps_its_trace_as_it_came() {
     let db = TestDatabase::new(Kind::Sqlite).await;
     let receiver = Receiver::ok();

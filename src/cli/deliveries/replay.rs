@@ -10,13 +10,11 @@ use clap::{ArgGroup, Args};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::View;
-use crate::cli::output::fields;
+use super::{View, replays};
 use crate::cli::parse::{self, WorkspaceArgs};
 use crate::cli::{CliError, Context};
 use crate::clock::pause;
 use crate::domain::ids::{DeliveryId, ReplayId};
-use crate::domain::payload::timestamp;
 use crate::domain::reach::Reach;
 use crate::domain::replay::Refusal;
 use crate::domain::selection::{DEFAULT_RATE, MAX_RATE, Selection};
@@ -88,7 +86,7 @@ pub struct ReplayArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// Do not ask.
+    /// Do not ask. Needed for many where there is no terminal.
     #[arg(long, short)]
     yes: bool,
 
@@ -105,21 +103,6 @@ pub struct ReplayArgs {
 struct CountView {
     total: u64,
     by_state: BTreeMap<&'static str, u64>,
-}
-
-/// A replay of many, as it is printed.
-#[derive(Debug, Serialize)]
-struct ReplayView {
-    id: String,
-    state: &'static str,
-    total: u64,
-    queued: u64,
-    done: u64,
-    failed: u64,
-    skipped: BTreeMap<&'static str, u64>,
-    rate: u32,
-    created_at: String,
-    finished_at: Option<String>,
 }
 
 /// What asking first came to.
@@ -164,6 +147,11 @@ async fn one(
 async fn many(args: &ReplayArgs, reach: &Reach, context: &Context) -> Result<(), CliError> {
     let now = context.clock.now();
     let selection = args.selection(now)?;
+    if !args.dry_run && !args.yes && !io::stdin().is_terminal() {
+        let needed =
+            "is needed to replay many where nobody can be asked; `--dry-run` only counts them";
+        return Err(FieldError::new("--yes", needed).into());
+    }
     let asked = context
         .with_store(async |store| {
             let store = &**store;
@@ -186,6 +174,7 @@ async fn many(args: &ReplayArgs, reach: &Reach, context: &Context) -> Result<(),
             if args.detach {
                 return Ok(Asked::Begun(Box::new(created)));
             }
+            tell_of(created.id);
             let sent = follow(store, reach, created.id, count.total()).await?;
             Ok(Asked::Begun(Box::new(sent)))
         })
@@ -194,8 +183,19 @@ async fn many(args: &ReplayArgs, reach: &Reach, context: &Context) -> Result<(),
         Asked::Nothing(count) => context.output.print(&count, CountView::describe),
         Asked::Begun(record) => context
             .output
-            .print(&ReplayView::new(&record), ReplayView::describe),
+            .print(&replays::View::new(&record), replays::View::describe),
     }
+}
+
+/// Tells which one it is before it is followed: who stops following does not stop the replay.
+fn tell_of(id: ReplayId) {
+    let told = writeln!(
+        io::stderr(),
+        "replay {id} is under way, whether it is followed or not; \
+         `deliveries replays cancel {id}` ends it"
+    );
+    // Where standard error is closed nobody is to be told.
+    drop(told);
 }
 
 /// Shows how far a replay is until nothing of it is left to be sent. A service must run for that.
@@ -293,9 +293,9 @@ impl ReplayArgs {
         Ok(())
     }
 
-    /// Asks whoever sits at a terminal; a script has said what it wants.
+    /// Asks whoever sits at a terminal and has not said it yet.
     fn confirm(&self, count: &Count) -> Result<bool, CliError> {
-        if self.yes || !io::stdin().is_terminal() {
+        if self.yes {
             return Ok(true);
         }
         let question = format!("Replay {}? [y/N] ", told(count.total(), &count.by_state));
@@ -333,47 +333,5 @@ impl CountView {
 
     fn describe(&self) -> String {
         format!("{}; nothing was done", told(self.total, &self.by_state))
-    }
-}
-
-impl ReplayView {
-    fn new(record: &ReplayRecord) -> Self {
-        let skipped = record.skipped.0.iter();
-        Self {
-            id: record.id.to_string(),
-            state: record.state.as_str(),
-            total: record.total,
-            queued: record.queued,
-            done: record.done,
-            failed: record.failed,
-            skipped: skipped
-                .map(|(reason, count)| (reason.as_str(), *count))
-                .collect(),
-            rate: record.rate,
-            created_at: timestamp(record.created_at),
-            finished_at: record.finished_at.map(timestamp),
-        }
-    }
-
-    fn describe(&self) -> String {
-        let skipped: u64 = self.skipped.values().sum();
-        let reasons: Vec<String> = self
-            .skipped
-            .iter()
-            .map(|(reason, count)| format!("{count} {reason}"))
-            .collect();
-        let skipped = if reasons.is_empty() {
-            skipped.to_string()
-        } else {
-            format!("{skipped} ({})", reasons.join(", "))
-        };
-        fields(&[
-            ("id", self.id.clone()),
-            ("state", self.state.to_owned()),
-            ("total", self.total.to_string()),
-            ("taken", self.done.to_string()),
-            ("not taken", self.failed.to_string()),
-            ("skipped", skipped),
-        ])
     }
 }

@@ -144,8 +144,7 @@ pub(super) async fn update(args: UpdateArgs, context: &Context) -> Result<(), Cl
                 .update_subscription(&reach, id, found.version, &spec, &status, &act)
                 .await?;
             let updated = updated.ok_or_else(|| missing(&args.id, &args.workspace))?;
-            let now = context.clock.now();
-            let missed = missed(&**store, &reach, &found, &updated, now).await?;
+            let missed = missed(&**store, &reach, &found, &updated, &*context.clock).await?;
             let pending = if missed.is_some() {
                 store.subscription_stats(&reach, id, Window::NOW).await?
             } else {

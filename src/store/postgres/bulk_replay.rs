@@ -18,6 +18,9 @@ use crate::domain::selection::{ReplayState, Skipped};
 use crate::store::replays::{Cancelled, Cursor, MAX_UNFINISHED, NewReplay, ReplayRecord};
 use crate::store::{Creation, Idempotency, Page, PageRequest};
 
+/// The advisory locks of workspaces' beginning replays: hashes of their ids are beside it.
+const BEGIN_LOCK: i32 = 0x7265_706c;
+
 /// The columns of [`ReplayRow`].
 macro_rules! replay_columns {
     () => {
@@ -40,6 +43,7 @@ impl PostgresStore {
         if let Some(known) = remember(&mut tx, &reach.workspace, once, &object).await? {
             return Ok(Some(known));
         }
+        take_turn(&mut tx, reach).await?;
         if under_way(&mut tx, reach).await? >= limit(MAX_UNFINISHED) {
             return Ok(None);
         }
@@ -151,6 +155,20 @@ impl PostgresStore {
         commit(tx).await?;
         Ok(Some(Cancelled::Done(Box::new(after))))
     }
+}
+
+/// Waits for others of this workspace that begin one, so that each counts what the one before began.
+async fn take_turn(tx: &mut PgTransaction<'_>, reach: &Reach) -> Result<()> {
+    sqlx::query(
+        "-- postgres::bulk_replay::take_turn
+        select pg_advisory_xact_lock($1, hashtext($2))",
+    )
+    .bind(BEGIN_LOCK)
+    .bind(reach.workspace.as_str())
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    Ok(())
 }
 
 async fn under_way(tx: &mut PgTransaction<'_>, reach: &Reach) -> Result<i64> {

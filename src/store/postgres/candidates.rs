@@ -29,7 +29,9 @@ const LOOK: &str = "-- postgres::candidates::look
           and d.id >= $5
           and d.id < $6
           and $8
-          and (not $9 or d.state <> 'succeeded')
+          -- Each in the words of its index.
+          and (not $9 or $2 is not null or d.state <> 'succeeded')
+          and (not $9 or $2 is null or (d.state = 'succeeded') is not true)
         order by d.id
         limit $10
     ), looked as materialized (
@@ -42,6 +44,7 @@ const LOOK: &str = "-- postgres::candidates::look
                 from delivery_queue q
                 where q.workspace = $1
                   and ($2::uuid is null or q.subscription_id = $2)
+                  and ($12::uuid[] is null or q.subscription_id = any($12))
                   and ($3::uuid[] is null or q.delivery_id = any($3))
                   and ($4::uuid is null or q.delivery_id > $4)
                   and q.delivery_id >= $5
@@ -101,7 +104,11 @@ impl PostgresStore {
             (Some(event), None) => Some((event, reading(self.subscribers(reach)).await?)),
             (None, _) => None,
         };
-        let bounds = Bounds::of(selection, until, page, of_event);
+        let mut bounds = Bounds::of(selection, until, page, of_event);
+        if bounds.is_of_workspace() {
+            let all = reading(self.subscribers(reach)).await?;
+            bounds.among = Some(all.into_iter().map(|id| id.uuid()).collect());
+        }
         let rows = reading(async {
             sqlx::query(LOOK)
                 .bind(reach.workspace.as_str())
@@ -115,6 +122,7 @@ impl PostgresStore {
                 .bind(bounds.not_succeeded)
                 .bind(limit(bounds.look))
                 .bind(projects(reach))
+                .bind(bounds.among)
                 .fetch_all(&self.pool)
                 .await
                 .map_err(from_sqlx)

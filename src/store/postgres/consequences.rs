@@ -13,7 +13,7 @@ use crate::domain::event::Event;
 use crate::domain::payload::Payload;
 use crate::store::circuits::{Judged, matters, may_matter, tallies, tell};
 use crate::store::operational::{
-    Disabled, NOBODY, Teller, Told, ending, gone, is_wanted, no_lease,
+    Disabled, NOBODY, Teller, Told, Tries, ending, gone, is_wanted, no_lease,
 };
 use crate::store::outbox::Appended;
 use crate::store::targets::Targets;
@@ -109,7 +109,8 @@ impl PostgresStore {
             Some(rules) => circuits::judge(tx, rules, &tallies, kept).await?,
             None => Vec::new(),
         };
-        let ending = ending(held, &judged, targets);
+        let tries = Tries { targets, rules };
+        let ending = ending(held, &judged, &tries);
         let news: Vec<Uuid> = judged
             .iter()
             .filter(|judged| judged.is_news())

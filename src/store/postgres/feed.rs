@@ -11,7 +11,7 @@ use super::notices::Topic;
 use super::rows::{KeptEventRow, limit, optional, parse, projects};
 use super::{PostgresStore, Result};
 use crate::domain::filter::OPERATIONAL;
-use crate::domain::ids::{EditionId, WorkspaceId};
+use crate::domain::ids::{EditionId, EventId, WorkspaceId};
 use crate::domain::reach::Reach;
 use crate::store::feed::{FeedSearch, Sight, Step};
 use crate::store::{
@@ -38,6 +38,30 @@ impl Feed for PostgresStore {
             }
         })
         .await
+    }
+
+    async fn feed_behind(
+        &self,
+        workspace: &WorkspaceId,
+        place: FeedPosition,
+    ) -> Result<Option<(FeedPosition, EventId)>> {
+        let found: Option<(i64, Uuid)> = reading(async {
+            sqlx::query_as(
+                "-- postgres::feed::feed_behind
+                select position, event_id
+                from event_feed
+                where workspace = $1 and position > $2
+                order by position
+                limit 1",
+            )
+            .bind(workspace.as_str())
+            .bind(place.0)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(from_sqlx)
+        })
+        .await?;
+        Ok(found.map(|(place, event)| (FeedPosition(place), EventId::from_uuid(event))))
     }
 
     async fn feed_news(

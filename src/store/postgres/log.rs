@@ -30,6 +30,10 @@ impl DeliveryLog for PostgresStore {
                 (Some(event), None) => search.of_event(event, self.subscribers(reach).await?),
                 (None, _) => {}
             }
+            if search.is_of_workspace() {
+                let all = self.subscribers(reach).await?;
+                search.among = Some(all.into_iter().map(|id| id.uuid()).collect());
+            }
             loop {
                 if let Some(page) = search.take(self.look_at(&search).await?) {
                     return Ok(page);
@@ -124,6 +128,7 @@ const LOOK_AT: &str = "-- postgres::log::look_at
                 from delivery_queue q
                 where q.workspace = $1
                   and ($2::uuid is null or q.subscription_id = $2)
+                  and ($15::uuid[] is null or q.subscription_id = any($15))
                   and ($3::uuid[] is null or q.delivery_id = any($3))
                   and ($4::uuid is null or q.delivery_id >= $4)
                   and ($5::uuid is null or q.delivery_id < $5)
@@ -145,7 +150,9 @@ const LOOK_AT: &str = "-- postgres::log::look_at
                   and ($4::uuid is null or d.id >= $4)
                   and ($5::uuid is null or d.id < $5)
                   and $7
-                  and (not $8 or d.state <> 'succeeded')
+                  -- Each in the words of its index.
+                  and (not $8 or $2 is not null or d.state <> 'succeeded')
+                  and (not $8 or $2 is null or (d.state = 'succeeded') is not true)
                 order by d.id desc
                 limit $9
             )
@@ -196,6 +203,10 @@ impl PostgresStore {
     /// planned, so a half that can hold nothing is not looked at. Events are looked up one by one
     /// (`limit 1` in a lateral keeps the planner to it). A lease that ran out is `in_flight` until it
     /// is taken over or settled, as the state machine has it: nothing but a step changes a state.
+    ///
+    /// The queue has no order within a workspace. Its few rows in another's long queue are found by their
+    /// subscriptions and sorted, its many by walking the queue: the planner knows which is less. (An index
+    /// by workspace would cost each delivery a fifth more of what the queue costs it.)
     async fn look_at(&self, search: &Search<'_>) -> Result<Seen> {
         let filter = search.filter;
         let rows = sqlx::query(LOOK_AT)
@@ -213,6 +224,7 @@ impl PostgresStore {
             .bind(filter.edition.as_ref().map(EditionId::as_str))
             .bind(projects(search.reach))
             .bind(limit(search.wanted()))
+            .bind(search.among.as_deref())
             .fetch_all(&self.pool)
             .await
             .map_err(from_sqlx)?;

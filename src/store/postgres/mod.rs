@@ -163,6 +163,8 @@ impl PostgresStore {
             // A process that was stopped in the middle of a transaction must not block the others.
             ("idle_in_transaction_session_timeout", "5s"),
             ("lock_timeout", "3s"),
+            // What nobody waits for any more must not run on: a caller gives up after as long.
+            ("statement_timeout", "30s"),
             // A plan made while the tables were small would be kept when they are large.
             ("plan_cache_mode", "force_custom_plan"),
             // Every statement walks an index in its order or looks rows up; before the first analyze

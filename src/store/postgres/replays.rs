@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::audit::tell;
 use super::errors::{from_sqlx, reading, retrying};
+use super::idempotency::remember;
 use super::requeue::Requeue;
 use super::{PostgresStore, Result, StoreError, bulk_replay, commit};
 use crate::domain::audit::{Act, Action};
@@ -16,7 +17,7 @@ use crate::domain::replay::ReplayedDelivery;
 use crate::domain::selection::Selection;
 use crate::store::replays::{
     Cancelled, Candidate, Cursor, NewReplay, Progress, ReplayRecord, ReplayTally, Replays,
-    Requeued, Running,
+    Requeued, Running, is_under_way,
 };
 use crate::store::{Creation, DeliveryLog, Idempotency, Page, PageRequest, Standing};
 
@@ -28,13 +29,18 @@ impl Replays for PostgresStore {
         id: DeliveryId,
         act: &Act,
     ) -> Result<Option<Requeued>> {
-        // What is in reach stays in reach: a delivery's event and subscription are for good.
-        if self.delivery(reach, id).await?.is_none() {
-            return Ok(None);
-        }
-        retrying(|| self.replay_once(reach, id, act))
-            .await
-            .map(Some)
+        let made = retrying(|| self.replay_one(reach, id, act, None)).await?;
+        made.map(Creation::created).transpose()
+    }
+
+    async fn replay_delivery_once(
+        &self,
+        reach: &Reach,
+        id: DeliveryId,
+        act: &Act,
+        once: &Idempotency,
+    ) -> Result<Option<Creation<Requeued>>> {
+        retrying(|| self.replay_one(reach, id, act, Some(once))).await
     }
 
     async fn create_replay(
@@ -120,21 +126,36 @@ impl Replays for PostgresStore {
 }
 
 impl PostgresStore {
-    async fn replay_once(&self, reach: &Reach, id: DeliveryId, act: &Act) -> Result<Requeued> {
+    async fn replay_one(
+        &self,
+        reach: &Reach,
+        id: DeliveryId,
+        act: &Act,
+        once: Option<&Idempotency>,
+    ) -> Result<Option<Creation<Requeued>>> {
+        // What is in reach stays in reach: a delivery's event and subscription are for good.
+        if self.delivery(reach, id).await?.is_none() {
+            return Ok(None);
+        }
         let workspace = &reach.workspace;
         let requeue = Requeue {
             workspace,
             bulk: None,
         };
         let mut tx = self.begin().await?;
+        if let Some(known) = remember(&mut tx, workspace, once, &id.to_string()).await? {
+            return Ok(Some(known));
+        }
         let answer = requeue.run(&mut tx, &[id]).await?.pop();
         let answer = answer.ok_or_else(|| StoreError::corrupt("no answer"))?;
         if let Ok(was) = answer {
             let thing = ReplayedDelivery { workspace, id, was };
             tell(&mut tx, act.made(Action::DeliveryReplayed, &thing)).await?;
         }
-        commit(tx).await?;
-        Ok(answer)
+        if is_under_way(answer) {
+            commit(tx).await?;
+        }
+        Ok(Some(Creation::Created(answer)))
     }
 }
 

@@ -12,6 +12,8 @@ use crate::store::identity::delivery_id;
 /// Bounds on the ids of deliveries, which go by the time of their events.
 pub(in crate::store) struct Bounds {
     pub(in crate::store) subscription: Option<Uuid>,
+    /// Those of these, which are all that the workspace has.
+    pub(in crate::store) among: Option<Vec<Uuid>>,
     /// These only.
     pub(in crate::store) ids: Option<Vec<Uuid>>,
     /// Behind this one.
@@ -42,6 +44,7 @@ impl Bounds {
         });
         Self {
             subscription: selection.subscription_id.map(|id| id.uuid()),
+            among: None,
             ids,
             after: page.after.map(|id| id.uuid()),
             from: selection.from.map_or(Uuid::nil(), first_at),
@@ -51,5 +54,10 @@ impl Bounds {
             not_succeeded: !selection.states.contains(&DeliveryState::Succeeded),
             look: page.limit.max(1),
         }
+    }
+
+    /// Whether what waits is looked for in the whole workspace.
+    pub(in crate::store) fn is_of_workspace(&self) -> bool {
+        self.in_queue && self.subscription.is_none() && self.ids.is_none()
     }
 }

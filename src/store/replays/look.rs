@@ -1,24 +1,26 @@
 //! Looking for what is next: the same for counting and for sending.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{Candidate, Cursor, STEP};
+use super::{Candidate, Cursor, STEP, start};
+use crate::clock::Clock;
 use crate::domain::ids::{DeliveryId, EventId, SubscriptionId, created_at};
 use crate::domain::reach::Reach;
 use crate::domain::replay::Was;
 use crate::domain::selection::{About, Selection};
 use crate::domain::subscription::{Subscription, SubscriptionStatus};
-use crate::store::feed::{FeedFilter, FeedPosition, FeedRequest, FeedStart};
+use crate::store::feed::{FeedFilter, FeedItem, FeedPosition, FeedRequest, FeedStart};
 use crate::store::{PageRequest, Result, Store};
 
 /// About so many bytes of events are read to find those that were never delivered.
 const LOOK_BYTES: usize = 4 * 1024 * 1024;
 
-/// So many looks tell what was missed, and then that there may be more: whoever enables a subscription
-/// waits for it.
-const LOOKS_FOR_MISSED: usize = 50;
+/// So long it is counted what was missed, and then said that there may be more: whoever enables a
+/// subscription waits for it.
+const TIME_FOR_MISSED: Duration = Duration::from_secs(2);
 
 /// What was found behind a cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,9 +67,38 @@ pub async fn count(
     until: DateTime<Utc>,
     looks: usize,
 ) -> Result<Count> {
+    let mut left = looks;
+    let goes_on = || {
+        let goes_on = left > 0;
+        left = left.saturating_sub(1);
+        goes_on
+    };
+    count_while(store, reach, selection, until, goes_on).await
+}
+
+/// The same for about so long.
+pub async fn count_for(
+    store: &dyn Store,
+    reach: &Reach,
+    selection: &Selection,
+    until: DateTime<Utc>,
+    (clock, time): (&dyn Clock, Duration),
+) -> Result<Count> {
+    let begun = clock.monotonic();
+    let goes_on = || clock.monotonic().saturating_sub(begun) < time;
+    count_while(store, reach, selection, until, goes_on).await
+}
+
+async fn count_while(
+    store: &dyn Store,
+    reach: &Reach,
+    selection: &Selection,
+    until: DateTime<Utc>,
+    mut goes_on: impl FnMut() -> bool,
+) -> Result<Count> {
     let mut count = Count::default();
     let mut cursor = Cursor::START;
-    for _ in 0..looks {
+    while goes_on() {
         let look = look(store, reach, selection, until, cursor, usize::MAX).await?;
         count.add(&look);
         cursor = look.next;
@@ -94,14 +125,15 @@ pub async fn missed(
     reach: &Reach,
     before: &Subscription,
     after: &Subscription,
-    now: DateTime<Utc>,
+    clock: &dyn Clock,
 ) -> Result<Option<Missed>> {
     let is_back = after.status == SubscriptionStatus::Active;
     let Some(since) = before.missing_since.filter(|_| is_back) else {
         return Ok(None);
     };
     let selection = Selection::missed(after.id, since);
-    let count = count(store, reach, &selection, now, LOOKS_FOR_MISSED).await?;
+    let patience = (clock, TIME_FOR_MISSED);
+    let count = count_for(store, reach, &selection, clock.now(), patience).await?;
     Ok(Some(Missed { since, count }))
 }
 
@@ -206,7 +238,7 @@ impl Asked<'_> {
             limit: self.most.clamp(1, STEP),
             max_bytes: LOOK_BYTES,
         };
-        let start = after.map_or(FeedStart::Oldest, FeedStart::Behind);
+        let start = self.start(after).await?;
         let page = self.store.feed(self.reach, &filter, request(start)).await?;
         // What was removed meanwhile cannot be sent: it goes on with what is left.
         let page = if page.is_some() {
@@ -237,7 +269,8 @@ impl Asked<'_> {
             .map(|item| item.event.id)
             .collect();
         let events = self.undelivered(id, &wanted).await?;
-        let next = if page.caught_up {
+        let is_past = |item: &FeedItem| created_at(item.event.id.uuid()) >= self.past();
+        let next = if page.caught_up || page.items.last().is_some_and(is_past) {
             Cursor::End
         } else {
             Cursor::Events {
@@ -249,6 +282,24 @@ impl Asked<'_> {
             events,
             next,
         })
+    }
+
+    async fn start(&self, after: Option<FeedPosition>) -> Result<FeedStart> {
+        let place = match (after, self.selection.from) {
+            (None, None) => return Ok(FeedStart::Oldest),
+            (Some(after), _) => after,
+            (None, Some(from)) => start::before(self.store, self.reach, from).await?,
+        };
+        Ok(match place {
+            FeedPosition::START => FeedStart::Oldest,
+            place => FeedStart::Behind(place),
+        })
+    }
+
+    /// What comes behind an event of this time came too late to be selected.
+    fn past(&self) -> DateTime<Utc> {
+        let past = self.until.checked_add_signed(start::OUT_OF_ORDER);
+        past.unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 
     /// Those that were never made, in the order given: deliveries that go by order are made in it.

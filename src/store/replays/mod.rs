@@ -26,12 +26,13 @@ mod account;
 mod bounds;
 mod judge;
 mod look;
+mod start;
 mod tally;
 
 pub(super) use account::account;
 pub(super) use bounds::Bounds;
 pub(super) use judge::{Place, Taker, judge};
-pub use look::{Count, Look, Missed, count, look, missed};
+pub use look::{Count, Look, Missed, count, count_for, look, missed};
 pub(super) use tally::{Progress, ReplayTally};
 
 /// The most replays of many that a workspace has under way at once.
@@ -45,6 +46,11 @@ pub const STEP: usize = 1_000;
 
 /// What became of a delivery that was to be replayed: what it was before, or why it is not.
 pub type Requeued = std::result::Result<Was, Refusal>;
+
+/// Whether what was asked for happens, now or since an earlier call.
+pub(super) fn is_under_way(answer: Requeued) -> bool {
+    matches!(answer, Ok(_) | Err(Refusal::AlreadyReplaying))
+}
 
 /// A replay of many that is asked for.
 #[derive(Clone, Debug)]
@@ -196,6 +202,16 @@ pub trait Replays: Send + Sync {
         id: DeliveryId,
         act: &Act,
     ) -> Result<Option<Requeued>>;
+
+    /// The same for a request that may be sent again: what the first one did is not done a second time,
+    /// however long ago the delivery was sent since. One that is refused leaves its key unused.
+    async fn replay_delivery_once(
+        &self,
+        reach: &Reach,
+        id: DeliveryId,
+        act: &Act,
+        once: &Idempotency,
+    ) -> Result<Option<Creation<Requeued>>>;
 
     /// Begins a replay of many, within this reach; with `once`, unless an earlier call did. `None` where
     /// the workspace has [`MAX_UNFINISHED`] under way.

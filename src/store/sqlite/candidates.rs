@@ -6,6 +6,7 @@ use sqlx::{QueryBuilder, Sqlite};
 use uuid::Uuid;
 
 use super::SqliteStore;
+use super::among::{of_workspace, push_among};
 use super::error::store_error;
 use super::rows::{count, get, id, list, optional_parsed, parsed, projects, subscription_within};
 use crate::domain::ids::DeliveryId;
@@ -27,7 +28,10 @@ impl SqliteStore {
             (Some(event), None) => Some((event, self.subscribers(reach).await?)),
             (None, _) => None,
         };
-        let bounds = Bounds::of(selection, until, page, of_event);
+        let mut bounds = Bounds::of(selection, until, page, of_event);
+        if bounds.is_of_workspace() {
+            bounds.among = self.few_waiting(reach).await?;
+        }
         let rows = statement(reach, &bounds)?
             .build()
             .fetch_all(&self.readers)
@@ -51,7 +55,7 @@ impl SqliteStore {
 /// Both halves, each cut before they are put in order. A condition that is not asked for is left out,
 /// so that those that are find their index. The queue, which has no order within a workspace, is walked
 /// no further than history was, so that all steps together walk it once.
-fn statement(reach: &Reach, bounds: &Bounds) -> Result<QueryBuilder<Sqlite>> {
+pub(super) fn statement(reach: &Reach, bounds: &Bounds) -> Result<QueryBuilder<Sqlite>> {
     let mut select = QueryBuilder::<Sqlite>::new(
         "-- sqlite::candidates::statement
         with reach (workspace, projects) as (select ",
@@ -87,8 +91,10 @@ fn statement(reach: &Reach, bounds: &Bounds) -> Result<QueryBuilder<Sqlite>> {
                 select delivery_id as id, event_id, subscription_id,
                     iif(owner is null, 'pending', 'in_flight') as state
                 from delivery_queue
-                where replayed is not 'succeeded' and ",
+                where replayed is not 'succeeded'",
         );
+        push_among(&mut select, bounds.among.as_deref())?;
+        select.push(" and ");
         if bounds.in_history {
             select
                 .push("delivery_id <= coalesce((select id from settled order by id limit 1 offset ")
@@ -159,7 +165,9 @@ fn push_bounds(
     key: &'static str,
 ) -> Result<()> {
     select
-        .push("workspace = ")
+        .push(of_workspace(
+            bounds.subscription.is_some() && bounds.ids.is_none(),
+        ))
         .push_bind(reach.workspace.as_str().to_owned());
     if let Some(subscription) = bounds.subscription {
         select

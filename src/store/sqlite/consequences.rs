@@ -12,7 +12,9 @@ use super::{Approach, SqliteStore, audit, circuits, outbox};
 use crate::domain::event::Event;
 use crate::domain::payload::Payload;
 use crate::store::circuits::{Judged, matters, tallies, tell};
-use crate::store::operational::{Disabled, NOBODY, Teller, Told, ending, is_wanted, no_lease};
+use crate::store::operational::{
+    Disabled, NOBODY, Teller, Told, Tries, ending, is_wanted, no_lease,
+};
 use crate::store::outbox::Appended;
 use crate::store::{Result, Settlement, StoreError};
 
@@ -54,7 +56,11 @@ impl SqliteStore {
             }
         };
         let mut disabled = Vec::new();
-        for one in ending(held, &judged, &targets) {
+        let tries = Tries {
+            targets: &targets,
+            rules: self.circuit_rules.get(),
+        };
+        for one in ending(held, &judged, &tries) {
             if disable(transaction, &one, millis(now)).await? {
                 if let Some(before) = targets.get(one.id) {
                     audit::tell(transaction, one.entry(&before.subscription, now)).await?;

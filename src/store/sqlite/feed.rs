@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use super::SqliteStore;
 use super::error::store_error;
-use super::rows::{self, count, get, list, optional_parsed, parsed, projects, time};
+use super::rows::{self, count, get, id, list, optional_parsed, parsed, projects, time};
 use crate::domain::filter::OPERATIONAL;
-use crate::domain::ids::{EditionId, WorkspaceId};
+use crate::domain::ids::{EditionId, EventId, WorkspaceId};
 use crate::domain::reach::Reach;
 use crate::store::feed::{FeedSearch, Sight, Step};
 use crate::store::{
@@ -33,6 +33,28 @@ impl Feed for SqliteStore {
                 return Ok(page);
             }
         }
+    }
+
+    async fn feed_behind(
+        &self,
+        workspace: &WorkspaceId,
+        place: FeedPosition,
+    ) -> Result<Option<(FeedPosition, EventId)>> {
+        let row = sqlx::query(
+            "-- sqlite::feed::feed_behind
+            select position, event_id
+            from event_feed
+            where workspace = ?1 and position > ?2
+            order by position
+            limit 1",
+        )
+        .bind(workspace.as_str())
+        .bind(place.0)
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(store_error)?;
+        row.map(|row| Ok((FeedPosition(get(&row, "position")?), id(&row, "event_id")?)))
+            .transpose()
     }
 
     async fn feed_news(

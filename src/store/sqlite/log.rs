@@ -8,6 +8,7 @@ use sqlx::{QueryBuilder, Sqlite};
 use uuid::Uuid;
 
 use super::SqliteStore;
+use super::among::{of_workspace, push_among};
 use super::error::store_error;
 use super::rows::{
     count, get, id, list, optional_parsed, optional_time, parsed, projects, subscription_within,
@@ -35,6 +36,9 @@ impl DeliveryLog for SqliteStore {
             (Some(event), Some(only)) => search.of_event(event, [only]),
             (Some(event), None) => search.of_event(event, self.subscribers(reach).await?),
             (None, _) => {}
+        }
+        if search.is_of_workspace() {
+            search.among = self.few_waiting(reach).await?;
         }
         loop {
             if let Some(page) = search.take(self.look_at(&search).await?) {
@@ -142,7 +146,7 @@ impl SqliteStore {
 
 /// What a search asks for. A condition that is not asked for is left out, so that those that are find
 /// their index.
-fn statement(search: &Search<'_>) -> Result<QueryBuilder<Sqlite>> {
+pub(super) fn statement(search: &Search<'_>) -> Result<QueryBuilder<Sqlite>> {
     let halves: &[Half] = match (search.in_queue(), search.in_history()) {
         (true, false) => &[Half::Queue],
         (false, true) => &[Half::History],
@@ -211,6 +215,7 @@ impl Half {
                         where ",
                 );
                 push_bounds(select, search, "delivery_id")?;
+                push_among(select, search.among.as_deref())?;
                 // What is sent once more after it succeeded is in history all the while.
                 select.push(" and replayed is not 'succeeded'");
             }
@@ -244,7 +249,9 @@ fn push_bounds(
     key: &'static str,
 ) -> Result<()> {
     select
-        .push("workspace = ")
+        .push(of_workspace(
+            search.filter.subscription.is_some() && search.ids.is_none(),
+        ))
         .push_bind(search.reach.workspace.as_str().to_owned());
     if let Some(subscription) = search.filter.subscription {
         select

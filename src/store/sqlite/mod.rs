@@ -44,6 +44,7 @@ use super::targets::Targets;
 use super::vault::Vault;
 use crate::clock::Clock;
 
+mod among;
 mod answers;
 mod api_keys;
 mod audit;
@@ -59,6 +60,7 @@ mod connection;
 mod consequences;
 mod contents;
 mod deletions;
+mod depth;
 mod drafts;
 mod editions;
 mod edits;

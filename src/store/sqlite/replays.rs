@@ -6,6 +6,7 @@ use sqlx::SqliteConnection;
 
 use super::audit::tell;
 use super::error::store_error;
+use super::idempotency::remember;
 use super::requeue::Requeue;
 use super::rows::millis;
 use super::{SqliteStore, bulk_replay};
@@ -16,6 +17,7 @@ use crate::domain::replay::ReplayedDelivery;
 use crate::domain::selection::Selection;
 use crate::store::replays::{
     Cancelled, Candidate, Cursor, NewReplay, ReplayRecord, ReplayTally, Replays, Requeued, Running,
+    is_under_way,
 };
 use crate::store::{
     Creation, DeliveryLog, Idempotency, Page, PageRequest, Result, Standing, StoreError,
@@ -29,26 +31,18 @@ impl Replays for SqliteStore {
         id: DeliveryId,
         act: &Act,
     ) -> Result<Option<Requeued>> {
-        // What is in reach stays in reach: a delivery's event and subscription are for good.
-        if self.delivery(reach, id).await?.is_none() {
-            return Ok(None);
-        }
-        let workspace = &reach.workspace;
-        let mut transaction = self.write().await?;
-        let requeue = Requeue {
-            workspace,
-            bulk: None,
-            now: millis(self.clock.now()),
-        };
-        let answer = requeue.run(&mut transaction, &[id]).await?.pop();
-        let answer = answer.ok_or_else(|| StoreError::corrupt("no answer"))?;
-        if let Ok(was) = answer {
-            let thing = ReplayedDelivery { workspace, id, was };
-            let entry = act.made(Action::DeliveryReplayed, &thing);
-            tell(&mut transaction, entry).await?;
-        }
-        self.commit(transaction).await?;
-        Ok(Some(answer))
+        let made = self.replay_one(reach, id, act, None).await?;
+        made.map(Creation::created).transpose()
+    }
+
+    async fn replay_delivery_once(
+        &self,
+        reach: &Reach,
+        id: DeliveryId,
+        act: &Act,
+        once: &Idempotency,
+    ) -> Result<Option<Creation<Requeued>>> {
+        self.replay_one(reach, id, act, Some(once)).await
     }
 
     async fn create_replay(
@@ -127,6 +121,44 @@ impl Replays for SqliteStore {
 
     async fn settle_replay(&self, running: &Running) -> Result<()> {
         self.finish_replay(running).await
+    }
+}
+
+impl SqliteStore {
+    async fn replay_one(
+        &self,
+        reach: &Reach,
+        id: DeliveryId,
+        act: &Act,
+        once: Option<&Idempotency>,
+    ) -> Result<Option<Creation<Requeued>>> {
+        // What is in reach stays in reach: a delivery's event and subscription are for good.
+        if self.delivery(reach, id).await?.is_none() {
+            return Ok(None);
+        }
+        let workspace = &reach.workspace;
+        let now = self.clock.now();
+        let mut transaction = self.write().await?;
+        let object = id.to_string();
+        if let Some(known) = remember(&mut transaction, workspace, once, &object, now).await? {
+            return Ok(Some(known));
+        }
+        let requeue = Requeue {
+            workspace,
+            bulk: None,
+            now: millis(now),
+        };
+        let answer = requeue.run(&mut transaction, &[id]).await?.pop();
+        let answer = answer.ok_or_else(|| StoreError::corrupt("no answer"))?;
+        if let Ok(was) = answer {
+            let thing = ReplayedDelivery { workspace, id, was };
+            let entry = act.made(Action::DeliveryReplayed, &thing);
+            tell(&mut transaction, entry).await?;
+        }
+        if is_under_way(answer) {
+            self.commit(transaction).await?;
+        }
+        Ok(Some(Creation::Created(answer)))
     }
 }
 

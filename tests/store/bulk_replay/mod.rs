@@ -34,6 +34,7 @@ mod asking;
 mod cancelling;
 mod kept;
 mod selecting;
+mod stuck;
 
 on_both_databases!(
     what_failed_is_counted_and_sent_again_and_told_as_it_goes,

@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, EditionId, EventId, ProjectId, WorkspaceId};
 use forge_dispatch::domain::replay::Was;
 use forge_dispatch::domain::selection::{ReplayState, Selection};
-use forge_dispatch::store::replays::count;
+use forge_dispatch::store::replays::{STEP, count, count_for};
 
 use super::super::fixture::{
     HOUR, accept, accept_leased, for_long, owner, record, settle, subscribe, subscribe_in,
@@ -25,6 +28,7 @@ on_both_databases!(
     a_count_goes_by_state_and_may_be_ended_early,
     those_of_an_event_are_replayed_whatever_their_state,
     what_was_never_delivered_is_made,
+    what_came_long_before_or_after_costs_no_looks,
 );
 
 async fn each_condition_selects_what_it_says(db: &TestDatabase) {
@@ -109,7 +113,7 @@ async fn each_condition_selects_what_it_says(db: &TestDatabase) {
 }
 
 async fn a_count_goes_by_state_and_may_be_ended_early(db: &TestDatabase) {
-    subscribe(&db.store, &["*"]).await;
+    let subscription = subscribe(&db.store, &["*"]).await.id;
     settled(db, &events(3), &Verdict::Failed).await;
     settled(db, &events(2), &Verdict::Succeeded).await;
     let selection = Selection {
@@ -129,6 +133,30 @@ async fn a_count_goes_by_state_and_may_be_ended_early(db: &TestDatabase) {
     assert!(all.is_exact);
     assert_eq!(all.total(), 5);
     assert!(!counted(0).await.is_exact);
+
+    // Or when it has taken too long: time to look once at the deliveries, and not at the events.
+    let missed = Selection::missed(subscription, SystemClock.now() - HOUR);
+    for (secs, is_exact) in [(2, false), (3, true)] {
+        let clock = Hurried::default();
+        let patience = (&clock as &dyn Clock, Duration::from_secs(secs));
+        let counted = count_for(&*db.store, &here(), &missed, later(), patience).await;
+        let counted = counted.unwrap();
+        assert_eq!((counted.total(), counted.is_exact), (3, is_exact));
+    }
+}
+
+/// A second passes whenever it is looked at.
+#[derive(Debug, Default)]
+struct Hurried(AtomicU64);
+
+impl Clock for Hurried {
+    fn now(&self) -> DateTime<Utc> {
+        SystemClock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(self.0.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 async fn those_of_an_event_are_replayed_whatever_their_state(db: &TestDatabase) {
@@ -152,6 +180,36 @@ async fn those_of_an_event_are_replayed_whatever_their_state(db: &TestDatabase) 
     settle(&db.store, me, &leased[0], Verdict::Succeeded).await;
     let done = finish(db, &replay).await;
     assert_eq!((done.state, done.done), (ReplayState::Done, 1));
+}
+
+async fn what_came_long_before_or_after_costs_no_looks(db: &TestDatabase) {
+    let old = SystemClock.now() - 2 * HOUR;
+    let batch: Vec<_> = (0..STEP + 200).map(|_| event().build_at(old)).collect();
+    accept(&db.store, &batch).await;
+    accept(&db.store, &events(2)).await;
+    let subscription = subscribe(&db.store, &["*"]).await.id;
+    let missed = Selection::missed(subscription, old + HOUR + HOUR / 2);
+    // One look at deliveries, and one at events.
+    let counted = count(&*db.store, &here(), &missed, later(), 2)
+        .await
+        .unwrap();
+    assert_eq!(counted.by_state, BTreeMap::from([("unmade", 2)]));
+    assert!(counted.is_exact);
+    let replay = begin(db, missed).await;
+    put_into_queue(db, &replay).await;
+    let put = now(db, &replay).await;
+    assert_eq!((put.total, put.queued), (2, 2));
+
+    let long_before = Selection {
+        subscription_id: Some(subscription),
+        to: Some(old - 2 * HOUR),
+        backfill: true,
+        ..Selection::default()
+    };
+    let counted = count(&*db.store, &here(), &long_before, later(), 2)
+        .await
+        .unwrap();
+    assert_eq!((counted.total(), counted.is_exact), (0, true));
 }
 
 async fn what_was_never_delivered_is_made(db: &TestDatabase) {

@@ -40,8 +40,8 @@ pub(super) struct NewOne {
     subscription_id: Option<String>,
     /// Only count them.
     dry_run: Option<bool>,
-    /// How many a second, at most; 500 unless it is said.
-    #[schema(minimum = 1, maximum = 10_000)]
+    /// How many a second, at most: from 1 to 5,000; 500 unless it is said.
+    #[schema(minimum = 1, maximum = 5_000)]
     rate: Option<u32>,
 }
 
@@ -99,7 +99,7 @@ impl NewOne {
         let mut faults = Faults::default();
         let rate = self.rate.unwrap_or(DEFAULT_RATE);
         if !(1..=MAX_RATE).contains(&rate) {
-            faults.add("/rate", "must be from 1 to 10000");
+            faults.add("/rate", format!("must be from 1 to {MAX_RATE}"));
         }
         let subscription = id(
             &mut faults,

@@ -1,10 +1,13 @@
 //! `/v1/replays` and `/v1/deliveries/{id}/replay`: sending again what was sent, or was to be.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -23,7 +26,7 @@ use crate::domain::ids::{DeliveryId, ReplayId};
 use crate::domain::reach::Reach;
 use crate::domain::replay::Refusal;
 use crate::domain::selection::Selection;
-use crate::store::replays::count;
+use crate::store::replays::count_for;
 use crate::store::{Cancelled, Creation, NewReplay, ReplayRecord};
 
 mod asked;
@@ -35,8 +38,11 @@ use view::{CountView, View};
 /// The route of the creating call, for its idempotency keys.
 const CREATE: &str = "POST /v1/replays";
 
-/// A dry run looks at this many steps of deliveries, and then says that there may be more.
-const COUNTED_STEPS: usize = 1_000;
+/// The route of a single delivery's.
+const REPLAY: &str = "POST /v1/deliveries/{id}/replay";
+
+/// A dry run counts for about so long, and then says that there may be more.
+const COUNTING: Duration = Duration::from_secs(3);
 
 /// The resource's routes.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -56,7 +62,10 @@ pub fn routes() -> OpenApiRouter<Api> {
 /// circuit is open.
 #[utoipa::path(
     post, path = "/deliveries/{id}/replay", operation_id = "replayDelivery", tag = "Replays",
-    params(("id" = String, Path, description = "The delivery (`dlv_…`).", pattern = "^dlv_[0-7][0-9a-hjkmnp-tv-z]{25}$")),
+    params(
+        ("id" = String, Path, description = "The delivery (`dlv_…`).", pattern = "^dlv_[0-7][0-9a-hjkmnp-tv-z]{25}$"),
+        fields::OnceHeader,
+    ),
     responses((status = 202, description = "It is sent as soon as there is room.", body = deliveries::View)),
     security(("api_key" = ["write:webhooks"])),
 )]
@@ -64,18 +73,29 @@ async fn replay_delivery(
     State(api): State<Api>,
     caller: Caller<WriteWebhooks>,
     Id(id): Id<DeliveryId>,
+    idempotency: IdempotencyKey,
 ) -> Result<(StatusCode, Json<deliveries::View>)> {
     let reach = caller.reach();
     let act = caller.act(&api);
-    let answer = api.store().replay_delivery(&reach, id, &act).await?;
+    // There is no body: what is asked for is the delivery.
+    let asked_for = Sha256::digest(id.to_string()).into();
+    let store = api.store();
+    let answer = match idempotency.once(caller.key(), REPLAY, asked_for) {
+        None => {
+            let answer = store.replay_delivery(&reach, id, &act).await?;
+            answer.map(Creation::Created)
+        }
+        Some(once) => store.replay_delivery_once(&reach, id, &act, &once).await?,
+    };
     match answer.ok_or_else(Problem::not_found)? {
-        Ok(_) => {
+        Creation::Created(Ok(_)) => {
             api.intake().left_waiting();
             api.store().announce();
         }
-        // What was asked for before is under way.
-        Err(Refusal::AlreadyReplaying) => {}
-        Err(refusal) => return Err(Problem::not_replayable(refusal)),
+        // What was asked for before is under way, or done.
+        Creation::Created(Err(Refusal::AlreadyReplaying)) | Creation::Repeated { .. } => {}
+        Creation::Created(Err(refusal)) => return Err(Problem::not_replayable(refusal)),
+        Creation::Conflicting => return Err(Problem::new(ProblemType::IdempotencyKeyReused)),
     }
     let found = api.store().delivery(&reach, id).await?;
     let found = found.ok_or_else(Problem::not_found)?;
@@ -85,14 +105,14 @@ async fn replay_delivery(
 /// Replay many deliveries
 ///
 /// Those of one event (`event_id`), or those that a `filter` selects; with `subscription_id`, those to
-/// one subscription only. With `dry_run` they are counted, and nothing is done. Otherwise they are
-/// counted and then sent in the background, oldest first, at `rate` a second at most, so that what is
-/// live goes first. What cannot be replayed is skipped, and counted by the reason. While a subscription's
-/// circuit is open, its replays of many wait like all its deliveries.
+/// one subscription only. With `dry_run` they are counted, for about three seconds at most, and nothing
+/// is done. Otherwise they are counted and then sent in the background, oldest first, at `rate` a second
+/// at most, so that what is live goes first. What cannot be replayed is skipped, and counted by the
+/// reason. While a subscription's circuit is open, its replays of many wait like all its deliveries.
 #[utoipa::path(
     post, path = "/replays", operation_id = "createReplay", tag = "Replays",
     request_body = NewOne,
-    params(fields::IdempotencyHeader),
+    params(fields::OnceHeader),
     responses(
         (status = 200, description = "With `dry_run`: how many are selected.", body = CountView),
         (
@@ -114,7 +134,8 @@ async fn create(
     check(&api, &reach, &selection).await?;
     let now = api.clock().now();
     if body.value.is_dry_run() {
-        let count = count(api.store(), &reach, &selection, now, COUNTED_STEPS).await?;
+        let patience = (api.clock(), COUNTING);
+        let count = count_for(api.store(), &reach, &selection, now, patience).await?;
         return Ok(Json(CountView::new(&count)).into_response());
     }
     let new = NewReplay {

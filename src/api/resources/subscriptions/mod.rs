@@ -7,6 +7,7 @@ use axum::http::header::{CACHE_CONTROL, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
+use tokio::time::timeout;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -39,6 +40,9 @@ pub use view::{Changed, CircuitView, MissedView, View, WithSecret};
 
 /// The route of the creating call, for its idempotency keys.
 const CREATE: &str = "POST /v1/subscriptions";
+
+/// Who enables one is not kept waiting for longer to be told what it missed.
+const COUNTING: Duration = Duration::from_secs(5);
 
 /// How often a change without a precondition is made anew when another comes in between.
 const TRIES: usize = 5;
@@ -171,7 +175,8 @@ async fn show(
 /// What is left out stays as it is; null sets a value back to its default (RFC 7396). Sending it
 /// elsewhere or something else (`url`, `event_types`, `project_ids`) needs `read:editions` too. With
 /// `If-Match` it is changed only if nobody else has changed it meanwhile. Where that serves it again, the
-/// answer tells how much waits (`pending`), and how much it `missed`, with the replay that sends that.
+/// answer tells how much waits (`pending`), and how much it `missed`, with the replay that sends that; either
+/// is left out where it could not be counted in time.
 #[utoipa::path(
     patch, path = "/subscriptions/{id}", operation_id = "updateSubscription", tag = "Subscriptions",
     request_body = Change,
@@ -215,15 +220,35 @@ async fn change(
             changed => {
                 let changed = changed?.ok_or_else(Problem::not_found)?;
                 let now = api.clock().now();
-                let store = api.store();
-                let missed = missed(store, &reach, &found, &changed, now).await?;
+                let missed = missed(api.store(), &reach, &found, &changed, api.clock());
+                let pending = pending_again(&api, &reach, &found, &changed);
                 let answer = Changed {
                     view: View::new(&changed, now),
-                    pending: pending_again(&api, &reach, &found, &changed).await?,
-                    missed: missed.map(|missed| MissedView::new(id, &missed)),
+                    pending: beside(id, pending).await,
+                    missed: beside(id, missed)
+                        .await
+                        .map(|missed| MissedView::new(id, &missed)),
                 };
                 return Ok(view::tag(&changed, now).on(Json(answer)));
             }
+        }
+    }
+}
+
+/// What is told beside a change that is made: it stays made where this cannot be counted, or not in time.
+async fn beside<T>(
+    id: SubscriptionId,
+    counting: impl Future<Output = std::result::Result<Option<T>, StoreError>>,
+) -> Option<T> {
+    match timeout(COUNTING, counting).await {
+        Ok(Ok(counted)) => counted,
+        Ok(Err(error)) => {
+            tracing::warn!(subscription = %id, %error, "what it missed could not be counted");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(subscription = %id, "what it missed could not be counted in time");
+            None
         }
     }
 }
@@ -234,7 +259,7 @@ async fn pending_again(
     reach: &Reach,
     before: &Subscription,
     after: &Subscription,
-) -> Result<Option<Count>> {
+) -> std::result::Result<Option<Count>, StoreError> {
     let is_back = before.status != after.status && after.status == SubscriptionStatus::Active;
     if !is_back {
         return Ok(None);

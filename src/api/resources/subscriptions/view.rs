@@ -134,10 +134,11 @@ pub struct WithSecret {
 pub struct Changed {
     #[serde(flatten)]
     pub(super) view: View,
-    /// How many deliveries wait for it and are sent from now on; only where it was disabled before.
+    /// How many deliveries wait for it and are sent from now on; only where it was disabled before, and
+    /// they could be counted in time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pending: Option<Count>,
-    /// What it missed; only where it was disabled before.
+    /// What it missed; only where it was disabled before, and that could be counted in time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) missed: Option<MissedView>,
 }
