@@ -10,7 +10,7 @@ use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::subscription::{
     Ordering, Subscription, SubscriptionSpec, SubscriptionStatus,
 };
-use forge_dispatch::store::{LeasedDelivery, SettleOutcome};
+use forge_dispatch::store::{LeasedDelivery, SettleOutcome, Window};
 use tokio::sync::Barrier;
 
 use super::fixture::{
@@ -507,7 +507,7 @@ async fn what_waits_its_turn_is_pending_and_not_late(db: &TestDatabase) {
     assert_eq!(depth.oldest_due, None);
     let stats = db
         .store
-        .subscription_stats(&here(), subscription, HOUR)
+        .subscription_stats(&here(), subscription, Window::NOW)
         .await;
     let stats = stats.unwrap().unwrap();
     assert_eq!((stats.pending.counted(), stats.in_flight.counted()), (2, 1));

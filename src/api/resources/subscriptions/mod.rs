@@ -1,6 +1,8 @@
 //! `/v1/subscriptions`: register, list, show, change, delete; what is done with one is in
 //! [`acts`], and how it goes with it in [`stats`].
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, LOCATION};
