@@ -59,6 +59,12 @@ fn numbered(number: u16) -> Arc<Target> {
 /// A target of another workspace than the others'.
 fn target_of(workspace: &str, number: u8) -> Arc<Target> {
     let mut target = Target::clone(&target(number, None));
+    let mut random = [255; 10];
+    random[0] = number;
+    for (place, byte) in random[1..].iter_mut().zip(workspace.bytes().rev()) {
+        *place = byte;
+    }
+    target.subscription.id = new_id(DateTime::UNIX_EPOCH, random);
     target.subscription.workspace = WorkspaceId::new(workspace).unwrap();
     Arc::new(target)
 }
