@@ -238,7 +238,7 @@ fn however_many_receivers_of_one_workspace_hang_the_next_workspace_gets_a_slot()
 fn many_workspaces_whose_receivers_hang_leave_something_to_the_next() {
     let lines = lines(512, 64, 10_000_000);
     let mut hanging = Vec::new();
-    for workspace in 0..16 {
+    for workspace in 0..8 {
         for number in 0..100 {
             fill(
                 &lines,
