@@ -6,9 +6,10 @@
 //! - Of a lane but its last quarter, a subscription has at most as much as is still free (the dynamic
 //!   threshold of shared-buffer switches).
 //! - The last quarter is for subscriptions with nothing of it, and for workspaces with little of it;
-//!   its second half only for subscriptions with nothing of workspaces with little. However many
-//!   receivers hang, the next subscription gets its turn; and however many subscriptions of one
-//!   workspace do, the next workspace gets its turn. (Of fewer than eight nothing can be kept.)
+//!   its last quarter, a sixteenth of all, only for subscriptions with nothing of workspaces with
+//!   little. However many receivers hang, the next subscription gets its turn, as long as there are not
+//!   dozens of them; and however many of one workspace do, the next workspace gets its turn. (Of fewer
+//!   than sixteen nothing can be kept for that.)
 
 use crate::domain::delivery::Lane;
 
@@ -103,7 +104,7 @@ impl Pool {
         let has_little = of_workspace == 0 || of_workspace < self.free / 4;
         if has < self.most_of_one() {
             true
-        } else if self.free > self.all / 8 {
+        } else if self.free > self.all / 16 {
             has == 0 || has_little
         } else {
             self.free > 0 && has == 0 && has_little

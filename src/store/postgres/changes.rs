@@ -384,7 +384,7 @@ pub(super) async fn disable(
     let ids: Vec<Uuid> = sqlx::query_scalar(
         "-- postgres::changes::disable
         update subscription s
-        set generation = $4, version = version + 1, updated_at = now(),
+        set generation = $4, version = s.version + 1, updated_at = now(),
             status = 'disabled', disabled_reason = ending.reason,
             missing_since = ending.missing_since
         from unnest($1::uuid[], $2::text[], $3::text[], $5::timestamptz[], $6::bigint[])
