@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use forge_dispatch::domain::latency::BOUNDS_MS;
+use forge_dispatch::telemetry::{Metrics, metric};
 use regex::Regex;
 
 const NAMES: &str = include_str!("../../src/telemetry/metric.rs");
@@ -34,6 +36,22 @@ fn alerts() -> BTreeSet<&'static str> {
     let alerts = found(r"- alert: (\w+)", RULES);
     assert!(alerts.len() >= 9, "{alerts:?}");
     alerts
+}
+
+#[test]
+fn statistics_have_the_buckets_of_the_metric() {
+    let installed = Metrics::install(None).unwrap();
+    ::metrics::histogram!(metric::ATTEMPT_DURATION).record(0.02);
+    installed.fold();
+    let text = installed.render();
+    let bounds = found(
+        r#"forge_attempt_duration_seconds_bucket\{le="([\d.]+)"\}"#,
+        &text,
+    );
+    let mut bounds: Vec<f64> = bounds.iter().map(|bound| bound.parse().unwrap()).collect();
+    bounds.sort_by(f64::total_cmp);
+    let expected = BOUNDS_MS.map(|ms| std::time::Duration::from_millis(ms).as_secs_f64());
+    assert_eq!(bounds, expected);
 }
 
 #[test]

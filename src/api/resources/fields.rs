@@ -22,7 +22,6 @@ use crate::domain::ids::{MAX_OPAQUE_ID_BYTES, ProjectId};
 use crate::domain::output::OutputStatus;
 use crate::domain::retry::{MAX_DELAY, MAX_RETRIES};
 use crate::domain::subscription::{FieldError, MAX_FILTERS, Ordering};
-use crate::store::Resolution;
 
 /// All that is wrong with the values of a body, so that a client mends it in one go.
 #[derive(Debug, Default)]
@@ -167,11 +166,6 @@ pub fn status_schema() -> Schema {
 /// Where a circuit may stand.
 pub fn circuit_schema() -> Schema {
     names(CircuitName::ALL.map(CircuitName::as_str))
-}
-
-/// Steps of statistics, by name.
-pub fn resolution_schema() -> Schema {
-    names(Resolution::ALL.map(Resolution::as_str))
 }
 
 /// Actions of the audit log, by name.

@@ -25,7 +25,7 @@ on_both_databases!(
     what_is_told_is_what_the_attempts_say_3,
 );
 
-const ACTS: usize = 60;
+const ACTS: usize = 120;
 
 /// Minutes in which attempts are made: two of one hour, one of the next.
 const MINUTES: usize = 3;

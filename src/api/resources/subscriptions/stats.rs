@@ -47,7 +47,7 @@ struct Params {
     window: Option<String>,
     /// Lists what was counted by the minute or by the hour, in `series`. Of minutes the last 9,600 at
     /// most are told of, whatever the window.
-    #[param(schema_with = fields::resolution_schema)]
+    #[param(example = "hour", pattern = r"^(minute|hour)$")]
     resolution: Option<String>,
 }
 
