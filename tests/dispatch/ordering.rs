@@ -38,8 +38,8 @@ async fn who_is_next_is_sent_at_once_and_not_at_the_next_poll(database: &TestDat
         })
         .collect();
     program.entrance.publish(&events).await.unwrap();
-    let received = receiver.wait_for_count(EVENTS, PATIENCE).await.unwrap();
-    let numbers: Vec<u64> = received
+    let requests = receiver.wait_for_count(EVENTS, PATIENCE).await.unwrap();
+    let numbers: Vec<u64> = requests
         .iter()
         .map(|request| request.json()["data"]["n"].as_u64().unwrap())
         .collect();
