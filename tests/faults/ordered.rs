@@ -87,7 +87,7 @@ async fn an_editions_events_arrive_in_the_order_of_the_feed_whoever_dies() {
     };
     // The one that is held outlasts the others by its schedule.
     let quick = [100, 100, 300].map(Duration::from_millis);
-    let delays = quick.into_iter().chain([Duration::from_secs(3); 45]);
+    let delays = quick.into_iter().chain([Duration::from_secs(10); 45]);
     let wanted = SubscriptionSpec {
         url: TargetUrl::new(&receiver.url("/ordered")).unwrap(),
         retry_schedule: Some(RetrySchedule::new(delays.collect()).unwrap()),

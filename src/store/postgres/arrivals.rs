@@ -5,8 +5,9 @@ use sqlx::postgres::PgBindIterExt;
 use uuid::Uuid;
 
 use super::Result;
+use super::births::Birth;
 use super::errors::{expect_rows, from_sqlx};
-use super::events::{Birth, FIRST_EPOCH, Taken};
+use super::events::{FIRST_EPOCH, Taken};
 use super::rows::{interval, lane_number};
 use crate::domain::delivery::Lane;
 use crate::domain::event::Event;

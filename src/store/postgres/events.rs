@@ -5,7 +5,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::PgTransaction;
@@ -13,23 +12,22 @@ use sqlx::postgres::PgBindIterExt;
 use uuid::Uuid;
 
 use super::arrivals::write;
+use super::births::{Birth, births};
 use super::errors::{expect_rows, from_sqlx, reading, retrying};
 use super::rows::{KeptEventRow, interval, projects as projects_of};
 use super::{PostgresStore, Result, commit, gates, projection, projects};
-use crate::domain::delivery::{Lane, Sending};
 use crate::domain::event::Event;
-use crate::domain::ids::{DeliveryId, EditionId, EventId};
+use crate::domain::ids::EventId;
 use crate::domain::payload::Payload;
 use crate::domain::reach::Reach;
-use crate::store::gates::{Crowd, Gate, Place};
+use crate::store::gates::Place;
 use crate::store::identity::{delivery_id, event_key};
-use crate::store::intake::{self, Intake, Permit};
+use crate::store::intake::Intake;
 use crate::store::projection::Moves;
 use crate::store::projects::NewProjects;
 use crate::store::targets::{Target, Targets};
 use crate::store::{
-    AcceptOutcome, Accepted, EventLog, EventRecord, EventStore, LeasedDelivery, Leasing,
-    MAX_FAN_OUT_ROWS,
+    AcceptOutcome, Accepted, EventLog, EventRecord, EventStore, Leasing, MAX_FAN_OUT_ROWS,
 };
 
 /// The epoch of a delivery that was born leased.
@@ -298,66 +296,6 @@ fn take<'a>(
     taken
 }
 
-/// A delivery about to be written.
-pub(super) struct Birth<'a> {
-    pub(super) id: DeliveryId,
-    pub(super) payload: &'a Arc<Payload>,
-    pub(super) target: &'a Arc<Target>,
-    /// Where it stands at the gate of its edition, if it goes by order.
-    pub(super) place: Option<Place>,
-    /// Leased from its birth, if there is one.
-    pub(super) permit: Option<Permit>,
-}
-
-impl<'a> Birth<'a> {
-    fn of(
-        payload: &'a Arc<Payload>,
-        target: &'a Arc<Target>,
-        place: Option<Place>,
-        intake: &dyn Intake,
-    ) -> Self {
-        let may_go = place.is_none_or(|place| place.is_head);
-        let bytes = payload.event().envelope.len();
-        Self {
-            id: delivery_id(payload.event().id, target.id()),
-            payload,
-            target,
-            place,
-            permit: may_go
-                .then(|| intake::admit(intake, target, bytes))
-                .flatten(),
-        }
-    }
-
-    /// The edition at whose gate it is.
-    pub(super) fn gate(&self) -> Option<&EditionId> {
-        self.place.and(self.payload.event().edition.as_ref())
-    }
-
-    /// Whether it is left for anybody to claim.
-    fn is_left(&self) -> bool {
-        self.permit.is_none() && self.place.is_none_or(|place| place.is_head)
-    }
-
-    fn leased(self, leased_until: Duration) -> Option<(LeasedDelivery, Permit)> {
-        let delivery = LeasedDelivery {
-            id: self.id,
-            epoch: FIRST_EPOCH,
-            attempts: 0,
-            base: 0,
-            gate: self.gate().cloned(),
-            replaying: None,
-            lost_leases: 0,
-            lane: Lane::Fresh,
-            sending: Sending::Usual,
-            payload: Arc::clone(self.payload),
-            target: Arc::clone(self.target),
-            leased_until,
-        };
-        self.permit.map(|permit| (delivery, permit))
-    }
-}
-
 /// The events that arrived so.
 fn arrived<'t, 'a>(taken: &'t [Taken<'a>], wanted: Arrival) -> Vec<&'t Taken<'a>> {
     taken
@@ -367,37 +305,13 @@ fn arrived<'t, 'a>(taken: &'t [Taken<'a>], wanted: Arrival) -> Vec<&'t Taken<'a>
 }
 
 /// Which event goes where.
-fn routes<'a>(events: &[&Taken<'a>]) -> impl Iterator<Item = (&'a Arc<Payload>, &'a Arc<Target>)> {
+pub(super) fn routes<'a>(
+    events: &[&Taken<'a>],
+) -> impl Iterator<Item = (&'a Arc<Payload>, &'a Arc<Target>)> {
     events.iter().flat_map(|taken| {
         let payload = taken.payload;
         taken.targets.iter().map(move |target| (payload, *target))
     })
-}
-
-/// The deliveries of new events. Those that go by order come to their gates first: what is queued there
-/// by others is known from then on, and stays as it is.
-async fn births<'a>(
-    tx: &mut PgTransaction<'_>,
-    new: &[&Taken<'a>],
-    intake: &dyn Intake,
-) -> Result<Vec<Birth<'a>>> {
-    let gate_of = |payload: &Payload, target: &Target| {
-        Gate::of(target.id(), &target.subscription.spec, payload.event())
-    };
-    let mut crowd = Crowd::default();
-    for (payload, target) in routes(new) {
-        if let Some(gate) = gate_of(payload, target) {
-            crowd.add(gate);
-        }
-    }
-    let mut places = gates::come(tx, crowd).await?;
-    routes(new)
-        .map(|(payload, target)| {
-            let gate = gate_of(payload, target);
-            let place = gate.map(|gate| places.next(&gate)).transpose()?;
-            Ok(Birth::of(payload, target, place, intake))
-        })
-        .collect()
 }
 
 /// Takes back the deliveries that an earlier try of this call committed as ours and that nobody

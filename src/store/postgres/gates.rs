@@ -13,8 +13,9 @@ use uuid::Uuid;
 
 use super::Result;
 use super::arrivals::text_length;
+use super::births::Birth;
 use super::errors::{expect_rows, from_sqlx};
-use super::events::{Birth, FIRST_EPOCH};
+use super::events::FIRST_EPOCH;
 use super::rows::{interval, lane_number};
 use crate::domain::delivery::Lane;
 use crate::domain::ids::EditionId;

@@ -65,6 +65,7 @@ mod api_keys;
 mod arrivals;
 mod audit;
 mod backfill;
+mod births;
 mod bulk_replay;
 mod bulk_steps;
 mod candidates;

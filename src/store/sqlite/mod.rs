@@ -50,6 +50,7 @@ mod api_keys;
 mod audit;
 mod backfill;
 mod batch;
+mod births;
 mod bulk;
 mod bulk_replay;
 mod bulk_steps;

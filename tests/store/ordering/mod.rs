@@ -3,23 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
-use forge_dispatch::domain::ids::{DeliveryId, SubscriptionId, WorkspaceId};
+use forge_dispatch::domain::delivery::Verdict;
+use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::subscription::{
     Ordering, Subscription, SubscriptionSpec, SubscriptionStatus,
 };
-use forge_dispatch::store::{LeasedDelivery, SettleOutcome, Window};
-use tokio::sync::Barrier;
+use forge_dispatch::store::{LeasedDelivery, SettleOutcome};
 
 use super::fixture::{
-    HOUR, Permits, accept, accept_leased, claim_all, count_in, for_long, for_no_time, owner,
-    record, set_status, settle, settlement, subscribe_in,
+    HOUR, Permits, accept, accept_leased, claim_all, for_long, for_no_time, owner, set_status,
+    settle, settlement, subscribe_in,
 };
 use crate::harness::databases::{Kind, TestDatabase};
-use crate::harness::events::{act, event, events, spec};
+use crate::harness::events::{event, events, spec};
 
+mod at_once;
+mod changes;
 mod churn;
 mod history;
 mod replayed;
@@ -33,12 +34,6 @@ on_both_databases!(
     a_receiver_that_is_gone_keeps_its_order_until_it_is_back,
     a_head_whose_process_died_is_taken_over_and_nobody_passes_it,
     an_outcome_that_comes_twice_makes_way_once,
-    accepts_at_once_of_one_edition_agree_on_one_order,
-    an_accept_beside_a_settle_leaves_nobody_stuck,
-    order_that_is_asked_for_later_is_for_what_comes_then,
-    order_that_is_given_up_lets_what_waits_drain,
-    what_waits_its_turn_is_pending_and_not_late,
-    what_waits_for_a_deleted_subscription_is_cancelled_and_its_gates_go,
 );
 
 /// Asks for everything, in order.
@@ -352,215 +347,4 @@ async fn an_outcome_that_comes_twice_makes_way_once(db: &TestDatabase) {
         event_ids(&drain(db, subscription).await),
         ids_of(&batch[1..])
     );
-}
-
-async fn accepts_at_once_of_one_edition_agree_on_one_order(db: &TestDatabase) {
-    const ROUNDS: usize = 15;
-    let subscription = ordered(db).await.id;
-    let workspace = WorkspaceId::default();
-    for round in 0..ROUNDS {
-        let barrier = Arc::new(Barrier::new(4));
-        let writers: Vec<_> = [&db.store, &db.replica, &db.store, &db.replica]
-            .into_iter()
-            .enumerate()
-            .map(|(number, store)| {
-                // Each meets all editions, some of them from the other end.
-                let mut batch: Vec<_> = ["ed_1", "ed_2", "ed_3"]
-                    .iter()
-                    .flat_map(|edition| of(edition, 2))
-                    .collect();
-                if number % 2 == 1 {
-                    batch.reverse();
-                }
-                let (store, barrier) = (Arc::clone(store), Arc::clone(&barrier));
-                tokio::spawn(async move {
-                    barrier.wait().await;
-                    let me = owner();
-                    let born = accept_leased(&store, &batch, for_long(me)).await;
-                    (me, born)
-                })
-            })
-            .collect();
-        let mut sent = Vec::new();
-        for writer in writers {
-            let (me, born) = writer.await.unwrap();
-            for delivery in born {
-                settle(&db.store, me, &delivery, Verdict::Succeeded).await;
-                sent.push(delivery);
-            }
-        }
-        assert_eq!(sent.len(), 3, "round {round}: one head for each edition");
-        sent.extend(drain(db, subscription).await);
-        let feed = db.feed(&workspace).await;
-        let accepted: Vec<String> = feed[feed.len() - 24..]
-            .iter()
-            .map(|(_, event)| event.to_string())
-            .collect();
-        for edition in ["ed_1", "ed_2", "ed_3"] {
-            let sent: Vec<_> = sent
-                .iter()
-                .filter(|one| one.payload.event().edition.as_ref().unwrap().as_str() == edition)
-                .cloned()
-                .collect();
-            let sent = event_ids(&sent);
-            let in_order = accepted.iter().filter(|id| sent.contains(id));
-            assert_eq!(sent, in_order.cloned().collect::<Vec<_>>(), "round {round}");
-            assert_eq!(sent.len(), 8);
-        }
-    }
-}
-
-/// The one that waits for the gate while another lets it go must be seen by that, or become the head.
-async fn an_accept_beside_a_settle_leaves_nobody_stuck(db: &TestDatabase) {
-    const ROUNDS: usize = 40;
-    let subscription = ordered(db).await.id;
-    for round in 0..ROUNDS {
-        let me = owner();
-        let batch = of("ed_1", 1);
-        let born = accept_leased(&db.store, &batch, for_long(me)).await;
-        let barrier = Arc::new(Barrier::new(2));
-        let settling = {
-            let (store, barrier) = (Arc::clone(&db.store), Arc::clone(&barrier));
-            tokio::spawn(async move {
-                barrier.wait().await;
-                settle(&store, me, &born[0], Verdict::Succeeded).await
-            })
-        };
-        let next = of("ed_1", 2);
-        barrier.wait().await;
-        accept(&db.replica, &next).await;
-        assert_ne!(settling.await.unwrap(), SettleOutcome::LeaseLost);
-        check(db, &format!("round {round}")).await;
-        assert_eq!(event_ids(&drain(db, subscription).await), ids_of(&next));
-    }
-}
-
-/// The same subscription, with another ordering.
-async fn reorder(db: &TestDatabase, before: &Subscription, ordering: Ordering) -> Subscription {
-    let spec = SubscriptionSpec {
-        ordering,
-        ..before.spec.clone()
-    };
-    let changed = db
-        .replica
-        .update_subscription(
-            &here(),
-            before.id,
-            before.version,
-            &spec,
-            &before.status,
-            &act(),
-        )
-        .await;
-    changed.unwrap().unwrap()
-}
-
-async fn order_that_is_asked_for_later_is_for_what_comes_then(db: &TestDatabase) {
-    let spec = spec(&["*"]);
-    let subscription = subscribe_in(&db.store, &WorkspaceId::default(), spec).await;
-    accept(&db.store, &of("ed_1", 2)).await;
-    reorder(db, &subscription, Ordering::ByEdition).await;
-    let batch = of("ed_1", 2);
-    accept(&db.store, &batch).await;
-    check(db, "asked for").await;
-    let me = owner();
-    let due = claim_all(&db.store, subscription.id, for_long(me)).await;
-    assert_eq!(due.len(), 3, "two of before, and the first in order");
-    let first = due.iter().find(|one| one.gate.is_some()).unwrap();
-    assert_eq!(
-        settle(&db.store, me, first, Verdict::Succeeded).await,
-        SettleOutcome::MadeWay
-    );
-    assert_eq!(
-        event_ids(&drain(db, subscription.id).await),
-        ids_of(&batch[1..])
-    );
-}
-
-async fn order_that_is_given_up_lets_what_waits_drain(db: &TestDatabase) {
-    let subscription = ordered(db).await;
-    let batch = of("ed_1", 3);
-    let me = owner();
-    let born = accept_leased(&db.store, &batch, for_long(me)).await;
-    let free = reorder(db, &subscription, Ordering::Unordered).await;
-    let passing = of("ed_1", 1);
-    let past = accept_leased(&db.store, &passing, for_long(me)).await;
-    assert_eq!(event_ids(&past), ids_of(&passing), "it goes past them");
-    check(db, "given up").await;
-    settle(&db.store, me, &born[0], Verdict::Succeeded).await;
-    // Asked for again, what comes queues behind what still waits.
-    reorder(db, &free, Ordering::ByEdition).await;
-    let late = of("ed_1", 1);
-    accept(&db.store, &late).await;
-    check(db, "asked for again").await;
-    let sent = drain(db, subscription.id).await;
-    let expected = [&batch[1..], &late].concat();
-    assert_eq!(event_ids(&sent), ids_of(&expected));
-}
-
-async fn what_waits_its_turn_is_pending_and_not_late(db: &TestDatabase) {
-    let subscription = ordered(db).await.id;
-    let me = owner();
-    let born = accept_leased(&db.store, &of("ed_1", 3), for_long(me)).await;
-    let depth = db.store.queue_depth().await.unwrap();
-    assert_eq!((depth.pending, depth.in_flight), (2, 1));
-    assert_eq!(depth.oldest_due, None);
-    let stats = db
-        .store
-        .subscription_stats(&here(), subscription, Window::NOW)
-        .await;
-    let stats = stats.unwrap().unwrap();
-    assert_eq!((stats.pending.counted(), stats.in_flight.counted()), (2, 1));
-    assert_eq!(stats.oldest_due, None);
-    let due = db.replica.due(Duration::ZERO).await.unwrap();
-    assert!(due.work.is_empty());
-    let next = due.next_in.expect("the end of the head's lease");
-    assert!(next > HOUR / 2, "{next:?}");
-
-    let pending = DeliveryState::Pending;
-    assert_eq!(
-        count_in(&db.store, &WorkspaceId::default(), pending).await,
-        2
-    );
-    let waiting: Vec<DeliveryId> = super::fixture::deliveries(&db.store, &WorkspaceId::default())
-        .await
-        .iter()
-        .filter(|one| one.state == pending)
-        .map(|one| {
-            assert_eq!(one.due_at, None, "nobody knows when");
-            one.id
-        })
-        .collect();
-    settle(&db.store, me, &born[0], Verdict::Succeeded).await;
-    let due_at = |id| async move { record(&db.store, id).await.due_at };
-    let (one, other) = (due_at(waiting[0]).await, due_at(waiting[1]).await);
-    assert_ne!(one.is_some(), other.is_some(), "the next one is due");
-    assert!(db.store.queue_depth().await.unwrap().oldest_due.is_some());
-}
-
-async fn what_waits_for_a_deleted_subscription_is_cancelled_and_its_gates_go(db: &TestDatabase) {
-    let subscription = ordered(db).await.id;
-    let me = owner();
-    let born = accept_leased(&db.store, &of("ed_1", 3), for_long(me)).await;
-    accept(&db.store, &of("ed_2", 2)).await;
-    db.store
-        .delete_subscription(&here(), subscription, None, &act())
-        .await
-        .unwrap();
-    assert_eq!(db.store.cancel_orphans(HOUR, 100).await.unwrap(), 4);
-    // It was in flight, and what came of it counts, though nobody is behind it any more.
-    assert_eq!(
-        settle(&db.store, me, &born[0], Verdict::Succeeded).await,
-        SettleOutcome::Settled
-    );
-    assert_eq!(db.store.cancel_orphans(HOUR, 100).await.unwrap(), 0);
-    assert_eq!(db.count("delivery_queue").await, 0);
-    assert!(db.count("order_gate").await > 0);
-    let past = match db.kind {
-        Kind::Sqlite => "update subscription set deleted_at = 1",
-        Kind::Postgres => "update subscription set deleted_at = to_timestamp(1)",
-    };
-    db.tamper(past).await;
-    assert_eq!(db.store.cancel_orphans(HOUR, 100).await.unwrap(), 0);
-    assert_eq!(db.count("order_gate").await, 0);
 }
