@@ -141,7 +141,7 @@ async fn each_outcome_counts_once_as_what_it_was(db: &TestDatabase) {
         let everything = Reach::all(&WorkspaceId::default());
         let act = crate::harness::events::act();
         let asked = db.store.replay_delivery(&everything, delivery.id, &act);
-        asked.await.unwrap().unwrap();
+        asked.await.unwrap().unwrap().unwrap();
         let again = claim_all(&db.store, id, for_long(me)).await;
         let again = again.iter().find(|it| it.id == delivery.id).unwrap();
         settle(&db.store, me, again, verdict).await;
