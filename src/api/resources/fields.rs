@@ -341,25 +341,6 @@ pub struct IdempotencyHeader {
     idempotency_key: Option<String>,
 }
 
-/// The header of the calls that replay.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "describes a header that an extractor reads")]
-pub struct OnceHeader {
-    /// Names the request, so that it does nothing when it is sent again within 24 hours: a repeat is
-    /// answered with what became of the first one; where something else is asked for, 422
-    /// `idempotency-key-reused`.
-    #[param(
-        rename = "Idempotency-Key",
-        min_length = 1,
-        max_length = 255,
-        value_type = String,
-        required = false,
-        pattern = "^[!-~]([ -~]*[!-~])?$"
-    )]
-    idempotency_key: Option<String>,
-}
-
 /// How sections are filled, by name.
 pub fn section_kinds_schema() -> Schema {
     names(SectionKind::ALL.map(SectionKind::as_str))

@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use serde::Deserialize;
-use utoipa::ToSchema;
 use utoipa::openapi::schema::Schema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::api::Result;
 use crate::api::body::Object;
@@ -13,6 +13,25 @@ use crate::domain::delivery::DeliveryState;
 use crate::domain::filter::EventFilter;
 use crate::domain::ids::{EditionId, ProjectId, SubscriptionId};
 use crate::domain::selection::{DEFAULT_RATE, MAX_RATE, MAX_TYPES, ReplayState, Selection};
+
+/// The header of the calls that replay.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes a header that an extractor reads")]
+pub(super) struct OnceHeader {
+    /// Names the request, so that it does nothing when it is sent again within 24 hours: a repeat is
+    /// answered with what became of the first one; where something else is asked for, 422
+    /// `idempotency-key-reused`.
+    #[param(
+        rename = "Idempotency-Key",
+        min_length = 1,
+        max_length = 255,
+        value_type = String,
+        required = false,
+        pattern = "^[!-~]([ -~]*[!-~])?$"
+    )]
+    idempotency_key: Option<String>,
+}
 
 /// A replay that is asked for: of an event, or of what a filter selects.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::deliveries;
-use super::fields::{self, Faults};
+use super::fields::Faults;
 use crate::api::auth::Caller;
 use crate::api::auth::caller::{ReadWebhooks, WriteWebhooks};
 use crate::api::body::JsonBody;
@@ -32,7 +32,7 @@ use crate::store::{Cancelled, Creation, NewReplay, ReplayRecord};
 mod asked;
 mod view;
 
-use asked::NewOne;
+use asked::{NewOne, OnceHeader};
 use view::{CountView, View};
 
 /// The route of the creating call, for its idempotency keys.
@@ -64,7 +64,7 @@ pub fn routes() -> OpenApiRouter<Api> {
     post, path = "/deliveries/{id}/replay", operation_id = "replayDelivery", tag = "Replays",
     params(
         ("id" = String, Path, description = "The delivery (`dlv_…`).", pattern = "^dlv_[0-7][0-9a-hjkmnp-tv-z]{25}$"),
-        fields::OnceHeader,
+        OnceHeader,
     ),
     responses((status = 202, description = "It is sent as soon as there is room.", body = deliveries::View)),
     security(("api_key" = ["write:webhooks"])),
@@ -112,7 +112,7 @@ async fn replay_delivery(
 #[utoipa::path(
     post, path = "/replays", operation_id = "createReplay", tag = "Replays",
     request_body = NewOne,
-    params(fields::OnceHeader),
+    params(OnceHeader),
     responses(
         (status = 200, description = "With `dry_run`: how many are selected.", body = CountView),
         (
