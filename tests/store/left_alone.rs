@@ -279,6 +279,7 @@ async fn what_failed_first_came_earlier_and_was_missed_too(db: &TestDatabase) {
 /// Disabled by its first failure.
 async fn given_up(db: &TestDatabase) -> Subscription {
     db.store.judge_receivers(CircuitRules {
+        failures_in_row: 1,
         disable_after: Duration::ZERO,
         ..CircuitRules::default()
     });
