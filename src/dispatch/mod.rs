@@ -218,7 +218,12 @@ impl Dispatcher {
         let Some(held) = self.parts.store.held(leased_for.id) else {
             return false;
         };
-        let is_left_alone = held.subscription.circuit.open_until().is_some();
+        // Of a receiver that is just back, what was leased before it went away has taken none of the
+        // tokens by which its rate grows.
+        let recovering_since = held.subscription.circuit.recovering_since();
+        let is_left_alone = held.subscription.circuit.open_until().is_some()
+            || recovering_since.is_some()
+                && leased_for.circuit.recovering_since() != recovering_since;
         held.subscription.version == leased_for.version
             && (!is_left_alone || delivery.sending != Sending::Usual)
     }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use super::lines::Lines;
-use crate::clock::pause;
 use crate::domain::delivery::Verdict;
 use crate::domain::ids::OwnerId;
 use crate::health::Part;
@@ -90,17 +90,23 @@ async fn gather(
             }
         }
     }
-    let is_waited_for = batch.iter().any(|settlement| settlement.gate.is_some());
+    let linger = parts.settings.settle_linger;
+    let mut ends = Instant::now() + linger;
     let fill = async {
-        while batch.len() < size && settlements.recv_many(batch, size - batch.len()).await > 0 {}
+        let mut seen = 0;
+        while batch.len() < size {
+            if batch.iter().skip(seen).any(|it| it.gate.is_some()) {
+                ends = ends.min(Instant::now() + linger / WAITED_FOR);
+            }
+            seen = batch.len();
+            let more = settlements.recv_many(batch, size - seen);
+            if timeout_at(ends, more).await.unwrap_or_default() == 0 {
+                break;
+            }
+        }
     };
-    let mut linger = parts.settings.settle_linger;
-    if is_waited_for {
-        linger /= WAITED_FOR;
-    }
     tokio::select! {
         () = fill => {}
-        () = pause(linger) => {}
         () = finish.cancelled() => {}
     }
     More::Yes
@@ -127,14 +133,20 @@ impl Released {
 /// the channel fills, attempts keep their slots, and nothing new is sent.
 async fn write(parts: &Parts, lines: &Lines, batch: &[Settlement]) -> Released {
     let mut reconnect = Reconnect::default();
+    let mut tries = 0;
     loop {
         match settle(&*parts.store, parts.leasing.owner, batch).await {
             Ok(outcomes) => {
                 parts.health.up(Part::Database);
                 record(&outcomes);
-                return Released::by(&outcomes);
+                // What a try made way for whose answer was lost, no later one tells of.
+                return match tries {
+                    0 => Released::by(&outcomes),
+                    _ => Released::Some,
+                };
             }
             Err(error) => {
+                tries += 1;
                 lines.suspend();
                 parts.health.down(Part::Database, "does not take outcomes");
                 let held = batch.len();

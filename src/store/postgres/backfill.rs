@@ -1,6 +1,6 @@
 //! Deliveries of events that came before their subscription asked for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::PgTransaction;
 use uuid::Uuid;
@@ -118,6 +118,7 @@ pub(super) async fn make(
     .fetch_all(&mut **tx)
     .await
     .map_err(from_sqlx)?;
+    let made: HashSet<Uuid> = made.into_iter().collect();
     let mut missing = Crowd::default();
     for (delivery, (edition, _)) in places {
         if !made.contains(&delivery) {
@@ -133,19 +134,21 @@ pub(super) async fn make(
 }
 
 /// Brings those that are to be made, as far as can be seen, to the tails of their gates, in the order
-/// given, which is that of the feed. Those that another transaction makes or removes meanwhile leave
-/// again.
+/// given, which is that of the feed. Those that another transaction makes meanwhile leave again. The
+/// events are held first, like those of all replays: who has a gate waits for no event.
 async fn line_up(
     tx: &mut PgTransaction<'_>,
     requeue: &Requeue<'_>,
     subscription: SubscriptionId,
     events: &[EventId],
 ) -> Result<HashMap<Uuid, (EditionId, Place)>> {
-    let rows: Vec<(Uuid, String, String)> = sqlx::query_as(
+    let rows: Vec<(Uuid, String, Option<String>)> = sqlx::query_as(
         "-- postgres::backfill::line_up
         select event.id, event.type, event.edition
         from event
-        where event.id = any($2) and event.workspace = $1 and event.edition is not null",
+        where event.id = any($2) and event.workspace = $1
+        order by event.id
+        for key share",
     )
     .bind(requeue.workspace.as_str())
     .bind(events.iter().map(EventId::uuid).collect::<Vec<_>>())
@@ -154,7 +157,8 @@ async fn line_up(
     .map_err(from_sqlx)?;
     let mut gates_of = HashMap::with_capacity(rows.len());
     for (event, event_type, edition) in rows {
-        if !parse::<EventType>("event.type", &event_type)?.is_operational() {
+        let is_told = parse::<EventType>("event.type", &event_type)?.is_operational();
+        if let Some(edition) = edition.filter(|_| !is_told) {
             let gate = Gate {
                 subscription,
                 edition: parse("event.edition", &edition)?,

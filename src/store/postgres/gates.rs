@@ -1,9 +1,9 @@
 //! The gates of ordered subscriptions: coming to them, and leaving them.
 //!
 //! A gate's row is locked by whoever changes its queue, to the end of the transaction; several in their
-//! order. What a transaction waits for, it waits for in this order: rows of replays, heads of editions,
-//! gates, and then the keys of events and the feed (accept), or the row of the next head (settle), which
-//! nobody holds who waits for a gate.
+//! order. What a transaction waits for, it waits for in this order: rows of replays, old events (replay),
+//! heads of editions, gates, and then the keys of events and the feed (accept), or the row of the next
+//! head (settle), which nobody holds who waits for a gate.
 
 use std::collections::HashMap;
 

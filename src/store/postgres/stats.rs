@@ -83,10 +83,11 @@ impl Stats for PostgresStore {
             };
             // Attempts have their times from the clocks of processes like this one.
             let (start, resolution) = (window.start(self.clock.now()), window.resolution());
-            let floor = rollups::floor(&mut connection, resolution).await?;
             let whose = (&reach.workspace, id);
             let points =
                 rollups::of_subscription(&mut connection, whose, resolution, start).await?;
+            // Read behind them, it is rather too late than too early.
+            let floor = rollups::floor(&mut connection, resolution).await?;
             Ok(Some(SubscriptionStats {
                 pending: Tally::of(number(row.pending)?, row.cut),
                 in_flight: Tally::of(number(row.in_flight)?, row.cut),
@@ -104,8 +105,8 @@ impl Stats for PostgresStore {
                 return Ok(None);
             }
             let (start, resolution) = (window.start(self.clock.now()), window.resolution());
-            let floor = rollups::floor(&mut connection, resolution).await?;
             let points = rollups::of_workspace(&mut connection, reach, resolution, start).await?;
+            let floor = rollups::floor(&mut connection, resolution).await?;
             Ok(Some(Series::new(start, floor, points)))
         })
         .await
