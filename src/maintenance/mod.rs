@@ -63,7 +63,7 @@ impl Default for Pace {
             every: Duration::from_mins(5),
             step: 250,
             fold_every: Duration::from_secs(5),
-            fold_step: 20_000,
+            fold_step: 10_000,
         }
     }
 }
