@@ -15,6 +15,9 @@ use crate::domain::event::Event;
 use crate::domain::ids::{DeliveryId, EditionId, EventId, SubscriptionId, WorkspaceId, created_at};
 use crate::domain::subscription::SubscriptionSpec;
 
+/// How many gates of deleted subscriptions are removed at once.
+pub(super) const GATES_AT_ONCE: usize = 10_000;
+
 /// A gate. Whoever locks several locks them in this order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Gate {

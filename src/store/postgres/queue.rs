@@ -17,6 +17,7 @@ use crate::domain::delivery::{Lane, Sending};
 use crate::domain::ids::{DeliveryId, EventId, OwnerId, ReplayId, SubscriptionId};
 use crate::domain::payload::Payload;
 use crate::domain::replay::{Replaying, Was};
+use crate::store::gates::GATES_AT_ONCE;
 use crate::store::operational::parts;
 use crate::store::targets::{Offer, Targets};
 use crate::store::{
@@ -463,20 +464,41 @@ async fn load_payloads(
 
 /// Leaves deleted subscriptions out of the next sweeps once nothing of them can appear any more: an
 /// accept that knew them still may have been in progress when they were deleted, but no transaction
-/// lives for minutes. Their gates go with them.
+/// lives for minutes. Before that their gates go, so many at once.
 async fn mark_swept(tx: &mut PgTransaction<'_>) -> Result<()> {
     sqlx::query(
-        "-- postgres::queue::mark_swept
-        with swept as (
-            update subscription s
-            set swept = true
+        "-- postgres::queue::mark_swept (gates)
+        delete from order_gate
+        where ctid = any(array(
+            select gate.found_at
+            from subscription s
+            cross join lateral (
+                select g.ctid as found_at
+                from order_gate g
+                where g.subscription_id = s.id
+                limit $2
+            ) as gate
             where s.status = 'deleted'
               and not s.swept
               and s.deleted_at < now() - $1::interval
               and not exists (select from delivery_queue q where q.subscription_id = s.id)
-            returning id
-        )
-        delete from order_gate where subscription_id in (select id from swept)",
+            limit $2
+        ))",
+    )
+    .bind(SWEEP_AGAIN_FOR)
+    .bind(limit(GATES_AT_ONCE))
+    .execute(&mut **tx)
+    .await
+    .map_err(from_sqlx)?;
+    sqlx::query(
+        "-- postgres::queue::mark_swept
+        update subscription s
+        set swept = true
+        where s.status = 'deleted'
+          and not s.swept
+          and s.deleted_at < now() - $1::interval
+          and not exists (select from delivery_queue q where q.subscription_id = s.id)
+          and not exists (select from order_gate g where g.subscription_id = s.id)",
     )
     .bind(SWEEP_AGAIN_FOR)
     .execute(&mut **tx)

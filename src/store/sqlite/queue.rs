@@ -20,6 +20,7 @@ use crate::domain::delivery::{Lane, Sending};
 use crate::domain::ids::{DeliveryId, EditionId, EventId, OwnerId, ReplayId};
 use crate::domain::payload::Payload;
 use crate::domain::replay::Replaying;
+use crate::store::gates::GATES_AT_ONCE;
 use crate::store::operational::parts;
 use crate::store::targets::{Offer, Target, Targets};
 use crate::store::{
@@ -467,16 +468,33 @@ async fn cancel(
     Ok(())
 }
 
-/// Subscriptions deleted a while ago with nothing left in the queue need not be looked at again. Their
-/// gates go with them.
+/// Subscriptions deleted a while ago with nothing left in the queue need not be looked at again. Before
+/// that their gates go, so many at once.
 async fn mark_swept(transaction: &mut SqliteConnection, now: i64) -> Result<()> {
-    static CLOSE: Bulk = Bulk::new(
+    let before = now.saturating_sub(duration_millis(SWEPT_AFTER));
+    sqlx::query(
         "-- sqlite::queue::mark_swept (gates)
-        delete from order_gate where subscription_id in (values ",
-        "(?)",
-        ")",
-    );
-    let swept: Vec<Uuid> = sqlx::query_scalar(
+        delete from order_gate
+        where (subscription_id, edition) in (
+            select order_gate.subscription_id, order_gate.edition
+            from subscription
+            join order_gate on order_gate.subscription_id = subscription.id
+            where subscription.status = 'deleted' and subscription.swept = 0
+                and subscription.deleted_at <= ?1
+                and not exists (
+                    select 1 from delivery_queue
+                    where delivery_queue.subscription_id = subscription.id
+                        and delivery_queue.workspace = subscription.workspace
+                )
+            limit ?2
+        )",
+    )
+    .bind(before)
+    .bind(count(GATES_AT_ONCE))
+    .execute(&mut *transaction)
+    .await
+    .map_err(store_error)?;
+    sqlx::query(
         "-- sqlite::queue::mark_swept
         update subscription
         set swept = 1
@@ -486,14 +504,13 @@ async fn mark_swept(transaction: &mut SqliteConnection, now: i64) -> Result<()> 
                 where delivery_queue.subscription_id = subscription.id
                     and delivery_queue.workspace = subscription.workspace
             )
-        returning id",
+            and not exists (
+                select 1 from order_gate where order_gate.subscription_id = subscription.id
+            )",
     )
-    .bind(now.saturating_sub(duration_millis(SWEPT_AFTER)))
-    .fetch_all(&mut *transaction)
+    .bind(before)
+    .execute(&mut *transaction)
     .await
     .map_err(store_error)?;
-    let bind = |statement: Statement, id: &Uuid| statement.bind(*id);
-    let closed = CLOSE.statements(&swept, bind, |statement| statement);
-    bulk::execute(transaction, closed).await?;
     Ok(())
 }

@@ -148,6 +148,20 @@ async fn what_waits_for_a_deleted_subscription_is_cancelled_and_its_gates_go(db:
         Kind::Postgres => "update subscription set deleted_at = to_timestamp(1)",
     };
     db.tamper(past).await;
-    assert_eq!(db.store.cancel_orphans(HOUR, 100).await.unwrap(), 0);
-    assert_eq!(db.count("order_gate").await, 0);
+    // More than go at once.
+    db.tamper(
+        "with recursive many (number) as (
+            select 1 union all select number + 1 from many where number < 10000
+        )
+        insert into order_gate (subscription_id, edition, workspace, depth, tail)
+        select one.subscription_id, 'of_old_' || many.number, one.workspace, 1, 1
+        from many cross join (select subscription_id, workspace from order_gate limit 1) as one",
+    )
+    .await;
+    let swept = "subscription where swept";
+    for (left, times) in [(true, 0), (false, 1)] {
+        assert_eq!(db.store.cancel_orphans(HOUR, 100).await.unwrap(), 0);
+        assert_eq!(db.count("order_gate").await > 0, left);
+        assert_eq!(db.count(swept).await, times);
+    }
 }
