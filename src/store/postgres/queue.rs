@@ -307,7 +307,7 @@ struct LeasedRow {
 
 impl LeasedRow {
     /// A delivery whose event is missing or damaged is passed over: it costs itself one lease after
-    /// the other, and its neighbours nothing.
+    /// the other, and its neighbours nothing, but for those that wait behind it at a gate.
     fn into_leased(
         self,
         (lane, sending): (Lane, Sending),

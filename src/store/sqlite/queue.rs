@@ -287,7 +287,7 @@ impl Candidate {
     }
 
     /// A delivery whose event cannot be read back is passed over: it costs itself, one lease after
-    /// the other, and not its neighbours.
+    /// the other, and not its neighbours, but for those that wait behind it at a gate.
     fn leased(
         self,
         payloads: &HashMap<Uuid, Arc<Payload>>,
