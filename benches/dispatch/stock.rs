@@ -7,6 +7,7 @@ use anyhow::Context;
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::attempt::{Attempt, ErrorClass, Trigger};
 use forge_dispatch::domain::delivery::Verdict;
+use forge_dispatch::domain::ids::SubscriptionId;
 use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::store::intake::{Intake, NoDispatch, Permit};
@@ -125,5 +126,7 @@ impl Intake for Everything {
 
     fn hand_over(&self, _leased: Vec<(LeasedDelivery, Permit)>) {}
 
-    fn left_waiting(&self) {}
+    fn left_waiting(&self, _of: &[SubscriptionId]) {}
+
+    fn something_is_due(&self) {}
 }

@@ -7,7 +7,7 @@ use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::attempt::{Attempt, Trigger};
 use forge_dispatch::domain::event::Event;
 use forge_dispatch::domain::headers::CustomHeaders;
-use forge_dispatch::domain::ids::WorkspaceId;
+use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::domain::secret::SigningSecret;
 use forge_dispatch::domain::subscription::{BodyFormat, Ordering, SubscriptionSpec, TargetUrl};
@@ -110,5 +110,7 @@ impl Intake for AlwaysFree {
 
     fn hand_over(&self, _leased: Vec<(LeasedDelivery, Permit)>) {}
 
-    fn left_waiting(&self) {}
+    fn left_waiting(&self, _of: &[SubscriptionId]) {}
+
+    fn something_is_due(&self) {}
 }

@@ -9,7 +9,7 @@
 //! - [`lines`]: leased deliveries in memory, and whose turn it is.
 //! - [`permits`]: how slots, rooms and bytes are shared; what keeps memory and neighbours bounded.
 //! - [`scheduler`]: finds due work and claims it, as much as there is room for.
-//! - `turns`: whose work is claimed next. `presence`: how many processes share limits.
+//! - `tips`: work that is known of without a look. `turns`: whose is claimed next. `presence`: how many processes share limits.
 //! - [`attempt`]: signs and sends one delivery.
 //! - [`outcome`]: what an answer means; pure.
 //! - [`settle`]: writes outcomes in batches.
@@ -27,7 +27,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config;
-use crate::domain::delivery::{Sending, Verdict};
+use crate::domain::delivery::{Lane, Sending, Verdict};
+use crate::domain::ids::SubscriptionId;
 use crate::domain::retry::RetrySchedule;
 use crate::egress::client::WebhookClient;
 use crate::entropy::Entropy;
@@ -48,10 +49,12 @@ mod presence;
 pub mod scheduler;
 pub mod settle;
 mod test_send;
+mod tips;
 mod traced;
 mod turns;
 
 use lines::{Flight, Lines};
+use tips::Tips;
 
 /// What the dispatcher is built of.
 pub struct Parts {
@@ -84,7 +87,9 @@ pub struct Dispatcher {
     lines: Arc<Lines>,
     attempts: TaskTracker,
     settlements: mpsc::Sender<Settlement>,
+    /// Rung when there may be work of which nothing more is known.
     wake: Arc<Wake>,
+    tips: Arc<Tips>,
     shutdown: Shutdown,
 }
 
@@ -115,6 +120,7 @@ impl Dispatcher {
             attempts: TaskTracker::new(),
             settlements,
             wake: Arc::new(Wake::default()),
+            tips: Arc::new(Tips::default()),
             shutdown,
         };
         (dispatcher, Settlements(receiver))
@@ -128,14 +134,14 @@ impl Dispatcher {
     pub async fn run(self, settlements: Settlements) -> Result<(), Broken> {
         self.lines.resume();
         let finish = CancellationToken::new();
-        let mut settler = tokio::spawn(settle::run(
-            Arc::clone(&self.parts),
-            Arc::clone(&self.lines),
-            Arc::clone(&self.wake),
-            settlements.0,
-            finish.clone(),
-            self.shutdown.hard.clone(),
-        ));
+        let settler = settle::Settler {
+            parts: Arc::clone(&self.parts),
+            lines: Arc::clone(&self.lines),
+            wake: Arc::clone(&self.wake),
+            tips: Arc::clone(&self.tips),
+        };
+        let hard = self.shutdown.hard.clone();
+        let mut settler = tokio::spawn(settler.run(settlements.0, finish.clone(), hard));
         let listening = async {
             self.parts.store.listen(Arc::clone(&self.wake)).await;
             // A closed store: the scheduler finds out by itself.
@@ -247,7 +253,11 @@ impl Intake for Dispatcher {
         self.start(leased);
     }
 
-    fn left_waiting(&self) {
+    fn left_waiting(&self, of: &[SubscriptionId]) {
+        self.tips.tell(of.iter().map(|id| (*id, Lane::Fresh)));
+    }
+
+    fn something_is_due(&self) {
         self.wake.ring();
     }
 }

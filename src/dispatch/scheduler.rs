@@ -1,8 +1,8 @@
 //! Finding due work and claiming it, as much as there is room for.
 //!
-//! Waits on events: a ring (commit, notification), a line with room again while work waits, the
-//! next due time; and behind them a jittered poll, so that a lost ring costs a second, not a
-//! delivery.
+//! Waits on events: a tip (work that this process left or made way for itself, which it claims without a
+//! look), a ring (a notification, whatever else may be due), a line with room again while work waits, the
+//! next due time; and behind them a jittered poll, so that a lost ring costs a second, not a delivery.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use super::Dispatcher;
 use super::lines::{Hunger, Room};
 use super::permits::PerLane;
 use super::presence;
+use super::tips::Work;
 use super::turns::Turns;
 use crate::clock::pause;
 use crate::domain::delivery::Lane;
@@ -52,9 +53,9 @@ pub async fn run(dispatcher: &Dispatcher) {
     presence::leave(dispatcher).await;
 }
 
-/// What was found due at the last look, and when to look again.
+/// What was found due at the last look, or told of since, and when to look again.
 struct View {
-    work: Vec<(Arc<Target>, Lane)>,
+    work: HashMap<Work, Arc<Target>>,
     /// Which lane is first at the next claim.
     first_lane: usize,
     /// Whose turn it is, in each lane.
@@ -77,7 +78,7 @@ async fn claim_loop(dispatcher: &Dispatcher) {
     let soft = &dispatcher.shutdown.soft;
     let mut reconnect = Reconnect::default();
     let mut view = View {
-        work: Vec::new(),
+        work: HashMap::new(),
         first_lane: 0,
         turns: PerLane::default(),
         look_at: Instant::now(),
@@ -90,12 +91,13 @@ async fn claim_loop(dispatcher: &Dispatcher) {
             if rung || Instant::now() >= view.look_at {
                 view.refresh(dispatcher).await?;
             }
+            view.hear(dispatcher);
             view.claim(dispatcher).await
         };
         let pause = match step.await {
             Ok(progress) => {
                 reconnect.reset();
-                wait(dispatcher, progress, view.go_on_at(dispatcher, progress)).left_future()
+                view.wait(dispatcher, progress).left_future()
             }
             Err(error) => {
                 fault(dispatcher, &error);
@@ -107,19 +109,6 @@ async fn claim_loop(dispatcher: &Dispatcher) {
             () = pause => {}
             () = soft.cancelled() => return,
         }
-    }
-}
-
-/// Waits for a reason to go on: a ring, room if it is missing, or this instant.
-async fn wait(dispatcher: &Dispatcher, progress: Progress, go_on_at: Instant) {
-    if progress == Progress::Claimed {
-        return;
-    }
-    tokio::select! {
-        // Rung once more, for the next round to see that it was.
-        () = dispatcher.wake.rung() => dispatcher.wake.ring(),
-        () = tokio::time::sleep_until(go_on_at) => {}
-        () = dispatcher.lines.room_freed(), if progress == Progress::NoRoom => {}
     }
 }
 
@@ -138,12 +127,45 @@ async fn look_around(dispatcher: &Dispatcher) -> Result<Due, StoreError> {
 }
 
 impl View {
+    /// Adds what was told; whether any of it was not known. What is told of a receiver that is left alone
+    /// waits for a probe, whose time a look tells.
+    fn hear(&mut self, dispatcher: &Dispatcher) -> bool {
+        let known = self.work.len();
+        for work in dispatcher.tips.take() {
+            if let Some(target) = dispatcher.parts.store.held(work.0)
+                && target.subscription.circuit.open_until().is_none()
+            {
+                self.work.insert(work, target);
+            }
+        }
+        self.work.len() > known
+    }
+
+    /// Waits for a reason to go on: a ring, news, room if it is missing, or the time.
+    async fn wait(&mut self, dispatcher: &Dispatcher, progress: Progress) {
+        if progress == Progress::Claimed {
+            return;
+        }
+        let go_on_at = self.go_on_at(dispatcher, progress);
+        loop {
+            tokio::select! {
+                // Rung once more, for the next round to see that it was.
+                () = dispatcher.wake.rung() => return dispatcher.wake.ring(),
+                () = dispatcher.tips.told() => if self.hear(dispatcher) {
+                    return;
+                },
+                () = tokio::time::sleep_until(go_on_at) => return,
+                () = dispatcher.lines.room_freed(), if progress == Progress::NoRoom => return,
+            }
+        }
+    }
+
     /// When to go on at the latest: to look again, or to claim for one that has a token again by then.
     fn go_on_at(&self, dispatcher: &Dispatcher, progress: Progress) -> Instant {
         if progress != Progress::NoRoom {
             return self.look_at;
         }
-        let targets = self.work.iter().map(|(target, _)| &**target);
+        let targets = self.work.values().map(|target| &**target);
         let token_at = dispatcher.lines.next_token(targets);
         let token_at = token_at.map(|at| at.max(Instant::now() + TOKENS_APART));
         token_at.map_or(self.look_at, |at| at.min(self.look_at))
@@ -157,7 +179,10 @@ impl View {
         let poll = dispatcher.parts.settings.poll_interval.mul_f64(jitter);
         let patience = due.next_in.map_or(poll, |next| next.min(poll));
         self.look_at = Instant::now() + patience;
-        self.work = due.work;
+        let found = due.work.into_iter();
+        self.work = found
+            .map(|(target, lane)| ((target.id(), lane), target))
+            .collect();
         Ok(())
     }
 
@@ -197,7 +222,7 @@ impl View {
                 held.version == found.version && held.circuit == found.circuit
             })
         };
-        self.work.iter().any(|(target, _)| !is_as_it_was(target))
+        self.work.values().any(|target| !is_as_it_was(target))
     }
 
     /// Rooms for a claim, in turns over those that have work in the lane.
@@ -205,11 +230,8 @@ impl View {
         let open = self
             .work
             .iter()
-            .filter(|(target, of)| *of == lane && dispatcher.lines.has_room(target, lane))
-            .map(|(target, _)| {
-                let workspace = target.subscription.workspace.clone();
-                (workspace, target.id(), target)
-            });
+            .filter(|((_, of), target)| *of == lane && dispatcher.lines.has_room(target, lane))
+            .map(|((id, _), target)| (target.subscription.workspace.clone(), *id, target));
         let mut reserved = Reserved::new();
         let turns = self.turns.of_mut(lane);
         turns.share(open, CLAIM_SIZE, |target, wanted| {
@@ -263,19 +285,14 @@ impl View {
             ready.push((delivery, Permit::new(room)));
         }
         dispatcher.start(ready);
-        // What has rooms left over gave less than it was asked for.
-        let mut spent: HashSet<SubscriptionId> = HashSet::new();
-        for (id, rooms) in reserved {
-            if !rooms.is_empty() {
-                spent.insert(id);
-            }
-            rooms.into_iter().for_each(Room::unused);
-        }
         // A subscription that gave less than it was asked for has no more, unless it may have been
         // the bytes that ended the claim: the next event could have been the largest there is.
-        if nothing || bytes + MAX_EVENT_BYTES <= max_bytes {
-            self.work
-                .retain(|(target, of)| *of != lane || !spent.contains(&target.id()));
+        let may_be_spent = nothing || bytes + MAX_EVENT_BYTES <= max_bytes;
+        for (id, rooms) in reserved {
+            if may_be_spent && !rooms.is_empty() {
+                self.work.remove(&(id, lane));
+            }
+            rooms.into_iter().for_each(Room::unused);
         }
         Ok(())
     }

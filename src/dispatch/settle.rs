@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use super::lines::Lines;
+use super::tips::{Tips, Work};
 use crate::domain::delivery::Verdict;
 use crate::domain::ids::OwnerId;
 use crate::health::Part;
@@ -19,36 +20,60 @@ use crate::wake::Wake;
 /// How much sooner outcomes are written when the next delivery of an edition waits for them.
 const WAITED_FOR: u32 = 10;
 
-/// Runs until `finish`, and then until all that was sent by then is written; or until the hard
-/// token.
-pub async fn run(
-    parts: Arc<Parts>,
-    lines: Arc<Lines>,
-    wake: Arc<Wake>,
-    mut settlements: mpsc::Receiver<Settlement>,
-    finish: CancellationToken,
-    hard: CancellationToken,
-) {
-    let work = async {
-        let mut batch = Vec::new();
-        while gather(&parts, &mut settlements, &finish, &mut batch).await == More::Yes {
-            let released = write(&parts, &lines, &batch).await;
-            if released == Released::Some || batch.iter().any(leaves_work) {
-                // Due at once, and nothing else would say so.
-                wake.ring();
+/// What writes outcomes.
+pub(super) struct Settler {
+    pub(super) parts: Arc<Parts>,
+    pub(super) lines: Arc<Lines>,
+    pub(super) wake: Arc<Wake>,
+    pub(super) tips: Arc<Tips>,
+}
+
+impl Settler {
+    /// Runs until `finish`, and then until all that was sent by then is written; or until the hard
+    /// token.
+    pub(super) async fn run(
+        self,
+        mut settlements: mpsc::Receiver<Settlement>,
+        finish: CancellationToken,
+        hard: CancellationToken,
+    ) {
+        let work = async {
+            let mut batch = Vec::new();
+            while gather(&self.parts, &mut settlements, &finish, &mut batch).await == More::Yes {
+                self.write_and_tell(&batch).await;
+                batch.clear();
+                // Only when all that was held is written may work be claimed again: a lease of ours
+                // that ran out meanwhile belongs to an outcome still in the channel.
+                if settlements.is_empty() {
+                    self.lines.resume();
+                }
             }
-            batch.clear();
-            // Only when all that was held is written may work be claimed again: a lease of ours
-            // that ran out meanwhile belongs to an outcome still in the channel.
-            if settlements.is_empty() {
-                lines.resume();
-            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = hard.cancelled() => {}
         }
-    };
-    tokio::select! {
-        () = work => {}
-        () = hard.cancelled() => {}
     }
+
+    /// Writes a batch, and says what is due by that: nothing else would.
+    async fn write_and_tell(&self, batch: &[Settlement]) {
+        let written = write(&self.parts, &self.lines, batch).await;
+        if written.is_certain {
+            self.tips.tell(made_way(batch, &written.outcomes));
+        }
+        if !written.is_certain || batch.iter().any(leaves_work) {
+            self.wake.ring();
+        }
+    }
+}
+
+/// Where the next of an edition became due.
+fn made_way(batch: &[Settlement], outcomes: &[SettleOutcome]) -> impl Iterator<Item = Work> {
+    let pairs = batch.iter().zip(outcomes);
+    pairs.filter_map(|(settlement, outcome)| match outcome {
+        SettleOutcome::MadeWay(lane) => Some((settlement.subscription, *lane)),
+        SettleOutcome::Settled | SettleOutcome::LeaseLost => None,
+    })
 }
 
 /// Whether there may be something to be sent for it: what was given back, and what is told of failures.
@@ -112,26 +137,17 @@ async fn gather(
     More::Yes
 }
 
-/// Whether deliveries became due that had waited their turn.
-#[derive(PartialEq, Eq)]
-enum Released {
-    Some,
-    None,
-}
-
-impl Released {
-    fn by(outcomes: &[SettleOutcome]) -> Self {
-        if outcomes.contains(&SettleOutcome::MadeWay) {
-            Self::Some
-        } else {
-            Self::None
-        }
-    }
+/// What became of a batch.
+struct Written {
+    outcomes: Vec<SettleOutcome>,
+    /// Whether they tell of all that was made way for: what a try made way for whose answer was lost,
+    /// no later one tells of.
+    is_certain: bool,
 }
 
 /// Writes a batch, for as long as it takes: while the database is away the outcomes are held here,
 /// the channel fills, attempts keep their slots, and nothing new is sent.
-async fn write(parts: &Parts, lines: &Lines, batch: &[Settlement]) -> Released {
+async fn write(parts: &Parts, lines: &Lines, batch: &[Settlement]) -> Written {
     let mut reconnect = Reconnect::default();
     let mut tries = 0;
     loop {
@@ -139,10 +155,9 @@ async fn write(parts: &Parts, lines: &Lines, batch: &[Settlement]) -> Released {
             Ok(outcomes) => {
                 parts.health.up(Part::Database);
                 record(&outcomes);
-                // What a try made way for whose answer was lost, no later one tells of.
-                return match tries {
-                    0 => Released::by(&outcomes),
-                    _ => Released::Some,
+                return Written {
+                    outcomes,
+                    is_certain: tries == 0,
                 };
             }
             Err(error) => {

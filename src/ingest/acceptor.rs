@@ -50,6 +50,7 @@ impl Sink for Acceptor {
             outcomes,
             leased,
             pending,
+            pending_of,
         } = self
             .store
             .accept(events, self.leasing, &*self.intake)
@@ -57,7 +58,7 @@ impl Sink for Acceptor {
         // First of all: these are committed and leased, and each moment counts against the lease.
         self.intake.hand_over(leased);
         if pending > 0 {
-            self.intake.left_waiting();
+            self.intake.left_waiting(&pending_of);
             self.store.announce();
         }
         count(&outcomes);

@@ -232,7 +232,7 @@ impl Runner {
             }
             let sent = ids.len() + seen.events.len();
             if sent > 0 {
-                self.parts.intake.left_waiting();
+                self.parts.intake.something_is_due();
                 self.parts.store.announce();
                 if let Some(allowance) = self.allowances.get_mut(&running.record.id) {
                     allowance.spend(sent);

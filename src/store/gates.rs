@@ -5,12 +5,13 @@
 //! the head over retries, lost leases and crashes, until it is settled for good. Then the next becomes
 //! due, in the same transaction.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{Result, Settlement, StoreError};
+use crate::domain::delivery::Lane;
 use crate::domain::event::Event;
 use crate::domain::ids::{DeliveryId, EditionId, EventId, SubscriptionId, WorkspaceId, created_at};
 use crate::domain::subscription::SubscriptionSpec;
@@ -177,22 +178,23 @@ pub(super) fn arrival(event: EventId, occurred_at: DateTime<Utc>) -> impl Ord {
     (created_at(event.uuid()), occurred_at, event.uuid())
 }
 
-/// The gates at which somebody became due.
+/// The gates at which somebody became due, and in which lane.
 #[derive(Debug, Default)]
-pub(super) struct Released(HashSet<(Uuid, String)>);
+pub(super) struct Released(HashMap<(Uuid, String), Lane>);
 
 impl Released {
-    pub(super) fn has(&self, gate: &Gate) -> bool {
+    pub(super) fn at(&self, gate: &Gate) -> Option<Lane> {
         // Most batches release nobody.
-        !self.0.is_empty()
-            && self
-                .0
-                .contains(&(gate.subscription.uuid(), gate.edition.as_str().to_owned()))
+        if self.0.is_empty() {
+            return None;
+        }
+        let key = (gate.subscription.uuid(), gate.edition.as_str().to_owned());
+        self.0.get(&key).copied()
     }
 }
 
-impl FromIterator<(Uuid, String)> for Released {
-    fn from_iter<T: IntoIterator<Item = (Uuid, String)>>(gates: T) -> Self {
+impl FromIterator<((Uuid, String), Lane)> for Released {
+    fn from_iter<T: IntoIterator<Item = ((Uuid, String), Lane)>>(gates: T) -> Self {
         Self(gates.into_iter().collect())
     }
 }

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use super::LeasedDelivery;
 use super::targets::Target;
+use crate::domain::ids::SubscriptionId;
 
 /// The right to have one leased delivery in memory. Dropping it gives it back.
 pub struct Permit(#[expect(dead_code, reason = "held for its Drop")] Box<dyn Any + Send + Sync>);
@@ -41,8 +42,11 @@ pub trait Intake: Send + Sync {
     /// Takes committed deliveries that were born leased. Never blocks: each holds a permit.
     fn hand_over(&self, leased: Vec<(LeasedDelivery, Permit)>);
 
-    /// Says that deliveries were left waiting in the database.
-    fn left_waiting(&self);
+    /// Says that fresh deliveries of these subscriptions were left waiting in the database.
+    fn left_waiting(&self, of: &[SubscriptionId]);
+
+    /// Says that others are due there, of whomever.
+    fn something_is_due(&self);
 }
 
 /// A permit for a delivery that is being written. One to a receiver that is left alone waits.
@@ -51,6 +55,13 @@ pub(super) fn admit(intake: &dyn Intake, target: &Target, bytes: usize) -> Optio
         return None;
     }
     intake.admit(target, bytes)
+}
+
+/// Whose deliveries were left, each named once.
+pub(super) fn each_once(mut of: Vec<SubscriptionId>) -> Vec<SubscriptionId> {
+    of.sort_unstable();
+    of.dedup();
+    of
 }
 
 /// For processes that only write: nothing is admitted, so everything waits for a dispatcher.
@@ -66,5 +77,7 @@ impl Intake for NoDispatch {
         debug_assert!(leased.is_empty(), "nothing was admitted");
     }
 
-    fn left_waiting(&self) {}
+    fn left_waiting(&self, _of: &[SubscriptionId]) {}
+
+    fn something_is_due(&self) {}
 }

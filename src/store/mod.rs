@@ -256,6 +256,8 @@ pub struct Accepted {
     /// How many deliveries were left for the claim loop of any replica. What waits its turn is not
     /// among them: it becomes due when the one before it is settled.
     pub pending: usize,
+    /// Whose these are, each named once.
+    pub pending_of: Vec<SubscriptionId>,
 }
 
 /// Taking events in.
@@ -383,8 +385,8 @@ impl Settlement {
 pub enum SettleOutcome {
     /// The state changed as the verdict says.
     Settled,
-    /// The same, and the next delivery of its edition is due by that.
-    MadeWay,
+    /// The same, and the next delivery of its edition is due by that, in this lane.
+    MadeWay(Lane),
     /// The lease was another's by then: the attempt was recorded as such, no state changed.
     LeaseLost,
 }

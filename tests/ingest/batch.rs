@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use forge_dispatch::domain::ids::WorkspaceId;
+use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
 use forge_dispatch::ingest::{Outcome, accept_all};
 use forge_dispatch::store::LeasedDelivery;
 use forge_dispatch::store::intake::{Intake, Permit};
@@ -112,9 +112,12 @@ impl Intake for Told {
         assert!(leased.is_empty(), "nothing was admitted");
     }
 
-    fn left_waiting(&self) {
+    fn left_waiting(&self, of: &[SubscriptionId]) {
+        assert!(!of.is_empty(), "somebody's");
         self.left_waiting.fetch_add(1, Ordering::SeqCst);
     }
+
+    fn something_is_due(&self) {}
 }
 
 #[tokio::test]

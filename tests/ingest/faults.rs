@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use forge_dispatch::clock::SystemClock;
+use forge_dispatch::domain::ids::SubscriptionId;
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::health::Part;
 use forge_dispatch::store::intake::{Intake, Permit};
@@ -49,7 +50,9 @@ impl Intake for StandStill {
         drop(self.changed.wait_while(held, |go_on| !*go_on).unwrap());
     }
 
-    fn left_waiting(&self) {}
+    fn left_waiting(&self, _of: &[SubscriptionId]) {}
+
+    fn something_is_due(&self) {}
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]

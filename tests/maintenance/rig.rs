@@ -8,7 +8,7 @@ use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::config::Retention;
 use forge_dispatch::domain::attempt::{Attempt, Trigger};
 use forge_dispatch::domain::delivery::Verdict;
-use forge_dispatch::domain::ids::{EventId, OwnerId};
+use forge_dispatch::domain::ids::{EventId, OwnerId, SubscriptionId};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::maintenance::{self, Pace, Parts};
 use forge_dispatch::shutdown::Shutdown;
@@ -88,7 +88,9 @@ impl Intake for TakesAll {
 
     fn hand_over(&self, _leased: Vec<(LeasedDelivery, Permit)>) {}
 
-    fn left_waiting(&self) {}
+    fn left_waiting(&self, _of: &[SubscriptionId]) {}
+
+    fn something_is_due(&self) {}
 }
 
 /// Accepts events of about 2 kB each at this instant, and delivers them; answers which.

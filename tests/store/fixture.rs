@@ -77,7 +77,9 @@ impl Intake for Permits {
 
     fn hand_over(&self, _leased: Vec<(LeasedDelivery, Permit)>) {}
 
-    fn left_waiting(&self) {}
+    fn left_waiting(&self, _of: &[SubscriptionId]) {}
+
+    fn something_is_due(&self) {}
 }
 
 /// Registers a subscription in workspace `default`.

@@ -17,12 +17,12 @@ use super::errors::{expect_rows, from_sqlx, reading, retrying};
 use super::rows::{KeptEventRow, interval, projects as projects_of};
 use super::{PostgresStore, Result, commit, gates, projection, projects};
 use crate::domain::event::Event;
-use crate::domain::ids::EventId;
+use crate::domain::ids::{EventId, SubscriptionId};
 use crate::domain::payload::Payload;
 use crate::domain::reach::Reach;
 use crate::store::gates::Place;
 use crate::store::identity::{delivery_id, event_key};
-use crate::store::intake::Intake;
+use crate::store::intake::{Intake, each_once};
 use crate::store::projection::Moves;
 use crate::store::projects::NewProjects;
 use crate::store::targets::{Target, Targets};
@@ -163,7 +163,8 @@ impl PostgresStore {
         };
 
         births.extend(adopted);
-        let pending = births.iter().filter(|birth| birth.is_left()).count();
+        let left = births.iter().filter(|birth| birth.is_left());
+        let left: Vec<SubscriptionId> = left.map(|birth| birth.target.id()).collect();
         Ok(Kept {
             new_projects,
             // Those that an earlier try committed too: its answer was lost, and it rang for nobody.
@@ -175,7 +176,8 @@ impl PostgresStore {
                     .into_iter()
                     .filter_map(|birth| birth.leased(leased_until))
                     .collect(),
-                pending,
+                pending: left.len(),
+                pending_of: each_once(left),
             },
         })
     }

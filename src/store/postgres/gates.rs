@@ -16,7 +16,7 @@ use super::arrivals::text_length;
 use super::births::Birth;
 use super::errors::{expect_rows, from_sqlx};
 use super::events::FIRST_EPOCH;
-use super::rows::{interval, lane_number};
+use super::rows::{interval, lane_number, lane_of};
 use crate::domain::delivery::Lane;
 use crate::domain::ids::EditionId;
 use crate::store::Leasing;
@@ -214,7 +214,7 @@ pub(super) async fn leave(tx: &mut PgTransaction<'_>, crowd: &Crowd) -> Result<R
     let editions = |rows: &[(Uuid, String, i64)]| -> Vec<String> {
         rows.iter().map(|(_, edition, _)| edition.clone()).collect()
     };
-    let released: Vec<(Uuid, String)> = sqlx::query_as(
+    let released: Vec<(Uuid, String, i16)> = sqlx::query_as(
         "-- postgres::gates::leave (release)
         with closed as (
             delete from order_gate
@@ -250,7 +250,7 @@ pub(super) async fn leave(tx: &mut PgTransaction<'_>, crowd: &Crowd) -> Result<R
             where head.visible_at = 'infinity'
         ))
           and visible_at = 'infinity'
-        returning subscription_id, gate",
+        returning subscription_id, gate, lane",
     )
     .bind(subscriptions(&empty))
     .bind(editions(&empty))
@@ -259,7 +259,10 @@ pub(super) async fn leave(tx: &mut PgTransaction<'_>, crowd: &Crowd) -> Result<R
     .fetch_all(&mut **tx)
     .await
     .map_err(from_sqlx)?;
-    Ok(released.into_iter().collect())
+    released
+        .into_iter()
+        .map(|(subscription, edition, lane)| Ok(((subscription, edition), lane_of(lane)?)))
+        .collect()
 }
 
 /// Locks gates in their order and lowers their depths; answers these.

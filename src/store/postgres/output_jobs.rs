@@ -180,7 +180,7 @@ impl PostgresStore {
             let accepted = self.kept(kept);
             telling.intake.hand_over(accepted.leased);
             if accepted.pending > 0 {
-                telling.intake.left_waiting();
+                telling.intake.left_waiting(&accepted.pending_of);
                 self.announce();
             }
         }

@@ -61,14 +61,11 @@ impl PostgresStore {
         self.tell_consequences(consequences).await;
 
         let outcomes = settlements.iter().map(|settlement| {
-            let gate = settlement.leaves();
             if found.lost.contains(&token(settlement)) {
-                SettleOutcome::LeaseLost
-            } else if gate.is_some_and(|gate| released.has(&gate)) {
-                SettleOutcome::MadeWay
-            } else {
-                SettleOutcome::Settled
+                return SettleOutcome::LeaseLost;
             }
+            let made_way = settlement.leaves().and_then(|gate| released.at(&gate));
+            made_way.map_or(SettleOutcome::Settled, SettleOutcome::MadeWay)
         });
         Ok(outcomes.collect())
     }

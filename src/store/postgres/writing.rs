@@ -149,7 +149,7 @@ impl PostgresStore {
         let accepted = self.kept(kept);
         write.intake.hand_over(accepted.leased);
         if accepted.pending > 0 {
-            write.intake.left_waiting();
+            write.intake.left_waiting(&accepted.pending_of);
             self.announce();
         }
         Ok(written)

@@ -12,12 +12,12 @@ use super::bulk::{self, Bulk};
 use super::error::store_error;
 use super::rows::{self, count, get, id, millis, projects as projects_of, time};
 use super::{Approach, SqliteStore, projection, projects};
-use crate::domain::ids::{DeliveryId, EditionId, EventId, ProjectId};
+use crate::domain::ids::{DeliveryId, EditionId, EventId, ProjectId, SubscriptionId};
 use crate::domain::payload::Payload;
 use crate::domain::reach::Reach;
 use crate::store::gates::Place;
 use crate::store::identity::{EventKey, event_key};
-use crate::store::intake::Intake;
+use crate::store::intake::{Intake, each_once};
 use crate::store::projection::Moves;
 use crate::store::projects::NewProjects;
 use crate::store::targets::Targets;
@@ -175,7 +175,8 @@ impl SqliteStore {
         };
 
         deliveries.extend(born);
-        let pending = deliveries.iter().filter(|one| one.is_left()).count();
+        let left = deliveries.iter().filter(|one| one.is_left());
+        let left: Vec<SubscriptionId> = left.map(|one| one.target.id()).collect();
         let leased_until = asked_at.saturating_add(offer.leasing.lease);
         let leased: Vec<_> = deliveries
             .into_iter()
@@ -187,7 +188,8 @@ impl SqliteStore {
             makes_jobs: jobs > 0,
             accepted: Accepted {
                 outcomes: batch.outcomes,
-                pending,
+                pending: left.len(),
+                pending_of: each_once(left),
                 leased,
             },
         }))

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::bulk::{self, Bulk, Statement};
-use super::rows::get;
+use super::rows::{get, lane_of};
 use crate::domain::ids::EditionId;
 use crate::store::Result;
 use crate::store::gates::{Comer, Crowd, Gate, Kept, Place, Places, Released};
@@ -108,7 +108,7 @@ pub(super) async fn leave(
                 from left_behind
             )
             and visible_at = 9223372036854775807
-        returning subscription_id, gate",
+        returning subscription_id, gate, lane",
     );
     let leaving: Vec<(&Gate, i64)> = crowd.iter().collect();
     let lowered = LOWER.statements(
@@ -123,7 +123,10 @@ pub(super) async fn leave(
     let released = RELEASE.statements(&leaving, only_gate, |statement| statement.bind(now));
     let rows = bulk::fetch(transaction, released).await?;
     rows.iter()
-        .map(|row| Ok((get(row, "subscription_id")?, get(row, "gate")?)))
+        .map(|row| {
+            let gate = (get(row, "subscription_id")?, get(row, "gate")?);
+            Ok((gate, lane_of(get(row, "lane")?)?))
+        })
         .collect()
 }
 

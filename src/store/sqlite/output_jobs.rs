@@ -177,7 +177,7 @@ impl OutputJobs for SqliteStore {
             let accepted = self.kept(kept);
             telling.intake.hand_over(accepted.leased);
             if accepted.pending > 0 {
-                telling.intake.left_waiting();
+                telling.intake.left_waiting(&accepted.pending_of);
             }
         }
         Ok(JobSettled::Settled { replaced })

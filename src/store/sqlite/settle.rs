@@ -62,11 +62,9 @@ impl SqliteStore {
         self.commit(transaction).await?;
         self.tell_consequences(consequences).await;
         let outcomes = settlements.iter().zip(&standings).map(|(it, standing)| {
-            let is_held = matches!(standing, Standing::Held);
-            match it.leaves() {
-                Some(gate) if is_held && released.has(&gate) => SettleOutcome::MadeWay,
-                _ => standing.outcome(),
-            }
+            let gate = it.leaves().filter(|_| matches!(standing, Standing::Held));
+            let made_way = gate.and_then(|gate| released.at(&gate));
+            made_way.map_or_else(|| standing.outcome(), SettleOutcome::MadeWay)
         });
         Ok(Some(outcomes.collect()))
     }

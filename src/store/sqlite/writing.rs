@@ -151,7 +151,7 @@ impl SqliteStore {
         let accepted = self.kept(kept);
         write.intake.hand_over(accepted.leased);
         if accepted.pending > 0 {
-            write.intake.left_waiting();
+            write.intake.left_waiting(&accepted.pending_of);
         }
         Ok(written)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
+use forge_dispatch::domain::delivery::{DeliveryState, Lane, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, WorkspaceId};
 use forge_dispatch::domain::subscription::{Ordering, Subscription, SubscriptionSpec};
 use forge_dispatch::store::{SettleOutcome, Window};
@@ -56,7 +56,7 @@ async fn order_that_is_asked_for_later_is_for_what_comes_then(db: &TestDatabase)
     let first = due.iter().find(|one| one.gate.is_some()).unwrap();
     assert_eq!(
         settle(&db.store, me, first, Verdict::Succeeded).await,
-        SettleOutcome::MadeWay
+        SettleOutcome::MadeWay(Lane::Fresh)
     );
     assert_eq!(
         event_ids(&drain(db, subscription.id).await),

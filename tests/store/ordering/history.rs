@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use forge_dispatch::domain::delivery::Verdict;
+use forge_dispatch::domain::delivery::{Lane, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, OwnerId, SubscriptionId};
 use forge_dispatch::domain::replay::{Refusal, Was};
 use forge_dispatch::domain::selection::Selection;
@@ -269,10 +269,10 @@ impl Model<'_> {
             edition,
             was,
         });
-        let expected = if gate.is_empty() {
-            SettleOutcome::Settled
-        } else {
-            SettleOutcome::MadeWay
+        let expected = match gate.front() {
+            None => SettleOutcome::Settled,
+            Some(next) if next.was.is_some() => SettleOutcome::MadeWay(Lane::Replay),
+            Some(_) => SettleOutcome::MadeWay(Lane::Fresh),
         };
         assert_eq!(outcome, expected);
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forge_dispatch::domain::delivery::Verdict;
+use forge_dispatch::domain::delivery::{Lane, Verdict};
 use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::domain::reach::Reach;
@@ -159,7 +159,7 @@ async fn an_editions_events_go_one_by_one_while_others_flow_on(db: &TestDatabase
     assert_eq!(free, 2);
     assert_eq!(
         settle(&db.store, me, head("ed_1"), Verdict::Succeeded).await,
-        SettleOutcome::MadeWay
+        SettleOutcome::MadeWay(Lane::Fresh)
     );
     check(db, "one settled").await;
     let second = claim_all(&db.store, subscription, for_long(me)).await;
@@ -181,7 +181,9 @@ async fn an_editions_events_go_one_by_one_while_others_flow_on(db: &TestDatabase
         .map(|one| settlement(one, Verdict::Succeeded))
         .collect();
     let outcomes = db.store.settle(me, &rest).await.unwrap();
-    let made_way = outcomes.iter().filter(|it| **it == SettleOutcome::MadeWay);
+    let made_way = outcomes
+        .iter()
+        .filter(|it| **it == SettleOutcome::MadeWay(Lane::Fresh));
     assert_eq!(made_way.count(), 1);
     assert_eq!(event_ids(&drain(db, subscription).await), ids_of(&two[1..]));
     assert_eq!(db.count("order_gate").await, 0);
@@ -269,7 +271,7 @@ async fn what_failed_for_good_makes_way(db: &TestDatabase) {
     let born = accept_leased(&db.store, &batch, for_long(me)).await;
     assert_eq!(
         settle(&db.replica, me, &born[0], Verdict::Failed).await,
-        SettleOutcome::MadeWay
+        SettleOutcome::MadeWay(Lane::Fresh)
     );
     check(db, "the first failed").await;
     assert_eq!(
@@ -320,7 +322,7 @@ async fn a_head_whose_process_died_is_taken_over_and_nobody_passes_it(db: &TestD
     );
     assert_eq!(
         settle(&db.store, me, &taken[0], Verdict::Succeeded).await,
-        SettleOutcome::MadeWay
+        SettleOutcome::MadeWay(Lane::Fresh)
     );
     assert_eq!(
         event_ids(&drain(db, subscription).await),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
+use forge_dispatch::domain::delivery::{DeliveryState, Lane, Verdict};
 use forge_dispatch::domain::ids::DeliveryId;
 use forge_dispatch::domain::replay::{Refusal, Was};
 use forge_dispatch::domain::selection::{ReplayState, Selection};
@@ -85,7 +85,7 @@ async fn what_had_succeeded_joins_the_tail_and_makes_way(db: &TestDatabase) {
     // Not taken this time: it stays as it was, and is done with.
     assert_eq!(
         settle(&db.store, me, &due[0], Verdict::Repeated).await,
-        SettleOutcome::MadeWay
+        SettleOutcome::MadeWay(Lane::Fresh)
     );
     assert_eq!(event_ids(&drain(db, subscription).await), ids_of(&behind));
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
-use forge_dispatch::domain::ids::WorkspaceId;
+use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
 use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::store::intake::{Intake, Permit};
 use forge_dispatch::store::targets::Target;
@@ -44,9 +44,11 @@ impl Intake for Dispatcher {
         self.handed.lock().unwrap().extend(leased);
     }
 
-    fn left_waiting(&self) {
-        *self.left.lock().unwrap() += 1;
+    fn left_waiting(&self, of: &[SubscriptionId]) {
+        *self.left.lock().unwrap() += of.len();
     }
+
+    fn something_is_due(&self) {}
 }
 
 async fn an_edition_is_handed_in_and_told_of(db: &TestDatabase) {

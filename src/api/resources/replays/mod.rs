@@ -89,7 +89,7 @@ async fn replay_delivery(
     };
     match answer.ok_or_else(Problem::not_found)? {
         Creation::Created(Ok(_)) => {
-            api.intake().left_waiting();
+            api.intake().something_is_due();
             api.store().announce();
         }
         // What was asked for before is under way, or done.
