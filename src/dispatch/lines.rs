@@ -98,7 +98,8 @@ impl Lines {
     /// is worth its while only for many. Their sizes are not known yet; [`Room::charge`] adds them.
     pub fn reserve(self: &Arc<Self>, target: &Target, lane: Lane, wanted: usize) -> Vec<Room> {
         let mut books = self.books();
-        books.account(target, self.limit(target));
+        let account = books.account(target, self.limit(target));
+        let wanted = account.lines.of(lane).wants().min(wanted);
         (0..wanted)
             .map_while(|_| {
                 books
@@ -111,7 +112,7 @@ impl Lines {
     /// Whether a claim of this lane would take enough to be worth its while.
     pub fn has_room(&self, target: &Target, lane: Lane) -> bool {
         let mut books = self.books();
-        !books.line_is_crowded(target.id(), lane) && books.token_at(target).is_none()
+        !books.has_enough(target.id(), lane) && books.token_at(target).is_none()
     }
 
     /// When the first of these has a token again, of those that wait for one.

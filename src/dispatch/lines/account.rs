@@ -10,6 +10,9 @@ use crate::domain::ids::WorkspaceId;
 use crate::store::LeasedDelivery;
 use crate::store::intake::Permit;
 
+/// How many deliveries are claimed at first for each slot of a line that nobody has seen moving.
+const CLAIMED_PER_SLOT: usize = 2;
+
 /// Deliveries of one subscription that a batch of events makes, at most.
 const BATCH: usize = 1_000;
 
@@ -37,6 +40,9 @@ pub(super) struct Line {
     pub(super) rooms: usize,
     /// How many rooms it may take: fewer for a receiver whose deliveries wait too long.
     pub(super) most_rooms: usize,
+    /// How many of these claims may fill: few at first, more as the line moves. What is claimed for a
+    /// receiver that hangs is given back a moment later, and for its neighbours' sake that is little.
+    pub(super) most_claimed: usize,
     /// Whether it has a place in the order of turns.
     pub(super) is_ready: bool,
 }
@@ -57,6 +63,7 @@ impl Account {
     pub(super) fn new(workspace: WorkspaceId, limit: usize) -> Self {
         let line = |lane| Line {
             most_rooms: lane_share(lane, limit) * ROOMS_PER_SLOT,
+            most_claimed: lane_share(lane, limit) * CLAIMED_PER_SLOT,
             ..Line::default()
         };
         Self {
@@ -70,21 +77,25 @@ impl Account {
         }
     }
 
-    /// A line has a delivery less; whether it was crowded until now. Half empty, it may become
-    /// longer; nearly empty, writers may wait for it again.
+    /// A line has a delivery less; whether it was crowded until now, or had enough for claims. Half empty,
+    /// it may become longer; nearly empty, writers may wait for it again.
     pub(super) fn shrink(&mut self, lane: Lane) -> bool {
         let full = lane_share(lane, self.limit) * ROOMS_PER_SLOT;
         let queue = self.lines.of_mut(lane);
-        let was_crowded = queue.is_crowded();
+        let (was_crowded, was_enough) = (queue.is_crowded(), queue.has_enough());
         queue.rooms -= 1;
         let is_relieved = was_crowded && !queue.is_crowded();
+        let is_short = was_enough && !queue.has_enough();
         if is_relieved {
             queue.most_rooms = (queue.most_rooms * 2).min(full);
+        }
+        if is_short {
+            queue.most_claimed = (queue.most_claimed * 2).min(full);
         }
         if lane == Lane::Fresh && queue.rooms <= full / 8 {
             self.stalled = false;
         }
-        is_relieved
+        is_relieved || is_short
     }
 
     /// Whether one more request would be more than the subscription, or its lane, may have.
@@ -115,5 +126,23 @@ impl Line {
     /// More than half full.
     pub(super) fn is_crowded(&self) -> bool {
         self.rooms > self.most_rooms / 2
+    }
+
+    /// More than half full of what claims may fill: another would not be worth its while.
+    pub(super) fn has_enough(&self) -> bool {
+        self.rooms > self.most_claimed.min(self.most_rooms) / 2
+    }
+
+    /// How many more a claim may take.
+    pub(super) fn wants(&self) -> usize {
+        self.most_claimed
+            .min(self.most_rooms)
+            .saturating_sub(self.rooms)
+    }
+
+    /// Becomes shorter, down to this.
+    pub(super) fn shorten(&mut self, least: usize) {
+        self.most_rooms = (self.most_rooms / 2).max(least);
+        self.most_claimed = least;
     }
 }

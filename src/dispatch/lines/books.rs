@@ -75,12 +75,11 @@ impl Books {
         self.make_ready(id, lane);
     }
 
-    /// Halves the rooms that the line may take, down to its slots.
+    /// Halves the rooms that the line may take, down to its slots; claims are for no more than these.
     pub(super) fn shorten(&mut self, id: SubscriptionId, lane: Lane) {
         if let Some(account) = self.accounts.get_mut(&id) {
             let least = lane_share(lane, account.limit);
-            let queue = account.lines.of_mut(lane);
-            queue.most_rooms = (queue.most_rooms / 2).max(least);
+            account.lines.of_mut(lane).shorten(least);
         }
     }
 
@@ -294,10 +293,11 @@ impl Books {
         }
     }
 
-    pub(super) fn line_is_crowded(&self, id: SubscriptionId, lane: Lane) -> bool {
+    /// Whether the line has so much that a claim would not be worth its while.
+    pub(super) fn has_enough(&self, id: SubscriptionId, lane: Lane) -> bool {
         self.accounts
             .get(&id)
-            .is_some_and(|account| account.lines.of(lane).is_crowded())
+            .is_some_and(|account| account.lines.of(lane).has_enough())
     }
 
     pub(super) fn is_crowded(&self) -> bool {

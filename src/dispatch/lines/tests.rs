@@ -106,9 +106,21 @@ pub(super) fn limited(number: u8, rate: u32) -> Arc<Target> {
     Arc::new(target)
 }
 
+/// Reserves up to `count` rooms, of a line that was seen moving as far as that takes.
+fn reserve(lines: &Arc<Lines>, target: &Target, lane: Lane, count: usize) -> Vec<Room> {
+    let mut rooms = lines.reserve(target, lane, count);
+    let mut before = 0;
+    while rooms.len() < count && rooms.len() > before {
+        before = rooms.len();
+        rooms.truncate(before / 2);
+        rooms.extend(lines.reserve(target, lane, count - rooms.len()));
+    }
+    rooms
+}
+
 /// Reserves up to `count` rooms and puts a delivery into each; how many there were.
 fn fill(lines: &Arc<Lines>, target: &Arc<Target>, lane: Lane, count: usize) -> usize {
-    let rooms = lines.reserve(target, lane, count);
+    let rooms = reserve(lines, target, lane, count);
     let got = rooms.len();
     lines.push(
         rooms
@@ -357,11 +369,33 @@ fn a_line_whose_deliveries_waited_too_long_becomes_shorter_and_longer_again() {
     assert_eq!(fill(&lines, &target, Lane::Fresh, 10_000), all);
 }
 
+#[test]
+fn a_line_that_has_not_moved_is_claimed_little_for_and_twice_as_much_each_time_it_did() {
+    let (lines, target) = (lines(512, 64, 1_000_000), target(1, None));
+    let mut rooms = lines.reserve(&target, Lane::Fresh, 10_000);
+    assert_eq!(rooms.len(), 48 * 2, "two for each slot");
+    assert!(!lines.has_room(&target, Lane::Fresh));
+    assert!(lines.reserve(&target, Lane::Fresh, 1).is_empty());
+    rooms.truncate(49);
+    assert!(!lines.has_room(&target, Lane::Fresh), "more than half");
+    rooms.truncate(48);
+    assert!(lines.has_room(&target, Lane::Fresh));
+    rooms.extend(lines.reserve(&target, Lane::Fresh, 10_000));
+    assert_eq!(rooms.len(), 48 * 4);
+    // It hangs: no more than it has slots, though it had moved. What is written now is given rooms all
+    // the same.
+    lines.shorten(&leased(&target, Lane::Fresh));
+    rooms.truncate(24);
+    rooms.extend(lines.reserve(&target, Lane::Fresh, 10_000));
+    assert_eq!(rooms.len(), 48 * 2, "it moved again");
+    assert!(lines.admit(&target, 1).is_some());
+}
+
 #[tokio::test]
 async fn a_writer_waits_for_a_crowded_line_that_moves() {
     let (lines, target) = (lines(512, 64, 1_000_000), target(1, None));
     assert_eq!(lines.relief().now_or_never(), Some(()));
-    let mut rooms = lines.reserve(&target, Lane::Fresh, 10_000);
+    let mut rooms = reserve(&lines, &target, Lane::Fresh, 10_000);
     {
         let relief = lines.relief();
         tokio::pin!(relief);
@@ -370,7 +404,7 @@ async fn a_writer_waits_for_a_crowded_line_that_moves() {
         assert!(futures::poll!(&mut relief).is_ready());
     }
     // Nothing moves: given up after a moment, and not waited for again.
-    rooms.extend(lines.reserve(&target, Lane::Fresh, 10_000));
+    rooms.extend(reserve(&lines, &target, Lane::Fresh, 10_000));
     lines.relief().await;
     assert_eq!(lines.relief().now_or_never(), Some(()));
 }
