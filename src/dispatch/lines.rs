@@ -195,6 +195,11 @@ impl Lines {
         self.books().set_backlogged(waiting);
     }
 
+    /// Nothing fresh of this one waits in the database any more: what is written next need not either.
+    pub fn caught_up(&self, id: SubscriptionId) {
+        self.books().caught_up(id);
+    }
+
     /// From now on no room is given. What has one is still sent or given back.
     pub fn close(&self) {
         self.books().close();

@@ -291,6 +291,9 @@ impl View {
         for (id, rooms) in reserved {
             if may_be_spent && !rooms.is_empty() {
                 self.work.remove(&(id, lane));
+                if lane == Lane::Fresh && !dispatcher.tips.names((id, lane)) {
+                    dispatcher.lines.caught_up(id);
+                }
             }
             rooms.into_iter().for_each(Room::unused);
         }

@@ -39,7 +39,7 @@ impl Settler {
     ) {
         let work = async {
             let mut batch = Vec::new();
-            while gather(&self.parts, &mut settlements, &finish, &mut batch).await == More::Yes {
+            while self.gather(&mut settlements, &finish, &mut batch).await == More::Yes {
                 self.write_and_tell(&batch).await;
                 batch.clear();
                 // Only when all that was held is written may work be claimed again: a lease of ours
@@ -53,6 +53,57 @@ impl Settler {
             () = work => {}
             () = hard.cancelled() => {}
         }
+    }
+
+    /// Fills the batch up to its size, or as far as it gets within the linger after the first one. What keeps
+    /// an edition's order is held back for less, since that bounds how fast the edition goes, and for
+    /// nothing where hardly another outcome is to come.
+    async fn gather(
+        &self,
+        settlements: &mut mpsc::Receiver<Settlement>,
+        finish: &CancellationToken,
+        batch: &mut Vec<Settlement>,
+    ) -> More {
+        let size = self.parts.settings.settle_batch;
+        // A closed channel still gives what is in it, and then says that there is no more.
+        if finish.is_cancelled() {
+            settlements.close();
+        }
+        tokio::select! {
+            count = settlements.recv_many(batch, size) => if count == 0 {
+                return More::No;
+            },
+            () = finish.cancelled(), if !settlements.is_closed() => {
+                settlements.close();
+                if settlements.recv_many(batch, size).await == 0 {
+                    return More::No;
+                }
+            }
+        }
+        let linger = self.parts.settings.settle_linger;
+        let mut ends = Instant::now() + linger;
+        let fill = async {
+            let mut seen = 0;
+            while batch.len() < size {
+                if batch.iter().skip(seen).any(|it| it.gate.is_some()) {
+                    // Those in the batch may count as in flight for a moment more.
+                    if self.lines.in_flight() <= batch.len() {
+                        break;
+                    }
+                    ends = ends.min(Instant::now() + linger / WAITED_FOR);
+                }
+                seen = batch.len();
+                let more = settlements.recv_many(batch, size - seen);
+                if timeout_at(ends, more).await.unwrap_or_default() == 0 {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            () = fill => {}
+            () = finish.cancelled() => {}
+        }
+        More::Yes
     }
 
     /// Writes a batch, and says what is due by that: nothing else would.
@@ -89,52 +140,6 @@ fn leaves_work(settlement: &Settlement) -> bool {
 enum More {
     Yes,
     No,
-}
-
-/// Fills the batch up to its size, or as far as it gets within the linger after the first one; what keeps
-/// an edition's order is held back for less, since that bounds how fast the edition goes.
-async fn gather(
-    parts: &Parts,
-    settlements: &mut mpsc::Receiver<Settlement>,
-    finish: &CancellationToken,
-    batch: &mut Vec<Settlement>,
-) -> More {
-    let size = parts.settings.settle_batch;
-    // A closed channel still gives what is in it, and then says that there is no more.
-    if finish.is_cancelled() {
-        settlements.close();
-    }
-    tokio::select! {
-        count = settlements.recv_many(batch, size) => if count == 0 {
-            return More::No;
-        },
-        () = finish.cancelled(), if !settlements.is_closed() => {
-            settlements.close();
-            if settlements.recv_many(batch, size).await == 0 {
-                return More::No;
-            }
-        }
-    }
-    let linger = parts.settings.settle_linger;
-    let mut ends = Instant::now() + linger;
-    let fill = async {
-        let mut seen = 0;
-        while batch.len() < size {
-            if batch.iter().skip(seen).any(|it| it.gate.is_some()) {
-                ends = ends.min(Instant::now() + linger / WAITED_FOR);
-            }
-            seen = batch.len();
-            let more = settlements.recv_many(batch, size - seen);
-            if timeout_at(ends, more).await.unwrap_or_default() == 0 {
-                break;
-            }
-        }
-    };
-    tokio::select! {
-        () = fill => {}
-        () = finish.cancelled() => {}
-    }
-    More::Yes
 }
 
 /// What became of a batch.

@@ -36,6 +36,11 @@ impl Tips {
         std::mem::take(&mut *self.lock())
     }
 
+    /// Whether this was told since.
+    pub(super) fn names(&self, work: Work) -> bool {
+        self.lock().contains(&work)
+    }
+
     /// Waits until something is told.
     pub(super) async fn told(&self) {
         self.bell.rung().await;

@@ -111,6 +111,13 @@ impl Books {
         self.workspaces.tidy();
     }
 
+    /// Notes that none of this one do.
+    pub(super) fn caught_up(&mut self, id: SubscriptionId) {
+        if let Some(account) = self.accounts.get_mut(&id) {
+            account.backlogged = false;
+        }
+    }
+
     /// No room is given any more.
     pub(super) fn close(&mut self) {
         self.doors = Doors::Closed;

@@ -348,6 +348,13 @@ fn what_comes_behind_a_waiting_delivery_waits_too_until_the_queue_is_empty() {
     drop(rooms);
     assert!(lines.admit(&target, 1).is_none(), "older ones wait");
     lines.set_backlogged(|_| false);
+    let rooms: Vec<Room> = std::iter::from_fn(|| lines.admit(&target, 1)).collect();
+    drop(rooms);
+    assert!(lines.admit(&target, 1).is_none(), "older ones wait again");
+    // A claim was for more than there was.
+    let reserved = lines.reserve(&target, Lane::Fresh, 2);
+    lines.caught_up(target.id());
+    drop(reserved);
     assert!(lines.admit(&target, 1).is_some());
 }
 

@@ -12,7 +12,7 @@
 //! wait for large state.
 //!
 //! - `events` and `arrivals`: accept.
-//! - `queue` and `depth`: due, claim, how much waits.
+//! - `queue`, `floors` and `depth`: due, claim, from when on, how much waits.
 //! - `settle` and `endings`: outcomes.
 //! - `consequences`: what outcomes mean beyond their deliveries.
 //! - `circuits`: receivers that are left alone. `replicas`: how many processes send.
@@ -47,6 +47,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, PgTransaction};
 
 use self::errors::{from_migrate, from_sqlx, within};
+use self::floors::Floors;
 use self::notices::{Notices, Topic};
 use super::circuits::Rules;
 use super::feed::FeedBell;
@@ -81,6 +82,7 @@ mod endings;
 mod errors;
 mod events;
 mod feed;
+mod floors;
 mod gates;
 mod heads;
 mod idempotency;
@@ -135,6 +137,8 @@ pub struct PostgresStore {
     clock: Arc<dyn Clock>,
     /// All active subscriptions as of some generation; replaced whole.
     targets: RwLock<Arc<Targets>>,
+    /// From when on claims look for what is due; replaced whole.
+    floors: RwLock<Arc<Floors>>,
     circuit_rules: Rules,
     notices: Notices,
     feed_bell: FeedBell,
@@ -200,6 +204,7 @@ impl PostgresStore {
             vault,
             clock,
             targets: RwLock::default(),
+            floors: RwLock::default(),
             circuit_rules: Rules::default(),
             notices,
             feed_bell: FeedBell::default(),

@@ -11,6 +11,7 @@ use sqlx::{FromRow, PgTransaction};
 use uuid::Uuid;
 
 use super::errors::{from_sqlx, reading, retrying};
+use super::floors::Floors;
 use super::rows::{EventRow, count, interval, lane_number, lane_of, limit, optional};
 use super::{PostgresStore, Result, StoreError, circuits, commit};
 use crate::domain::delivery::{Lane, Sending};
@@ -59,7 +60,7 @@ impl DeliveryQueue for PostgresStore {
 }
 
 impl PostgresStore {
-    /// For each active subscription and lane: one row that is due; the first to come that nobody
+    /// For each active subscription and lane: the first row that is due; the first to come that nobody
     /// holds; and, where nothing is due, the lease that can be taken over soonest. Three descents of
     /// the index, each past at most as many rows as are in flight: where nothing is due, every row
     /// up to the first that nobody holds is leased.
@@ -82,25 +83,27 @@ impl PostgresStore {
                 due.next_in = due.next_in.into_iter().chain([wait]).min();
             }
         }
-        let rows: Vec<(Uuid, i16, bool, Option<f64>)> = sqlx::query_as(
+        let rows: Vec<DueRow> = sqlx::query_as(
             "-- postgres::queue::look
             select
                 active.subscription_id,
                 lanes.lane,
-                ready.delivery_id is not null,
+                ready.visible_at as first,
+                now() - $3::interval as before,
                 extract(epoch from least(waiting.visible_at, leased.visible_at + $3::interval)
-                    - now())::float8
+                    - now())::float8 as next_secs
             from unnest($1::uuid[], $4::boolean[]) as active (subscription_id, asked_only)
             join unnest($2::smallint[]) as lanes (lane)
                 on not active.asked_only or lanes.lane = $5
             left join lateral (
-                select q.delivery_id
+                select q.visible_at
                 from delivery_queue q
                 where q.subscription_id = active.subscription_id
                   and q.lane = lanes.lane
                   and q.visible_at <= now()
                   and (q.owner is null or q.visible_at <= now() - $3::interval)
                   and (not active.asked_only or q.replay_id is null)
+                order by q.visible_at
                 limit 1
             ) as ready on true
             left join lateral (
@@ -118,7 +121,7 @@ impl PostgresStore {
             left join lateral (
                 select q.visible_at
                 from delivery_queue q
-                where ready.delivery_id is null
+                where ready.visible_at is null
                   and q.subscription_id = active.subscription_id
                   and q.lane = lanes.lane
                   and q.visible_at > now() - $3::interval
@@ -126,7 +129,7 @@ impl PostgresStore {
                 order by q.visible_at
                 limit 1
             ) as leased on true
-            where ready.delivery_id is not null
+            where ready.visible_at is not null
                or waiting.visible_at is not null
                or leased.visible_at is not null",
         )
@@ -139,11 +142,24 @@ impl PostgresStore {
         .await
         .map_err(from_sqlx)?;
 
-        for (id, lane, is_due, next_secs) in rows {
-            if is_due && let Some(target) = targets.get(SubscriptionId::from_uuid(id)) {
-                due.work.push((Arc::clone(target), lane_of(lane)?));
+        // Where there is nothing at all, no time is told, and the one of before holds.
+        let mut floors = rows.first().map(|row| Floors::new(&targets, row.before));
+        for row in rows {
+            let target = targets.get(SubscriptionId::from_uuid(row.subscription_id));
+            if let (Some(first), Some(target)) = (row.first, target) {
+                due.work.push((Arc::clone(target), lane_of(row.lane)?));
+                if let Some(floors) = &mut floors {
+                    floors.found(row.subscription_id, row.lane, first);
+                }
             }
-            due.next_in = due.next_in.into_iter().chain(next_secs.map(seconds)).min();
+            due.next_in = due
+                .next_in
+                .into_iter()
+                .chain(row.next_secs.map(seconds))
+                .min();
+        }
+        if let Some(floors) = floors {
+            self.hold_floors(floors);
         }
         Ok(due)
     }
@@ -160,7 +176,7 @@ impl PostgresStore {
         } else {
             circuits::take_probes(&mut tx, &waiting, claim.leasing).await?
         };
-        let wanted = Wanted::of(claim, &targets, &probed);
+        let wanted = Wanted::of(claim, &targets, &probed, &self.held_floors());
         if wanted.subscription_ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -261,10 +277,12 @@ struct Wanted<'a> {
     workspaces: Vec<&'a str>,
     limits: Vec<i64>,
     asked_only: Vec<bool>,
+    /// From when on.
+    floors: Vec<DateTime<Utc>>,
 }
 
 impl<'a> Wanted<'a> {
-    fn of(claim: &Claim, targets: &'a Targets, probed: &[Uuid]) -> Self {
+    fn of(claim: &Claim, targets: &'a Targets, probed: &[Uuid], floors: &Floors) -> Self {
         let mut wanted = Self::default();
         let mut seen = HashSet::new();
         for (id, most) in &claim.wants {
@@ -284,10 +302,24 @@ impl<'a> Wanted<'a> {
                     .push(target.subscription.workspace.as_str());
                 wanted.limits.push(limit(most));
                 wanted.asked_only.push(asked_only);
+                let floor = floors.of(targets, id.uuid(), claim.lane);
+                wanted.floors.push(floor);
             }
         }
         wanted
     }
+}
+
+/// What a look finds of a subscription and lane.
+#[derive(FromRow)]
+struct DueRow {
+    subscription_id: Uuid,
+    lane: i16,
+    /// When the first that is due became so.
+    first: Option<DateTime<Utc>>,
+    /// What is leased since then may come back.
+    before: DateTime<Utc>,
+    next_secs: Option<f64>,
 }
 
 #[derive(FromRow)]
@@ -369,14 +401,16 @@ async fn lease(
                 due.bytes,
                 wanted.place,
                 row_number() over (partition by wanted.place order by due.visible_at) as round
-            from unnest($1::uuid[], $2::text[], $3::bigint[], $9::boolean[])
-                with ordinality as wanted (subscription_id, workspace, most, asked_only, place)
+            from unnest($1::uuid[], $2::text[], $3::bigint[], $9::boolean[], $10::timestamptz[])
+                with ordinality
+                as wanted (subscription_id, workspace, most, asked_only, floor, place)
             cross join lateral (
                 select q.delivery_id, q.ctid as found_at, q.bytes, q.visible_at
                 from delivery_queue q
                 where q.subscription_id = wanted.subscription_id
                   and q.workspace = wanted.workspace
                   and q.lane = $4
+                  and q.visible_at >= wanted.floor
                   and q.visible_at <= now()
                   and (q.owner is null or q.visible_at <= now() - $5::interval)
                   and (not wanted.asked_only or q.replay_id is null)
@@ -423,6 +457,7 @@ async fn lease(
     .bind(claim.leasing.owner.uuid())
     .bind(interval(claim.leasing.lease))
     .bind(wanted.asked_only)
+    .bind(wanted.floors)
     .fetch_all(&mut **tx)
     .await
     .map_err(from_sqlx)?;
