@@ -130,6 +130,33 @@ async fn a_batch_reads_its_own_rows_whatever_the_statistics_say_of_the_queue() {
     db.remove().await;
 }
 
+/// Claims begin where the last look found something.
+#[tokio::test]
+async fn what_is_given_a_time_of_before_the_last_look_is_found_by_the_next() {
+    let db = TestDatabase::new(Kind::Postgres).await;
+    let subscription = subscribe(&db.store, &["*"]).await;
+    accept(&db.store, &events(2)).await;
+    let claim = claim_of(subscription.id, for_long(owner()));
+    let is_due = async || {
+        let due = db.store.due(claim.grace).await.unwrap();
+        let targets = due.work.iter().map(|(target, _)| target.id());
+        targets.collect::<Vec<_>>() == [subscription.id]
+    };
+    assert!(is_due().await);
+    db.tamper("update delivery_queue set visible_at = visible_at - interval '1 hour'")
+        .await;
+    assert_eq!(db.store.claim(&claim).await.unwrap().len(), 0);
+    // Another process looked at no other time.
+    let one = Claim {
+        wants: vec![(subscription.id, 1)],
+        ..claim.clone()
+    };
+    assert_eq!(db.replica.claim(&one).await.unwrap().len(), 1);
+    assert!(is_due().await);
+    assert_eq!(db.store.claim(&claim).await.unwrap().len(), 1);
+    db.remove().await;
+}
+
 /// Behind what waits for another tenant, or failed for another subscription.
 #[tokio::test]
 async fn what_is_of_one_is_found_without_reading_what_is_of_others() {
