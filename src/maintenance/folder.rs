@@ -44,13 +44,13 @@ impl<'a> Folder<'a> {
             let Some(folded) = folded else {
                 return Ok(None);
             };
+            // Statistics are not all told while too much waits, so it goes on soon; but however slow the
+            // store is, half of the time belongs to others.
+            pause(self.parts.clock.monotonic().saturating_sub(begun)).await;
             all += folded;
             if folded < limit {
                 return Ok(Some(all));
             }
-            // Statistics are not all told while too much waits, so it goes on soon; but however slow the
-            // store is, half of the time belongs to others.
-            pause(self.parts.clock.monotonic().saturating_sub(begun)).await;
         }
     }
 }
