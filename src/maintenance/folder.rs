@@ -37,6 +37,7 @@ impl<'a> Folder<'a> {
     /// to whoever was deposed.
     async fn fold_all(&self) -> Result<Option<usize>> {
         let limit = self.parts.pace.fold_step;
+        let longest_rest = self.parts.pace.fold_every;
         let mut all = 0;
         loop {
             let begun = self.parts.clock.monotonic();
@@ -44,9 +45,10 @@ impl<'a> Folder<'a> {
             let Some(folded) = folded else {
                 return Ok(None);
             };
-            // Statistics are not all told while too much waits, so it goes on soon; but however slow the
-            // store is, half of the time belongs to others.
-            pause(self.parts.clock.monotonic().saturating_sub(begun)).await;
+            // Statistics are not all told while too much waits, so it goes on soon; but half of the time
+            // belongs to others. A machine that was suspended meanwhile was not at it for that long.
+            let took = self.parts.clock.monotonic().saturating_sub(begun);
+            pause(took.min(longest_rest)).await;
             all += folded;
             if folded < limit {
                 return Ok(Some(all));
