@@ -82,6 +82,7 @@ pub fn routes() -> OpenApiRouter<Api> {
         .merge(resources::audit_log::routes())
         .merge(resources::subscriptions::routes())
         .merge(resources::deliveries::routes())
+        .merge(resources::stats::routes())
         .merge(resources::replays::routes())
         .merge(resources::events::routes())
         .merge(resources::writes::routes())

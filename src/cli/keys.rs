@@ -7,8 +7,9 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::output::{List, fields, or_dash};
-use super::parse::{self, PageArgs, WorkspaceArgs};
+use super::list::{Columns, ListArgs};
+use super::output::{fields, or_dash};
+use super::parse::{self, WorkspaceArgs};
 use super::{CliError, Context};
 use crate::domain::api_key::{ApiKey, ApiKeySpec, KeyLimits, Scope};
 use crate::domain::key_text::KeyText;
@@ -61,16 +62,6 @@ pub struct CreateArgs {
     /// Requests at once, in each replica; the deployment's limit otherwise.
     #[arg(long, value_name = "N")]
     concurrent: Option<NonZeroU32>,
-
-    #[command(flatten)]
-    workspace: WorkspaceArgs,
-}
-
-/// Which keys.
-#[derive(Clone, Debug, Args)]
-pub struct ListArgs {
-    #[command(flatten)]
-    page: PageArgs,
 
     #[command(flatten)]
     workspace: WorkspaceArgs,
@@ -176,17 +167,19 @@ fn end(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, FieldError> {
 }
 
 async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
-    let workspace = args.workspace.id()?;
-    let request = args.page.request()?;
-    let page = context
-        .with_store(async |store| Ok(store.api_keys(&workspace, request).await?))
-        .await?;
     let now = context.clock.now();
-    let list = List::new(&page, |key| View::new(key, now));
-    context.output.print(&list, |list| {
-        let header = ["ID", "NAME", "SCOPES", "STATUS", "EXPIRES", "LAST USED"];
-        list.describe("keys", &header, View::row)
-    })
+    let columns = Columns {
+        what: "keys",
+        header: &["ID", "NAME", "SCOPES", "STATUS", "EXPIRES", "LAST USED"],
+        row: View::row,
+    };
+    args.print(
+        context,
+        async |store, reach, page| store.api_keys(&reach.workspace, page).await,
+        |key| View::new(key, now),
+        columns,
+    )
+    .await
 }
 
 async fn show(args: OneArgs, context: &Context) -> Result<(), CliError> {

@@ -19,6 +19,7 @@ pub mod demo;
 pub mod error;
 pub mod events;
 pub mod keys;
+pub mod list;
 pub mod migrate;
 mod open_files;
 pub mod openapi;

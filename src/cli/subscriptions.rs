@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::output::List;
-use super::parse::{self, PageArgs, WorkspaceArgs};
+use super::list::{Columns, ListArgs};
+use super::parse::{self, WorkspaceArgs};
 use super::{CliError, Context};
 use crate::domain::filter::EventFilter;
 use crate::domain::secret::SigningSecret;
@@ -36,7 +36,8 @@ pub enum SubscriptionsCommand {
     List(ListArgs),
     /// Show one subscription.
     Show(OneArgs),
-    /// See how a subscription goes: what waits for it, and what was attempted of late.
+    /// See how a subscription goes: what waits for it, and what was attempted of late; or what was
+    /// attempted for all of a workspace's together.
     Stats(StatsArgs),
     /// Send a signed `ping` to a subscription now, from this machine, and show what came of it. It is
     /// not tried again; the exit code is 1 where the receiver did not take it.
@@ -100,16 +101,6 @@ pub struct CreateArgs {
     /// A note for people.
     #[arg(long, default_value = "")]
     description: String,
-
-    #[command(flatten)]
-    workspace: WorkspaceArgs,
-}
-
-/// Which subscriptions.
-#[derive(Clone, Debug, Args)]
-pub struct ListArgs {
-    #[command(flatten)]
-    page: PageArgs,
 
     #[command(flatten)]
     workspace: WorkspaceArgs,
@@ -228,17 +219,19 @@ fn spec(args: &CreateArgs) -> Result<SubscriptionSpec, FieldError> {
 }
 
 async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
-    let reach = args.workspace.reach()?;
-    let request = args.page.request()?;
-    let page = context
-        .with_store(async |store| Ok(store.subscriptions(&reach, request).await?))
-        .await?;
     let now = context.clock.now();
-    let list = List::new(&page, |found| View::new(found, now));
-    context.output.print(&list, |list| {
-        let header = ["ID", "URL", "EVENTS", "FORMAT", "STATUS", "CIRCUIT"];
-        list.describe("subscriptions", &header, View::row)
-    })
+    let columns = Columns {
+        what: "subscriptions",
+        header: &["ID", "URL", "EVENTS", "FORMAT", "STATUS", "CIRCUIT"],
+        row: View::row,
+    };
+    args.print(
+        context,
+        async |store, reach, page| store.subscriptions(reach, page).await,
+        |found| View::new(found, now),
+        columns,
+    )
+    .await
 }
 
 async fn show(args: OneArgs, context: &Context) -> Result<(), CliError> {

@@ -50,7 +50,8 @@ pub struct Pace {
     pub every: Duration,
     /// How many rows of a kind one step removes: few enough for a transaction of some milliseconds.
     pub step: usize,
-    /// How long the leader rests between two turns of folding rollups.
+    /// How long the leader rests between two turns of folding rollups, at most: less where more than a step
+    /// comes meanwhile.
     pub fold_every: Duration,
     /// How many deltas of rollups one step folds.
     pub fold_step: usize,

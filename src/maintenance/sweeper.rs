@@ -47,13 +47,7 @@ impl Chore {
     ];
 }
 
-/// Leaves the store to others, behind a step that was begun then.
-pub(super) async fn rest(parts: &Parts, begun: Duration) {
-    let took = parts.clock.monotonic().saturating_sub(begun);
-    pause(took.saturating_mul(REST).min(LONGEST_REST)).await;
-}
-
-/// How a run ended, or a turn of folding.
+/// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// Nothing is left to do.
@@ -124,7 +118,8 @@ impl<'a> Sweeper<'a> {
                 Rest::Some => {}
                 Rest::Behind(event) => behind = Some(event),
             }
-            rest(self.parts, begun).await;
+            let took = self.parts.clock.monotonic().saturating_sub(begun);
+            pause(took.saturating_mul(REST).min(LONGEST_REST)).await;
         }
     }
 

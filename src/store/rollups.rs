@@ -159,11 +159,11 @@ impl Counts {
         columns
     }
 
-    /// Out of the columns.
-    pub(super) fn of(columns: Columns) -> Result<Self> {
+    /// Out of the columns, in that order.
+    pub(super) fn read(column: impl Fn(usize) -> Result<i64>) -> Result<Self> {
         let mut numbers = [0; COLUMNS];
-        for (number, column) in numbers.iter_mut().zip(columns) {
-            *number = u64::try_from(column).map_err(StoreError::corrupt)?;
+        for (index, number) in numbers.iter_mut().enumerate() {
+            *number = u64::try_from(column(index)?).map_err(StoreError::corrupt)?;
         }
         let [
             succeeded,
@@ -194,7 +194,7 @@ pub(super) const COLUMNS: usize = 6 + BUCKETS;
 pub(super) type Columns = [i64; COLUMNS];
 
 /// Makes a part of a statement of the names of the columns that [`Counts`] are kept in:
-/// `names` lists them, `sums` adds each up, `added` adds a row that is there already to each.
+/// `names` lists them, `sums` adds each up under its name, `added` adds a row that is there already to each.
 macro_rules! count_columns {
     ($part:ident) => {
         $crate::store::rollups::count_columns!(@$part
@@ -209,8 +209,8 @@ macro_rules! count_columns {
     };
     (@sums $first:literal $($name:literal)*) => {
         concat!(
-            "cast(sum(", $first, ") as bigint)"
-            $(, ", cast(sum(", $name, ") as bigint)")*
+            "cast(sum(", $first, ") as bigint) as ", $first
+            $(, ", cast(sum(", $name, ") as bigint) as ", $name)*
         )
     };
     (@added $first:literal $($name:literal)*) => {
@@ -282,7 +282,7 @@ mod tests {
             next += 1;
             next
         });
-        let counts = Counts::of(columns).unwrap();
+        let counts = Counts::read(|index| Ok(columns[index])).unwrap();
         assert_eq!(counts.columns(), columns);
         assert_eq!((counts.succeeded, counts.failed), (3, 4));
         assert_eq!(counts.attempts.total(), 5 + 6 + 7);
@@ -291,8 +291,7 @@ mod tests {
         let mut twice = counts;
         twice.take_in(&counts);
         assert_eq!(twice.columns(), columns.map(|column| 2 * column));
-        let negative: Columns = [-1; COLUMNS];
-        assert!(Counts::of(negative).is_err());
+        assert!(Counts::read(|_| Ok(-1)).is_err());
     }
 
     #[test]

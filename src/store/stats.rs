@@ -1,15 +1,17 @@
-//! How it goes with a subscription: what waits for it, counted when it is asked for, and what was
-//! attempted, read from the rollups.
+//! How it goes with a subscription, or with all of a workspace: what waits, counted when it is asked for,
+//! and what was attempted, read from the rollups. [`view`] is how it is told.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use super::Result;
 use super::rollups::{Counts, Resolution};
+use super::{Result, Store};
 use crate::domain::ids::SubscriptionId;
 use crate::domain::reach::Reach;
+
+pub mod view;
 
 /// How many rows of a kind in the queue are counted, at most.
 pub const MAX_COUNTED: usize = 10_000;
@@ -17,12 +19,16 @@ pub const MAX_COUNTED: usize = 10_000;
 /// How many minutes or hours a window has, at most: 400 days of hours, nearly seven of minutes.
 pub const MAX_POINTS: u64 = 9_600;
 
-/// How many deltas that are not folded yet are looked at, at most. There are as many only where nobody
-/// has folded for long: what is told then lags behind.
-pub(super) const MAX_UNFOLDED: usize = 100_000;
+/// How many deltas that are not folded yet are looked at, at most. There are more only where nobody has
+/// folded for long: what is told then is not all ([`Series::is_exact`]).
+pub const MAX_UNFOLDED: usize = 100_000;
 
 /// How many rollups a series of several subscriptions adds up, at most.
 pub const MAX_SUMMED: u64 = 500_000;
+
+/// Up to here minutes are looked at where nobody says so: they are kept for no longer, unless an operator
+/// wants it.
+const BY_MINUTE: Duration = Duration::from_hours(48);
 
 /// How far back one looks, and in which steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +59,17 @@ impl Window {
     pub fn new(length: Duration, resolution: Resolution) -> Self {
         let length = length.min(Self::longest(resolution));
         Self { length, resolution }
+    }
+
+    /// One of this length, in the steps that are asked for: where nobody asks, minutes if these are kept
+    /// for so long, and hours otherwise.
+    pub fn looking_back(length: Duration, asked: Option<Resolution>) -> Self {
+        let usual = if length <= BY_MINUTE {
+            Resolution::Minute
+        } else {
+            Resolution::Hour
+        };
+        Self::new(length, asked.unwrap_or(usual))
     }
 
     /// In which steps.
@@ -86,15 +103,25 @@ pub struct Series {
     /// From when on it is whole: the window's beginning, or later where rollups do not reach back so far,
     /// because they were removed, or because nothing was counted then.
     pub since: DateTime<Utc>,
+    /// Whether all that was counted is in it. Otherwise more than [`MAX_UNFOLDED`] deltas of all
+    /// workspaces wait to be folded, and what is in the others of them is missing until it is.
+    pub is_exact: bool,
     /// In the order of time. Where nothing was counted there is no point.
     pub points: Vec<Point>,
 }
 
+/// A row of what a store adds up: a point, or none where there are none, and whether deltas were left out.
+pub(super) struct Summed {
+    pub(super) point: Option<Point>,
+    pub(super) cut: bool,
+}
+
 impl Series {
-    pub(super) fn new(start: DateTime<Utc>, floor: DateTime<Utc>, points: Vec<Point>) -> Self {
+    pub(super) fn new(start: DateTime<Utc>, floor: DateTime<Utc>, rows: Vec<Summed>) -> Self {
         Self {
             since: start.max(floor),
-            points,
+            is_exact: !rows.iter().any(|row| row.cut),
+            points: rows.into_iter().filter_map(|row| row.point).collect(),
         }
     }
 
@@ -168,6 +195,23 @@ pub trait Stats: Send + Sync {
     /// What was attempted for all subscriptions in reach together. `None` where that would be more than
     /// [`MAX_SUMMED`] rollups: a shorter window, or hours instead of minutes, have fewer.
     async fn workspace_series(&self, reach: &Reach, window: Window) -> Result<Option<Series>>;
+}
+
+/// What was attempted for all subscriptions in reach together, in the steps that are asked for. Where nobody
+/// asks, hours are added up if minutes are too many. `None` where it is too much all the same.
+pub async fn workspace(
+    store: &dyn Store,
+    reach: &Reach,
+    length: Duration,
+    asked: Option<Resolution>,
+) -> Result<Option<Series>> {
+    let window = Window::looking_back(length, asked);
+    let series = store.workspace_series(reach, window).await?;
+    if series.is_some() || asked.is_some() {
+        return Ok(series);
+    }
+    let by_hour = Window::new(length, Resolution::Hour);
+    store.workspace_series(reach, by_hour).await
 }
 
 /// Whether the rollups of so many subscriptions are few enough to be added up.

@@ -19,6 +19,7 @@ mod reads;
 mod replays;
 pub(crate) mod rig;
 mod scene;
+mod stats;
 mod subscriptions;
 mod tail;
 pub(crate) mod told;

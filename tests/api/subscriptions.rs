@@ -1,14 +1,7 @@
 //! Subscriptions over HTTP: made, changed, rotated, tested, counted, deleted.
 
-use std::time::Duration;
-
-use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::api_key::Scope;
-use forge_dispatch::domain::attempt::{Attempt, Trigger};
-use forge_dispatch::domain::delivery::{Lane, Verdict};
 use forge_dispatch::domain::key_text::KeyText;
-use forge_dispatch::entropy::Entropy;
-use forge_dispatch::store::{Claim, Leasing, Settlement};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -24,7 +17,6 @@ on_both_databases!(
     a_test_is_sent_at_once_signed_and_kept,
     what_is_wrong_is_named_and_nothing_is_made,
     stats_and_deliveries_are_there_and_gone_with_the_subscription,
-    stats_tell_what_was_attempted_in_all_and_step_by_step,
     a_rate_limit_is_set_and_taken_away,
     order_is_asked_for_and_given_up,
     an_open_circuit_is_shown_and_is_another_representation,
@@ -402,88 +394,6 @@ async fn open_all_circuits(db: &TestDatabase) {
     let open =
         format!("insert into circuit select id, workspace, 'open', {values} from subscription");
     db.tamper(&open).await;
-}
-
-/// Claims the one delivery of a subscription and settles it, as taken after so long.
-async fn deliver(db: &TestDatabase, subscription: &str, duration: Duration) {
-    let leasing = Leasing {
-        owner: Entropy::system().id(SystemClock.now()),
-        lease: Duration::from_hours(1),
-    };
-    let claim = Claim {
-        leasing,
-        grace: Duration::ZERO,
-        lane: Lane::Fresh,
-        wants: vec![(subscription.parse().unwrap(), 1)],
-        max_bytes: usize::MAX,
-    };
-    let leased = db.store.claim(&claim).await.unwrap();
-    let attempt = Attempt {
-        at: SystemClock.now(),
-        duration,
-        trigger: Trigger::Schedule,
-        status: Some(200),
-        error: None,
-        response_headers: Vec::new(),
-        response_excerpt: String::new(),
-    };
-    let settled = Settlement::of(&leased[0], Verdict::Succeeded, Some(attempt));
-    db.store.settle(leasing.owner, &[settled]).await.unwrap();
-}
-
-async fn stats_tell_what_was_attempted_in_all_and_step_by_step(db: &TestDatabase) {
-    let rig = Rig::over(&db.store).await;
-    let key = rig.key(Key::with(&OPERATOR)).await;
-    let scene = super::scene::Scene::in_workspace(&rig, "default", "pr_1").await;
-    let path = format!("/v1/subscriptions/{}/stats", scene.subscription);
-    let stats = rig.get(&key, &path).await.json();
-    assert_eq!(
-        (&stats["attempts"], &stats["latency"]),
-        (&json!(0), &Value::Null)
-    );
-    assert_eq!(stats.get("series"), None);
-
-    deliver(db, &scene.subscription, Duration::from_millis(1_500)).await;
-    let counts = json!({
-        "succeeded": 1, "failed": 0,
-        "attempts": 1, "attempts_succeeded": 1, "attempts_retried": 0, "attempts_failed": 0,
-        "latency": {"mean_ms": 1_500, "p50_ms": 2_500, "p95_ms": 2_500, "p99_ms": 2_500},
-    });
-    let has_counts = |told: &Value| {
-        for (name, count) in counts.as_object().unwrap() {
-            assert_eq!(&told[name], count, "{name}: {told}");
-        }
-    };
-    has_counts(&rig.get(&key, &path).await.json());
-    for (query, end) in [
-        ("resolution=minute", ":00Z"),
-        ("resolution=hour&window=3600", ":00:00Z"),
-        ("resolution=minute&window=34560000", ":00Z"),
-    ] {
-        let stats = rig.get(&key, &format!("{path}?{query}")).await.json();
-        has_counts(&stats);
-        let series = stats["series"].as_array().unwrap();
-        assert_eq!(series.len(), 1, "{query}");
-        has_counts(&series[0]);
-        let start = series[0]["start"].as_str().unwrap();
-        assert!(start.ends_with(end), "{query}: {start}");
-    }
-    for (query, parameter) in [
-        ("resolution=day", "resolution"),
-        ("window=59", "window"),
-        ("window=34560001", "window"),
-        ("window=1d", "window"),
-        ("by=hour", "by"),
-    ] {
-        let answer = rig.get(&key, &format!("{path}?{query}")).await;
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
-        assert_eq!(
-            answer.json()["errors"][0]["parameter"],
-            parameter,
-            "{query}"
-        );
-    }
-    rig.stop().await;
 }
 
 async fn an_open_circuit_is_shown_and_is_another_representation(db: &TestDatabase) {

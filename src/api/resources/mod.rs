@@ -13,6 +13,7 @@ pub mod projects;
 pub mod replays;
 pub mod rows;
 pub mod sections;
+pub mod stats;
 pub mod subscriptions;
 pub mod workspace;
 pub mod writes;

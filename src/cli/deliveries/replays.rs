@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::cli::output::{List, fields, or_dash};
-use crate::cli::parse::{self, PageArgs, WorkspaceArgs};
+use crate::cli::list::{Columns, ListArgs};
+use crate::cli::output::{fields, or_dash};
+use crate::cli::parse::{self, WorkspaceArgs};
 use crate::cli::{CliError, Context};
 use crate::domain::ids::ReplayId;
 use crate::domain::payload::timestamp;
@@ -21,16 +22,6 @@ pub enum ReplaysCommand {
     Show(OneArgs),
     /// End one early: what was not sent is put back as it was.
     Cancel(OneArgs),
-}
-
-/// Which of them.
-#[derive(Clone, Debug, Args)]
-pub struct ListArgs {
-    #[command(flatten)]
-    page: PageArgs,
-
-    #[command(flatten)]
-    workspace: WorkspaceArgs,
 }
 
 /// Which one.
@@ -67,16 +58,18 @@ pub(super) async fn run(command: ReplaysCommand, context: &Context) -> Result<()
 }
 
 async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
-    let reach = args.workspace.reach()?;
-    let request = args.page.request()?;
-    let page = context
-        .with_store(async |store| Ok(store.replays(&reach, request).await?))
-        .await?;
-    let list = List::new(&page, View::new);
-    context.output.print(&list, |list| {
-        let header = ["ID", "STATE", "TOTAL", "TAKEN", "NOT TAKEN", "CREATED"];
-        list.describe("replays", &header, View::row)
-    })
+    let columns = Columns {
+        what: "replays",
+        header: &["ID", "STATE", "TOTAL", "TAKEN", "NOT TAKEN", "CREATED"],
+        row: View::row,
+    };
+    args.print(
+        context,
+        async |store, reach, page| store.replays(reach, page).await,
+        View::new,
+        columns,
+    )
+    .await
 }
 
 async fn show(args: OneArgs, context: &Context) -> Result<(), CliError> {

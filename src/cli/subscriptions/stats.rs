@@ -10,15 +10,16 @@ use super::view::CircuitView;
 use crate::cli::output::{fields, or_dash, table};
 use crate::cli::parse::WorkspaceArgs;
 use crate::cli::{CliError, Context, parse};
-use crate::domain::latency::Latency;
-use crate::domain::payload::timestamp;
-use crate::store::{Counts, Resolution, SubscriptionStats, Tally, Window};
+use crate::domain::ids::SubscriptionId;
+use crate::domain::subscription::FieldError;
+use crate::store::stats::view::{Count, CountsView, PastView, PointView, WaitingView};
+use crate::store::{Resolution, Window, stats};
 
 /// Which subscription, and how far to look back.
 #[derive(Clone, Debug, Args)]
 pub struct StatsArgs {
-    /// The subscription (`sub_…`).
-    id: String,
+    /// The subscription (`sub_…`); without it, what was attempted for all of them together.
+    id: Option<String>,
 
     /// How far to look back: `90m`, `7d`; at most 400 days.
     #[arg(long, value_name = "DURATION", default_value = "1d", value_parser = window)]
@@ -41,68 +42,27 @@ enum Step {
     Hour,
 }
 
-/// How it goes with a subscription, as it is printed: in JSON under the API's names.
+/// How it goes with a subscription, as it is printed.
 #[derive(Serialize)]
 struct View {
     circuit: CircuitView,
-    pending: Count,
-    in_flight: Count,
-    oldest_due_seconds: Option<u64>,
-    since: String,
     #[serde(flatten)]
-    counts: CountsView,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    series: Option<Vec<PointView>>,
-}
-
-#[derive(Serialize)]
-struct CountsView {
-    succeeded: u64,
-    failed: u64,
-    attempts: u64,
-    attempts_succeeded: u64,
-    attempts_retried: u64,
-    attempts_failed: u64,
-    latency: Option<LatencyView>,
-}
-
-#[derive(Serialize)]
-#[expect(
-    clippy::struct_field_names,
-    reason = "names that say their unit, as they are printed"
-)]
-struct LatencyView {
-    mean_ms: u64,
-    p50_ms: u64,
-    p95_ms: u64,
-    p99_ms: u64,
-}
-
-#[derive(Serialize)]
-struct PointView {
-    start: String,
+    waiting: WaitingView,
     #[serde(flatten)]
-    counts: CountsView,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Count {
-    count: u64,
-    exact: bool,
-}
-
-impl Count {
-    /// So many, and whether that is all.
-    pub(super) fn of(count: u64, exact: bool) -> Self {
-        Self { count, exact }
-    }
+    past: PastView,
 }
 
 /// Counts and shows.
 pub(super) async fn run(args: StatsArgs, context: &Context) -> Result<(), CliError> {
+    match &args.id {
+        Some(id) => one(parse::id("id", id)?, &args, context).await,
+        None => all(&args, context).await,
+    }
+}
+
+async fn one(id: SubscriptionId, args: &StatsArgs, context: &Context) -> Result<(), CliError> {
     let reach = args.workspace.reach()?;
-    let id = parse::id("id", &args.id)?;
-    let window = Window::new(args.window, args.resolution());
+    let window = Window::looking_back(args.window, args.steps());
     let (found, stats) = context
         .with_store(async |store| {
             let found = store.subscription(&reach, id).await?;
@@ -111,13 +71,36 @@ pub(super) async fn run(args: StatsArgs, context: &Context) -> Result<(), CliErr
         .await?;
     let (found, stats) = found
         .zip(stats)
-        .ok_or_else(|| missing(&args.id, &args.workspace))?;
-    let circuit = CircuitView::new(&found.circuit, context.clock.now());
-    let mut view = View::new(&stats, circuit);
-    if args.by.is_some() {
-        view.series = Some(stats.past.points.iter().map(PointView::new).collect());
-    }
+        .ok_or_else(|| missing(&id.to_string(), &args.workspace))?;
+    let view = View {
+        circuit: CircuitView::new(&found.circuit, context.clock.now()),
+        waiting: WaitingView::new(&stats),
+        past: PastView::new(&stats.past, args.steps()),
+    };
     context.output.print(&view, View::describe)
+}
+
+async fn all(args: &StatsArgs, context: &Context) -> Result<(), CliError> {
+    let reach = args.workspace.reach()?;
+    let (window, steps) = (args.window, args.steps());
+    let past = context
+        .with_store(async |store| Ok(stats::workspace(&**store, &reach, window, steps).await?))
+        .await?;
+    let past = past.ok_or_else(|| too_much(steps))?;
+    let view = PastView::new(&past, steps);
+    context
+        .output
+        .print(&view, |view| describe_past(view, Vec::new()))
+}
+
+/// More than the store adds up at once.
+fn too_much(steps: Option<Resolution>) -> FieldError {
+    let way_out = match steps {
+        Some(Resolution::Minute) => "a shorter one, or `--by hour`",
+        Some(Resolution::Hour) | None => "a shorter one",
+    };
+    let rule = format!("is too long for as many subscriptions as there are: take {way_out}");
+    FieldError::new("window", rule)
 }
 
 /// Reads how far to look back.
@@ -130,127 +113,83 @@ fn window(text: &str) -> Result<Duration, String> {
 }
 
 impl StatsArgs {
-    /// Minutes for as long as they are kept, unless it is said.
-    fn resolution(&self) -> Resolution {
-        match self.by {
-            Some(Step::Minute) => Resolution::Minute,
-            None if self.window <= Duration::from_hours(48) => Resolution::Minute,
-            Some(Step::Hour) | None => Resolution::Hour,
-        }
-    }
-}
-
-impl View {
-    fn new(stats: &SubscriptionStats, circuit: CircuitView) -> Self {
-        Self {
-            circuit,
-            pending: stats.pending.into(),
-            in_flight: stats.in_flight.into(),
-            oldest_due_seconds: stats.oldest_due.map(|age| age.as_secs()),
-            since: timestamp(stats.past.since),
-            counts: CountsView::new(&stats.past.total()),
-            series: None,
-        }
-    }
-
-    fn describe(&self) -> String {
-        let age = |secs| humantime::format_duration(Duration::from_secs(secs)).to_string();
-        let counts = &self.counts;
-        let mut text = fields(&[
-            ("circuit", self.circuit.describe()),
-            ("pending", self.pending.describe()),
-            ("in flight", self.in_flight.describe()),
-            ("oldest due", or_dash(self.oldest_due_seconds.map(age))),
-            ("since", self.since.clone()),
-            ("succeeded", counts.succeeded.to_string()),
-            ("failed", counts.failed.to_string()),
-            ("attempts", counts.describe_attempts()),
-            ("latency", counts.describe_latency()),
-        ]);
-        if let Some(series) = &self.series {
-            let header = ["START", "SUCCEEDED", "FAILED", "ATTEMPTS", "LATENCY"];
-            text.push('\n');
-            text.push_str(&table(&header, series.iter().map(PointView::cells)));
-        }
-        text
-    }
-}
-
-impl PointView {
-    fn new(point: &crate::store::Point) -> Self {
-        Self {
-            start: timestamp(point.start),
-            counts: CountsView::new(&point.counts),
-        }
-    }
-
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.start.clone(),
-            self.counts.succeeded.to_string(),
-            self.counts.failed.to_string(),
-            self.counts.describe_attempts(),
-            self.counts.describe_latency(),
-        ]
-    }
-}
-
-impl CountsView {
-    fn new(counts: &Counts) -> Self {
-        Self {
-            succeeded: counts.succeeded,
-            failed: counts.failed,
-            attempts: counts.attempts.total(),
-            attempts_succeeded: counts.attempts.succeeded,
-            attempts_retried: counts.attempts.retried,
-            attempts_failed: counts.attempts.failed,
-            latency: LatencyView::new(&counts.latency),
-        }
-    }
-
-    fn describe_attempts(&self) -> String {
-        format!(
-            "{} ({} succeeded, {} retried, {} failed)",
-            self.attempts, self.attempts_succeeded, self.attempts_retried, self.attempts_failed
-        )
-    }
-
-    fn describe_latency(&self) -> String {
-        or_dash(self.latency.as_ref().map(|latency| {
-            format!(
-                "p50 {} ms, p95 {} ms, p99 {} ms",
-                latency.p50_ms, latency.p95_ms, latency.p99_ms
-            )
-        }))
-    }
-}
-
-impl LatencyView {
-    fn new(latency: &Latency) -> Option<Self> {
-        Some(Self {
-            mean_ms: latency.mean_ms()?,
-            p50_ms: latency.percentile_ms(50)?,
-            p95_ms: latency.percentile_ms(95)?,
-            p99_ms: latency.percentile_ms(99)?,
+    /// Those that are asked for.
+    fn steps(&self) -> Option<Resolution> {
+        self.by.map(|step| match step {
+            Step::Minute => Resolution::Minute,
+            Step::Hour => Resolution::Hour,
         })
     }
 }
 
-impl From<Tally> for Count {
-    fn from(tally: Tally) -> Self {
-        Self {
-            count: tally.counted(),
-            exact: matches!(tally, Tally::Exactly(_)),
-        }
+impl View {
+    fn describe(&self) -> String {
+        let age = |secs| humantime::format_duration(Duration::from_secs(secs)).to_string();
+        let waiting = &self.waiting;
+        let pairs = vec![
+            ("circuit", self.circuit.describe()),
+            ("pending", describe_count(&waiting.pending)),
+            ("in flight", describe_count(&waiting.in_flight)),
+            ("oldest due", or_dash(waiting.oldest_due_seconds.map(age))),
+        ];
+        describe_past(&self.past, pairs)
     }
 }
 
-impl Count {
-    pub(super) fn describe(&self) -> String {
-        if self.exact {
-            self.count.to_string()
-        } else {
-            format!("{} or more", self.count)
-        }
+/// What was attempted, below what is told already.
+fn describe_past(past: &PastView, mut pairs: Vec<(&str, String)>) -> String {
+    let counts = &past.counts;
+    pairs.push(("since", past.since.clone()));
+    if !past.exact {
+        let behind = "not all of this: the rest is added up soon";
+        pairs.push(("counted", behind.to_owned()));
+    }
+    pairs.extend([
+        ("succeeded", counts.succeeded.to_string()),
+        ("failed", counts.failed.to_string()),
+        ("attempts", describe_attempts(counts)),
+        ("latency", describe_latency(counts)),
+    ]);
+    let mut text = fields(&pairs);
+    if let Some(series) = &past.series {
+        let header = ["START", "SUCCEEDED", "FAILED", "ATTEMPTS", "LATENCY"];
+        text.push('\n');
+        text.push_str(&table(&header, series.iter().map(cells)));
+    }
+    text
+}
+
+fn cells(point: &PointView) -> Vec<String> {
+    vec![
+        point.start.clone(),
+        point.counts.succeeded.to_string(),
+        point.counts.failed.to_string(),
+        describe_attempts(&point.counts),
+        describe_latency(&point.counts),
+    ]
+}
+
+fn describe_attempts(counts: &CountsView) -> String {
+    format!(
+        "{} ({} succeeded, {} retried, {} failed)",
+        counts.attempts, counts.attempts_succeeded, counts.attempts_retried, counts.attempts_failed
+    )
+}
+
+fn describe_latency(counts: &CountsView) -> String {
+    or_dash(counts.latency.as_ref().map(|latency| {
+        format!(
+            "p50 {} ms, p95 {} ms, p99 {} ms",
+            latency.p50_ms, latency.p95_ms, latency.p99_ms
+        )
+    }))
+}
+
+/// A count for people.
+pub(super) fn describe_count(count: &Count) -> String {
+    if count.exact {
+        count.count.to_string()
+    } else {
+        format!("{} or more", count.count)
     }
 }

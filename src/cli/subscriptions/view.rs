@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::stats::Count;
+use super::stats::describe_count;
 use crate::cli::output::{fields, or_dash};
 use crate::domain::circuit::CircuitState;
 use crate::domain::payload::timestamp;
@@ -15,6 +15,7 @@ use crate::domain::secret::SigningSecret;
 use crate::domain::subscription::Subscription;
 use crate::store::Tally;
 use crate::store::replays::Missed;
+use crate::store::stats::view::Count;
 
 /// What is printed for the value of a header.
 const HIDDEN: &str = "***";
@@ -65,7 +66,7 @@ struct MissedView {
 impl MissedView {
     /// For people, with what sends it.
     fn describe(&self, id: &str, workspace: &str) -> String {
-        let (count, since) = (self.count.describe(), &self.since);
+        let (count, since) = (describe_count(&self.count), &self.since);
         let workspace = match workspace {
             "default" => String::new(),
             other => format!(" --workspace {other}"),
@@ -146,7 +147,10 @@ impl View {
         Self {
             pending: back.map(|(pending, _)| Count::from(*pending)),
             missed: back.map(|(_, missed)| MissedView {
-                count: Count::of(missed.count.total(), missed.count.is_exact),
+                count: Count {
+                    count: missed.count.total(),
+                    exact: missed.count.is_exact,
+                },
                 since: timestamp(missed.since),
             }),
             ..self
@@ -215,7 +219,7 @@ impl View {
             pairs.push(("reason", reason.clone()));
         }
         if let Some(pending) = &self.pending {
-            pairs.push(("pending", pending.describe()));
+            pairs.push(("pending", describe_count(pending)));
         }
         if let Some(missed) = &self.missed {
             pairs.push(("missed", missed.describe(&self.id, &self.workspace)));

@@ -9,10 +9,10 @@ use uuid::Uuid;
 use super::Result;
 use super::errors::from_sqlx;
 use super::rows::{limit, projects};
-use crate::domain::ids::{SubscriptionId, WorkspaceId};
+use crate::domain::ids::SubscriptionId;
 use crate::domain::reach::Reach;
 use crate::store::rollups::{COLUMNS, Columns, Counts, Deltas, Resolution, count_columns};
-use crate::store::stats::{MAX_UNFOLDED, Point};
+use crate::store::stats::{MAX_UNFOLDED, Point, Series, Summed, Window};
 
 /// Appends what a settle counts. Nobody waits for anybody here.
 pub(super) async fn append(tx: &mut PgTransaction<'_>, deltas: &Deltas) -> Result<()> {
@@ -50,11 +50,121 @@ pub(super) async fn append(tx: &mut PgTransaction<'_>, deltas: &Deltas) -> Resul
     Ok(())
 }
 
-/// From when on the rollups of this resolution are whole.
-pub(super) async fn floor(
+/// Makes the statement that adds up what was counted of some subscriptions, folded or not, of how that is
+/// begun and of what finds their ids by `$1` and the workspace, `$2`. It has a row at least: a left join says
+/// whether deltas were left out where there is nothing to add up, too.
+macro_rules! summed {
+    ($name:literal, $own:literal) => {
+        concat!(
+            $name,
+            "
+            with own as materialized (",
+            $own,
+            "), counted as (
+                select start, ",
+            count_columns!(names),
+            "
+                from own
+                cross join lateral (
+                    select start, ",
+            count_columns!(names),
+            "
+                    from rollup
+                    where subscription_id = own.id
+                      and workspace = $2
+                      and resolution = $3
+                      and start >= $4
+                ) as folded
+                union all
+                select date_trunc($3, minute, 'UTC'), ",
+            count_columns!(names),
+            "
+                from (
+                    select workspace, subscription_id, minute, ",
+            count_columns!(names),
+            "
+                    from rollup_delta
+                    limit $5
+                ) as unfolded
+                where workspace = $2
+                  and minute >= $4
+                  and subscription_id in (select id from own)
+            ), summed as (
+                select start, ",
+            count_columns!(sums),
+            "
+                from counted
+                group by start
+            )
+            select looked.cut, summed.start, ",
+            count_columns!(names),
+            "
+            from (
+                select count(*) > $5 as cut
+                from (select from rollup_delta limit $5 + 1) as look
+            ) as looked
+            left join summed on true
+            order by summed.start"
+        )
+    };
+}
+
+/// What was counted in a window that ends now: of one subscription, which is known to be in reach, or of all
+/// in reach together.
+pub(super) async fn series(
     connection: &mut PgConnection,
-    resolution: Resolution,
-) -> Result<DateTime<Utc>> {
+    (reach, one): (&Reach, Option<SubscriptionId>),
+    window: Window,
+    now: DateTime<Utc>,
+) -> Result<Series> {
+    let (start, resolution) = (window.start(now), window.resolution());
+    let statement = match one {
+        Some(id) => sqlx::query(summed!(
+            "-- postgres::rollups::series (one)",
+            "select $1::uuid as id"
+        ))
+        .bind(id.uuid()),
+        None => sqlx::query(summed!(
+            "-- postgres::rollups::series",
+            "
+                select id
+                from subscription
+                where workspace = $2
+                  and status <> 'deleted'
+                  and ($1::text[] is null or project_ids <@ $1)"
+        ))
+        .bind(projects(reach)),
+    };
+    let rows = statement
+        .bind(reach.workspace.as_str())
+        .bind(resolution.as_str())
+        .bind(start)
+        .bind(limit(MAX_UNFOLDED))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(from_sqlx)?;
+    let rows = rows.iter().map(summed).collect::<Result<_>>()?;
+    // Read behind them, it is rather too late than too early.
+    let floor = floor(connection, resolution).await?;
+    Ok(Series::new(start, floor, rows))
+}
+
+fn summed(row: &PgRow) -> Result<Summed> {
+    let start: Option<DateTime<Utc>> = row.try_get(1).map_err(from_sqlx)?;
+    let point = |start| {
+        Ok(Point {
+            start,
+            counts: Counts::read(|index| row.try_get(2 + index).map_err(from_sqlx))?,
+        })
+    };
+    Ok(Summed {
+        cut: row.try_get(0).map_err(from_sqlx)?,
+        point: start.map(point).transpose()?,
+    })
+}
+
+/// From when on the rollups of this resolution are whole.
+async fn floor(connection: &mut PgConnection, resolution: Resolution) -> Result<DateTime<Utc>> {
     sqlx::query_scalar(
         "-- postgres::rollups::floor
         select since from rollup_floor where resolution = $1",
@@ -63,121 +173,4 @@ pub(super) async fn floor(
     .fetch_one(connection)
     .await
     .map_err(from_sqlx)
-}
-
-/// What was counted of one subscription since then, folded or not.
-pub(super) async fn of_subscription(
-    connection: &mut PgConnection,
-    (workspace, id): (&WorkspaceId, SubscriptionId),
-    resolution: Resolution,
-    from: DateTime<Utc>,
-) -> Result<Vec<Point>> {
-    let rows = sqlx::query(concat!(
-        "-- postgres::rollups::of_subscription
-        with counted as (
-            select start, ",
-        count_columns!(names),
-        "
-            from rollup
-            where subscription_id = $1 and workspace = $2 and resolution = $3 and start >= $4
-            union all
-            select date_trunc($3, minute, 'UTC'), ",
-        count_columns!(names),
-        "
-            from (
-                select workspace, subscription_id, minute, ",
-        count_columns!(names),
-        "
-                from rollup_delta
-                limit $5
-            ) as unfolded
-            where subscription_id = $1 and workspace = $2 and minute >= $4
-        )
-        select start, ",
-        count_columns!(sums),
-        "
-        from counted
-        group by start
-        order by start"
-    ))
-    .bind(id.uuid())
-    .bind(workspace.as_str())
-    .bind(resolution.as_str())
-    .bind(from)
-    .bind(limit(MAX_UNFOLDED))
-    .fetch_all(connection)
-    .await
-    .map_err(from_sqlx)?;
-    rows.iter().map(point).collect()
-}
-
-/// What was counted of all subscriptions in reach together.
-pub(super) async fn of_workspace(
-    connection: &mut PgConnection,
-    reach: &Reach,
-    resolution: Resolution,
-    from: DateTime<Utc>,
-) -> Result<Vec<Point>> {
-    let rows = sqlx::query(concat!(
-        "-- postgres::rollups::of_workspace
-        with own as materialized (
-            select id
-            from subscription
-            where workspace = $2
-              and status <> 'deleted'
-              and ($1::text[] is null or project_ids <@ $1)
-        ), counted as (
-            select start, ",
-        count_columns!(names),
-        "
-            from own
-            cross join lateral (
-                select start, ",
-        count_columns!(names),
-        "
-                from rollup
-                where subscription_id = own.id and resolution = $3 and start >= $4
-            ) as folded
-            union all
-            select date_trunc($3, minute, 'UTC'), ",
-        count_columns!(names),
-        "
-            from (
-                select workspace, subscription_id, minute, ",
-        count_columns!(names),
-        "
-                from rollup_delta
-                limit $5
-            ) as unfolded
-            where workspace = $2
-              and minute >= $4
-              and subscription_id in (select id from own)
-        )
-        select start, ",
-        count_columns!(sums),
-        "
-        from counted
-        group by start
-        order by start"
-    ))
-    .bind(projects(reach))
-    .bind(reach.workspace.as_str())
-    .bind(resolution.as_str())
-    .bind(from)
-    .bind(limit(MAX_UNFOLDED))
-    .fetch_all(connection)
-    .await
-    .map_err(from_sqlx)?;
-    rows.iter().map(point).collect()
-}
-
-fn point(row: &PgRow) -> Result<Point> {
-    let mut columns: Columns = [0; COLUMNS];
-    for (index, column) in columns.iter_mut().enumerate() {
-        *column = row.try_get(1 + index).map_err(from_sqlx)?;
-    }
-    Ok(Point {
-        start: row.try_get(0).map_err(from_sqlx)?,
-        counts: Counts::of(columns)?,
-    })
 }

@@ -82,17 +82,13 @@ impl Stats for PostgresStore {
                 return Ok(None);
             };
             // Attempts have their times from the clocks of processes like this one.
-            let (start, resolution) = (window.start(self.clock.now()), window.resolution());
-            let whose = (&reach.workspace, id);
-            let points =
-                rollups::of_subscription(&mut connection, whose, resolution, start).await?;
-            // Read behind them, it is rather too late than too early.
-            let floor = rollups::floor(&mut connection, resolution).await?;
+            let now = self.clock.now();
+            let past = rollups::series(&mut connection, (reach, Some(id)), window, now).await?;
             Ok(Some(SubscriptionStats {
                 pending: Tally::of(number(row.pending)?, row.cut),
                 in_flight: Tally::of(number(row.in_flight)?, row.cut),
                 oldest_due: row.oldest_due_secs.map(seconds),
-                past: Series::new(start, floor, points),
+                past,
             }))
         })
         .await
@@ -104,10 +100,9 @@ impl Stats for PostgresStore {
             if !are_few(window, number_in_reach(&mut connection, reach).await?) {
                 return Ok(None);
             }
-            let (start, resolution) = (window.start(self.clock.now()), window.resolution());
-            let points = rollups::of_workspace(&mut connection, reach, resolution, start).await?;
-            let floor = rollups::floor(&mut connection, resolution).await?;
-            Ok(Some(Series::new(start, floor, points)))
+            let now = self.clock.now();
+            let series = rollups::series(&mut connection, (reach, None), window, now).await?;
+            Ok(Some(series))
         })
         .await
     }

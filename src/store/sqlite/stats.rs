@@ -29,10 +29,7 @@ impl Stats for SqliteStore {
         }
         let own = Own { reach, id };
         let waiting = waiting(&mut transaction, &own, millis(now)).await?;
-        let (start, resolution) = (window.start(now), window.resolution());
-        let floor = rollups::floor(&mut transaction, resolution).await?;
-        let whose = (&reach.workspace, id);
-        let points = rollups::of_subscription(&mut transaction, whose, resolution, start).await?;
+        let past = rollups::series(&mut transaction, (reach, Some(id)), window, now).await?;
         let cut = get(&waiting, "cut")?;
         Ok(Some(SubscriptionStats {
             pending: Tally::of(unsigned(&waiting, "pending")?, cut),
@@ -40,7 +37,7 @@ impl Stats for SqliteStore {
             oldest_due: get::<Option<i64>>(&waiting, "oldest")?
                 .and_then(|oldest| u64::try_from(millis(now) - oldest).ok())
                 .map(Duration::from_millis),
-            past: Series::new(start, floor, points),
+            past,
         }))
     }
 
@@ -49,10 +46,9 @@ impl Stats for SqliteStore {
         if !are_few(window, number_in_reach(&mut transaction, reach).await?) {
             return Ok(None);
         }
-        let (start, resolution) = (window.start(self.clock.now()), window.resolution());
-        let floor = rollups::floor(&mut transaction, resolution).await?;
-        let points = rollups::of_workspace(&mut transaction, reach, resolution, start).await?;
-        Ok(Some(Series::new(start, floor, points)))
+        let now = self.clock.now();
+        let series = rollups::series(&mut transaction, (reach, None), window, now).await?;
+        Ok(Some(series))
     }
 }
 

@@ -1,18 +1,25 @@
 //! `subscriptions test | stats`
 
+use std::time::Duration;
+
+use forge_dispatch::store::stats::{MAX_SUMMED, MAX_UNFOLDED};
 use insta::assert_snapshot;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::cli::{Home, stable, text};
 use crate::harness::databases::TestDatabase;
+use crate::harness::events::{register, registration, spec, workspace};
 use crate::harness::program::MASTER_KEY;
 use crate::harness::receiver::{Receiver, Reply};
+use crate::harness::rollups::{deliver, wait_to_be_folded};
 
 on_both_databases!(
     a_test_sends_one_signed_ping_and_shows_the_attempt,
     a_test_that_fails_is_shown_and_is_code_1,
     stats_tell_what_waits_and_what_became_of_the_rest,
+    stats_of_a_workspace_are_those_of_its_subscriptions_together,
+    stats_that_would_be_too_much_are_refused_with_the_way_out,
 );
 
 /// Commands that work on this database and may send to this machine.
@@ -155,4 +162,66 @@ async fn stats_tell_what_waits_and_what_became_of_the_rest(database: &TestDataba
     ];
     assert_eq!(home.json(&by_hour.concat())["series"], json!([]));
     home.fails(3, &["subscriptions", "stats", &id]);
+}
+
+async fn stats_of_a_workspace_are_those_of_its_subscriptions_together(database: &TestDatabase) {
+    let home = home(database);
+    let receiver = Receiver::ok();
+    let ids = ["/one", "/two"].map(|path| subscribe(&home, &receiver.url(path)).0);
+    let publish = ["events", "publish", "--type", "edition.archived"];
+    let data = ["--data", "{}", "--workspace", "ws_1"];
+    home.ok(&[&publish as &[&str], &data].concat());
+    for id in &ids {
+        deliver(database, id, Duration::from_millis(70)).await;
+    }
+    let all = ["subscriptions", "stats", "--workspace", "ws_1"];
+    let stats = home.json(&[&all as &[&str], &["--by", "hour"]].concat());
+    let told = ["succeeded", "attempts", "exact", "pending"].map(|name| &stats[name]);
+    assert_eq!(told, [&json!(2), &json!(2), &json!(true), &Value::Null]);
+    let series = stats["series"].as_array().unwrap();
+    let each = series.iter().map(|point| point["succeeded"].as_u64());
+    assert_eq!(each.sum::<Option<u64>>(), Some(2));
+    let elsewhere = home.json(&["subscriptions", "stats"]);
+    assert_eq!(elsewhere["attempts"], 0);
+    assert_snapshot!(stable(&home.ok(&all)), @r"
+    since  TIME
+    succeeded  2
+    failed  0
+    attempts  2 (2 succeeded, 0 retried, 0 failed)
+    latency  p50 75 ms, p95 100 ms, p99 100 ms
+    ");
+
+    wait_to_be_folded(database, MAX_UNFOLDED + 1).await;
+    let stats = home.json(&in_workspace("stats", &ids[0]));
+    assert_eq!(stats["exact"], false);
+    let shown = stable(&home.ok(&all));
+    let counted = shown.lines().find(|line| line.starts_with("counted"));
+    assert_eq!(
+        counted,
+        Some("counted  not all of this: the rest is added up soon")
+    );
+}
+
+async fn stats_that_would_be_too_much_are_refused_with_the_way_out(database: &TestDatabase) {
+    let home = home(database);
+    let too_many = MAX_SUMMED / (48 * 60) + 1;
+    for _ in 0..too_many {
+        let new = registration(&workspace("ws_1"), spec(&["*"]));
+        register(&*database.store, &new).await.unwrap();
+    }
+    let two_days = [
+        "subscriptions",
+        "stats",
+        "--workspace",
+        "ws_1",
+        "--window",
+        "2d",
+    ];
+    let refused = home.fails(2, &[&two_days as &[&str], &["--by", "minute"]].concat());
+    assert_snapshot!(
+        refused,
+        @"error: window: is too long for as many subscriptions as there are: take a shorter one, or `--by hour`"
+    );
+    home.ok(&[&two_days as &[&str], &["--by", "hour"]].concat());
+    home.ok(&two_days);
 }

@@ -1,6 +1,7 @@
 //! What settles count, folded or not: each outcome once.
 
 mod age;
+mod behind;
 mod random;
 mod together;
 

@@ -29,6 +29,7 @@ use crate::domain::reach::Reach;
 use crate::domain::secret::SigningSecret;
 use crate::domain::subscription::{Subscription, SubscriptionStatus};
 use crate::store::replays::missed;
+use crate::store::stats::view::Count;
 use crate::store::{NewSubscription, StoreError, Window};
 
 pub mod acts;
@@ -37,7 +38,6 @@ pub mod stats;
 mod view;
 
 use asked::{Change, NewOne};
-use stats::Count;
 pub use view::{Changed, CircuitView, MissedView, View, WithSecret};
 
 /// The route of the creating call, for its idempotency keys.

@@ -6,7 +6,6 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::stats::Count;
 use crate::api::etag::{JSON, Tag};
 use crate::api::resources::fields;
 use crate::domain::circuit::CircuitState;
@@ -14,6 +13,7 @@ use crate::domain::ids::SubscriptionId;
 use crate::domain::payload::timestamp;
 use crate::domain::subscription::{BodyFormat, Ordering, Subscription};
 use crate::store::replays::Missed;
+use crate::store::stats::view::Count;
 
 /// What is shown in place of a header's value: it may be a credential.
 const HIDDEN: &str = "***";
@@ -177,7 +177,10 @@ impl MissedView {
     /// Of this one.
     pub(super) fn new(subscription: SubscriptionId, missed: &Missed) -> Self {
         Self {
-            count: Count::of(missed.count.total(), missed.count.is_exact),
+            count: Count {
+                count: missed.count.total(),
+                exact: missed.count.is_exact,
+            },
             replay: Offer {
                 filter: OfferedFilter {
                     subscription_id: subscription.to_string(),
