@@ -6,6 +6,7 @@
 //! delivery suspect (queue.md §4), the claim that meets it ends it as failed, whatever is left of its schedule.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
@@ -15,6 +16,7 @@ use crate::domain::attempt::{Attempt, ErrorClass, Trigger};
 use crate::domain::delivery::{MAX_LOST_LEASES, Sending, Verdict};
 use crate::domain::ids::{DeliveryId, EditionId, EventId, OwnerId};
 use crate::domain::replay::{Replaying, Was};
+use crate::telemetry::metric;
 
 /// What a claim leased.
 #[derive(Default)]
@@ -76,6 +78,13 @@ fn tell(ended: &[Settlement], outcomes: &[SettleOutcome]) {
         tracing::error!(delivery = %one.delivery, event = %one.event,
             subscription = %one.subscription,
             "failed for good: its event is missing or cannot be read");
+        // As the dispatcher counts attempts: whoever watches what fails hears of it.
+        let outcome = match one.verdict {
+            Verdict::Repeated => "repeated",
+            _ => "failed",
+        };
+        let class = ErrorClass::Internal.as_str();
+        metrics::counter!(metric::ATTEMPTS, "outcome" => outcome, "class" => class).increment(1);
     }
 }
 
@@ -102,7 +111,7 @@ impl Unreadable {
             },
             attempt: Some(Attempt {
                 at,
-                duration: std::time::Duration::ZERO,
+                duration: Duration::ZERO,
                 trigger: was.map_or(Trigger::Schedule, |_| Trigger::Replay),
                 status: None,
                 error: Some(ErrorClass::Internal),
