@@ -35,6 +35,7 @@ pub(crate) mod proxy;
 pub(crate) mod publisher;
 pub(crate) mod queues;
 pub(crate) mod receiver;
+pub(crate) mod rollups;
 pub(crate) mod services;
 mod services_tests;
 pub(crate) mod sheet;
