@@ -11,7 +11,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGE
 use super::outcome::Judge;
 use super::{Parts, traced};
 use crate::domain::attempt::{Attempt, ErrorClass};
-use crate::domain::delivery::Verdict;
+use crate::domain::delivery::{MAX_LOST_LEASES, Verdict};
 use crate::domain::payload::{Payload, content_type};
 use crate::domain::signature::webhook_signature;
 use crate::domain::subscription::BodyFormat;
@@ -19,10 +19,6 @@ use crate::egress::{Sent, WebhookClient};
 use crate::store::targets::Target;
 use crate::store::{LeasedDelivery, Settlement};
 use crate::telemetry::{metric, trace};
-
-/// Leases in a row without an outcome after which a delivery is taken for one that kills its
-/// process: it is not sent, but counted as a failed attempt (queue.md §4).
-const MAX_LOST_LEASES: u32 = 5;
 
 const AGENT: &str = concat!("forge-dispatch/", env!("CARGO_PKG_VERSION"));
 
@@ -38,6 +34,7 @@ pub async fn run(parts: &Parts, delivery: &LeasedDelivery) -> Settlement {
         // Another process may have it by now: sending would be a second receipt for nothing.
         (None, Verdict::Released)
     } else if delivery.lost_leases > MAX_LOST_LEASES {
+        // Taken for one that kills its process: not sent, but counted as a failed attempt.
         let (attempt, verdict) = failed(parts, delivery, ErrorClass::Lost);
         (Some(attempt), verdict)
     } else {

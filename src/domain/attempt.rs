@@ -32,7 +32,7 @@ pub enum ErrorClass {
     Protocol,
     /// A process took this delivery several times and never came back with an outcome.
     Lost,
-    /// Our own fault: the attempt panicked.
+    /// Our own fault: the attempt panicked, or there was no event left to be sent.
     Internal,
 }
 

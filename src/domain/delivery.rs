@@ -19,7 +19,8 @@ pub enum DeliveryState {
     InFlight,
     /// Answered with a 2xx. Final; a replay sends it once more and changes nothing in that.
     Succeeded,
-    /// The schedule is spent, or the receiver answered `410`. Final, unless it is replayed.
+    /// The schedule is spent, or the receiver answered `410`, or its event could not be read any more.
+    /// Final, unless it is replayed.
     Failed,
     /// The subscription was deleted. Final.
     Cancelled,
@@ -149,6 +150,10 @@ impl Lane {
         }
     }
 }
+
+/// Leases in a row without an outcome after which a delivery is suspect (queue.md §4): one more, and it
+/// is not sent as usual any more.
+pub const MAX_LOST_LEASES: u32 = 5;
 
 /// What a delivery is sent for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

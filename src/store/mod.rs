@@ -26,6 +26,7 @@
 //! - `headers`: custom headers, sealed.
 //! - [`test_send`]: a `ping` out of turn.
 //! - [`replays`]: deliveries that are sent again because somebody says so.
+//! - `unreadable`: deliveries whose events cannot be sent any more.
 //! - [`targets`]: the subscriptions held in memory, kept exact by a generation number.
 //! - [`vault`]: the master key, and the sealing of secrets under it.
 //! - [`open`](mod@open): the store that the configuration names, under its key.
@@ -85,6 +86,7 @@ pub mod stats;
 pub mod subscriptions;
 pub mod targets;
 pub mod test_send;
+mod unreadable;
 pub mod vault;
 mod walk;
 pub mod writing;
@@ -316,8 +318,8 @@ pub struct Settlement {
     pub delivery: DeliveryId,
     /// The event that it carries.
     pub event: EventId,
-    /// And that one's type.
-    pub event_type: EventType,
+    /// And that one's type; `None` where the event is not there to tell it. Then nobody is told of a failure.
+    pub event_type: Option<EventType>,
     /// Where it goes.
     pub subscription: SubscriptionId,
     /// The version of the subscription that it was sent by. Only of this version an outcome tells
@@ -365,7 +367,7 @@ impl Settlement {
         Self {
             delivery: delivery.id,
             event: event.id,
-            event_type: event.event_type.clone(),
+            event_type: Some(event.event_type.clone()),
             subscription: delivery.target.id(),
             version: delivery.target.subscription.version,
             workspace: event.workspace.clone(),
@@ -415,6 +417,10 @@ pub trait DeliveryQueue: Send + Sync {
     /// open; where a probe is due, one delivery is leased as that ([`Sending::Probe`]), to one claim of
     /// all, and the next probe is due when that lease is over. What is replayed by itself, and not as
     /// one of many, is leased all the same ([`Sending::Asked`]).
+    ///
+    /// What cannot be sent, because its event is missing or cannot be read, is leased and not answered.
+    /// When more than [`MAX_LOST_LEASES`](crate::domain::delivery::MAX_LOST_LEASES) of its leases were
+    /// lost, it is settled as failed behind the claim, in a transaction of its own.
     async fn claim(&self, claim: &Claim) -> Result<Vec<LeasedDelivery>>;
 
     /// Writes outcomes, each under its lease token (`owner`, epoch), in one transaction; or in several,

@@ -18,6 +18,7 @@ use crate::domain::attempt::{Attempt, ErrorClass};
 use crate::domain::audit::{Act, Action, AuditEntry};
 use crate::domain::circuit::{CircuitRules, Transition};
 use crate::domain::delivery::Verdict;
+use crate::domain::filter::EventType;
 use crate::domain::ids::{EventId, OwnerId, SubscriptionId, WorkspaceId, created_at, new_id};
 use crate::domain::operational::Operational;
 use crate::domain::own_event::OwnEvent;
@@ -186,7 +187,7 @@ pub(super) struct Teller<'a> {
 impl Teller<'_> {
     /// What these outcomes are to be told of, in their order: deliveries that were given up, circuits
     /// that opened, subscriptions that were disabled. Of operational events nothing is told, or one that
-    /// cannot be delivered would make another for ever.
+    /// cannot be delivered would make another for ever; nor of those of which nobody knows what they are.
     pub(super) fn settled<'s>(
         &self,
         settled: impl Iterator<Item = &'s Settlement>,
@@ -195,8 +196,11 @@ impl Teller<'_> {
     ) -> Result<Told> {
         let mut events = Vec::new();
         for settlement in settled {
-            if is_given_up(settlement) && !settlement.event_type.is_operational() {
-                events.push(self.failed(settlement)?);
+            let told_of = settlement.event_type.as_ref();
+            if is_given_up(settlement)
+                && let Some(event_type) = told_of.filter(|it| !it.is_operational())
+            {
+                events.push(self.failed(settlement, event_type)?);
             }
         }
         for judged in judged {
@@ -234,12 +238,12 @@ impl Teller<'_> {
         }
     }
 
-    fn failed(&self, settlement: &Settlement) -> Result<Arc<Payload>> {
+    fn failed(&self, settlement: &Settlement, event_type: &EventType) -> Result<Arc<Payload>> {
         let attempt = settlement.attempt.as_ref();
         let event = Operational::DeliveryFailed {
             delivery_id: settlement.delivery.to_string(),
             event_id: settlement.event.to_string(),
-            event_type: settlement.event_type.to_string(),
+            event_type: event_type.to_string(),
             subscription_id: settlement.subscription.to_string(),
             host: None,
             attempts: settlement.attempts_before.saturating_add(1),

@@ -6,7 +6,7 @@ use crate::harness::databases::TestDatabase;
 use crate::harness::flow::Flow;
 use crate::harness::program::{Binary, InProcess, settings};
 use crate::harness::publisher::{publish, publish_to};
-use crate::harness::{eventually, queues};
+use crate::harness::{eventually, queues, sums};
 
 on_both_databases!(
     a_killed_program_loses_nothing,
@@ -60,6 +60,7 @@ async fn a_killed_program_loses_nothing(database: &TestDatabase) {
     flow.check_store(&*database.store, PATIENCE).await;
     program.terminate();
     assert!(program.ended().await.success());
+    sums::equal_attempts(database).await;
     queues::check_empty(&config.amqp).await;
 }
 

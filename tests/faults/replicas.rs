@@ -8,7 +8,7 @@ use crate::harness::databases::{Kind, TestDatabase};
 use crate::harness::flow::Flow;
 use crate::harness::program::{Binary, InProcess, settings};
 use crate::harness::publisher::publish;
-use crate::harness::queues;
+use crate::harness::{queues, sums};
 
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -33,6 +33,7 @@ async fn two_replicas_share_the_work_and_do_none_of_it_twice() {
     flow.check_store(&*one.store, PATIENCE).await;
     one.stop().await.unwrap();
     two.stop().await.unwrap();
+    sums::equal_attempts(&database).await;
     queues::check_empty(&amqp).await;
 }
 
@@ -82,5 +83,6 @@ async fn three_replicas_of_which_one_is_killed_again_and_again_lose_nothing() {
         replica.terminate();
         assert!(replica.ended().await.success());
     }
+    sums::equal_attempts(&database).await;
     queues::check_empty(&config.amqp).await;
 }

@@ -40,6 +40,7 @@ pub(crate) mod services;
 mod services_tests;
 pub(crate) mod sheet;
 pub(crate) mod simple;
+pub(crate) mod sums;
 
 use std::time::Duration;
 

@@ -38,7 +38,7 @@ on_both_databases!(
     an_unknown_delivery_is_a_lost_lease,
 );
 
-async fn attempts_of(store: &Arc<dyn Store>, id: DeliveryId) -> Vec<AttemptRecord> {
+pub(super) async fn attempts_of(store: &Arc<dyn Store>, id: DeliveryId) -> Vec<AttemptRecord> {
     let page = PageRequest {
         limit: 100,
         after: None,
@@ -479,7 +479,7 @@ async fn an_unknown_delivery_is_a_lost_lease(db: &TestDatabase) {
         event: forge_dispatch::entropy::Entropy::system().id(SystemClock.now()),
         subscription: forge_dispatch::entropy::Entropy::system().id(SystemClock.now()),
         version: 1,
-        event_type: "edition.submitted".parse().unwrap(),
+        event_type: Some("edition.submitted".parse().unwrap()),
         workspace: WorkspaceId::default(),
         epoch: 1,
         attempts_before: 0,

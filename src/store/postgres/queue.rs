@@ -20,7 +20,8 @@ use crate::domain::payload::Payload;
 use crate::domain::replay::{Replaying, Was};
 use crate::store::gates::GATES_AT_ONCE;
 use crate::store::operational::parts;
-use crate::store::targets::{Offer, Targets};
+use crate::store::targets::{Offer, Target, Targets};
+use crate::store::unreadable::{Claimed, Unreadable};
 use crate::store::{
     Claim, DeliveryQueue, Due, LeasedDelivery, QueueDepth, SettleOutcome, Settlement,
 };
@@ -35,7 +36,9 @@ impl DeliveryQueue for PostgresStore {
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Vec<LeasedDelivery>> {
-        retrying(|| self.claim_once(claim)).await
+        let claimed = retrying(|| self.claim_once(claim)).await?;
+        let owner = claim.leasing.owner;
+        Ok(claimed.end_unreadable(self, owner, self.clock.now()).await)
     }
 
     async fn settle(
@@ -164,7 +167,7 @@ impl PostgresStore {
         Ok(due)
     }
 
-    async fn claim_once(&self, claim: &Claim) -> Result<Vec<LeasedDelivery>> {
+    async fn claim_once(&self, claim: &Claim) -> Result<Claimed> {
         // Read before the database reads its own clock: our end of a lease is never the later one.
         let leased_until = self.clock.monotonic() + claim.leasing.lease;
         let mut tx = self.begin().await?;
@@ -178,7 +181,7 @@ impl PostgresStore {
         };
         let wanted = Wanted::of(claim, &targets, &probed, &self.held_floors());
         if wanted.subscription_ids.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Claimed::default());
         }
         let rows = lease(&mut tx, claim, wanted).await?;
         if !probed.is_empty() {
@@ -187,23 +190,34 @@ impl PostgresStore {
             circuits::send_probes(&mut tx, &probed, sent).await?;
         }
         let payloads = load_payloads(&mut tx, &rows).await?;
-        let leased = rows
-            .into_iter()
-            .filter_map(|row| {
-                let id = SubscriptionId::from_uuid(row.subscription_id);
-                let sending = if probed.contains(&row.subscription_id) {
-                    Sending::Probe
-                } else if targets.get(id).is_some_and(|target| target.is_left_alone()) {
-                    Sending::Asked
-                } else {
-                    Sending::Usual
-                };
-                row.into_leased((claim.lane, sending), leased_until, &targets, &payloads)
-                    .transpose()
-            })
-            .collect::<Result<_>>()?;
+        let mut claimed = Claimed::default();
+        for row in rows {
+            let id = SubscriptionId::from_uuid(row.subscription_id);
+            let target = targets.get(id).ok_or_else(|| {
+                StoreError::Corrupt(format!("a delivery of {id}, which did not ask for it"))
+            })?;
+            let sending = if probed.contains(&row.subscription_id) {
+                Sending::Probe
+            } else if target.is_left_alone() {
+                Sending::Asked
+            } else {
+                Sending::Usual
+            };
+            let payload = payloads
+                .get(&row.event_id)
+                .filter(|payload| payload.event().workspace == target.subscription.workspace);
+            match payload {
+                Some(payload) => {
+                    let how = (claim.lane, sending, leased_until);
+                    claimed.leased.push(row.into_leased(how, target, payload)?);
+                }
+                None => claimed
+                    .unreadable
+                    .push(row.into_unreadable(sending, target)?),
+            }
+        }
         commit(tx).await?;
-        Ok(leased)
+        Ok(claimed)
     }
 
     async fn cancel_once(&self, grace: Duration, most: usize) -> Result<usize> {
@@ -338,44 +352,46 @@ struct LeasedRow {
 }
 
 impl LeasedRow {
-    /// A delivery whose event is missing or damaged is passed over: it costs itself one lease after
-    /// the other, and its neighbours nothing, but for those that wait behind it at a gate.
     fn into_leased(
         self,
-        (lane, sending): (Lane, Sending),
-        leased_until: Duration,
-        targets: &Targets,
-        payloads: &HashMap<Uuid, Arc<Payload>>,
-    ) -> Result<Option<LeasedDelivery>> {
-        let id = DeliveryId::from_uuid(self.delivery_id);
-        let target = targets
-            .get(SubscriptionId::from_uuid(self.subscription_id))
-            .ok_or_else(|| StoreError::Corrupt(format!("{id} is not of who asked for it")))?;
-        let payload = payloads
-            .get(&self.event_id)
-            .filter(|payload| payload.event().workspace == target.subscription.workspace);
-        let Some(payload) = payload else {
-            let event_id = EventId::from_uuid(self.event_id);
-            tracing::error!(delivery_id = %id, %event_id, "a delivery without a readable event");
-            return Ok(None);
-        };
-        let was = optional::<Was>("delivery_queue.replayed", self.replayed)?;
-        let bulk = self.replay_id.map(ReplayId::from_uuid);
-        let replaying = was.map(|was| Replaying { was, bulk });
-        Ok(Some(LeasedDelivery {
-            id,
+        (lane, sending, leased_until): (Lane, Sending, Duration),
+        target: &Arc<Target>,
+        payload: &Arc<Payload>,
+    ) -> Result<LeasedDelivery> {
+        Ok(LeasedDelivery {
+            id: DeliveryId::from_uuid(self.delivery_id),
             epoch: self.epoch,
             attempts: count("delivery_queue.attempts", self.attempts)?,
             base: count("delivery_queue.base", self.base)?,
+            replaying: self.replaying()?,
             gate: optional("delivery_queue.gate", self.gate)?,
-            replaying,
             lost_leases: count("delivery_queue.lost_leases", self.lost_leases)?,
             lane,
             sending,
             payload: Arc::clone(payload),
             target: Arc::clone(target),
             leased_until,
-        }))
+        })
+    }
+
+    fn into_unreadable(self, sending: Sending, target: &Arc<Target>) -> Result<Unreadable> {
+        Ok(Unreadable {
+            delivery: DeliveryId::from_uuid(self.delivery_id),
+            event: EventId::from_uuid(self.event_id),
+            target: Arc::clone(target),
+            epoch: self.epoch,
+            attempts: count("delivery_queue.attempts", self.attempts)?,
+            replaying: self.replaying()?,
+            gate: optional("delivery_queue.gate", self.gate)?,
+            lost_leases: count("delivery_queue.lost_leases", self.lost_leases)?,
+            sending,
+        })
+    }
+
+    fn replaying(&self) -> Result<Option<Replaying>> {
+        let was = optional::<Was>("delivery_queue.replayed", self.replayed.clone())?;
+        let bulk = self.replay_id.map(ReplayId::from_uuid);
+        Ok(was.map(|was| Replaying { was, bulk }))
     }
 }
 

@@ -26,9 +26,10 @@ impl Requeue<'_> {
     /// Replays each of these that can be; answers in their order.
     ///
     /// It waits for gates, and for retention, which waits for no replay: a row that another transaction
-    /// holds is being sent, settled or replayed at this moment, and counts as in flight. What waits its
-    /// turn at a gate is not locked, since a settle that holds the gate may want it. So whatever else is
-    /// locked, there is no circle.
+    /// holds is being sent, settled or replayed at this moment, and counts as in flight. What is leased
+    /// counts so without a look, and is not locked: its settle does not wait as long as this one waits for
+    /// gates. Nor is what waits its turn at a gate, since a settle that holds the gate may want it. So
+    /// whatever else is locked, there is no circle.
     pub(super) async fn run(
         &self,
         tx: &mut PgTransaction<'_>,
@@ -99,17 +100,21 @@ impl Requeue<'_> {
         gates::line_up(tx, comers.collect::<Result<_>>()?).await
     }
 
+    /// Those that wait for their time, or to be claimed.
     async fn hold_queued(
         &self,
         tx: &mut PgTransaction<'_>,
         ids: &[Uuid],
     ) -> Result<HashMap<Uuid, Requeued>> {
-        let rows: Vec<(Uuid, bool, bool, Option<String>)> = sqlx::query_as(
+        let rows: Vec<(Uuid, bool, Option<String>)> = sqlx::query_as(
             "-- postgres::requeue::hold_queued
-            select q.delivery_id, q.owner is not null, q.replayed is not null, s.status
+            select q.delivery_id, q.replayed is not null, s.status
             from delivery_queue q
             left join subscription s on s.id = q.subscription_id and s.workspace = q.workspace
-            where q.workspace = $1 and q.delivery_id = any($2) and q.visible_at < 'infinity'
+            where q.workspace = $1
+              and q.delivery_id = any($2)
+              and q.visible_at < 'infinity'
+              and q.owner is null
             order by q.delivery_id
             for update of q skip locked",
         )
@@ -118,8 +123,11 @@ impl Requeue<'_> {
         .fetch_all(&mut **tx)
         .await
         .map_err(from_sqlx)?;
-        let found = rows.into_iter().map(|(id, leased, replaying, status)| {
-            let found_at = Found::Queue { leased, replaying };
+        let found = rows.into_iter().map(|(id, replaying, status)| {
+            let found_at = Found::Queue {
+                leased: false,
+                replaying,
+            };
             (id, judge(found_at, Taker::of(status.as_deref())))
         });
         Ok(found.collect())

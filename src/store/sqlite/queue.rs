@@ -23,6 +23,7 @@ use crate::domain::replay::Replaying;
 use crate::store::gates::GATES_AT_ONCE;
 use crate::store::operational::parts;
 use crate::store::targets::{Offer, Target, Targets};
+use crate::store::unreadable::{Claimed, Unreadable};
 use crate::store::{
     Claim, DeliveryQueue, Due, LeasedDelivery, QueueDepth, Result, SettleOutcome, Settlement,
 };
@@ -76,52 +77,9 @@ impl DeliveryQueue for SqliteStore {
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Vec<LeasedDelivery>> {
-        let asked_at = self.clock.monotonic();
-        let mut transaction = self.write().await?;
-        let time = self.clock.now();
-        let now = millis(time);
-        let targets = self.targets(&mut transaction).await?;
-
-        let mut asked = HashSet::new();
-        let mut waiting = Vec::new();
-        for (subscription, wanted) in &claim.wants {
-            // Asked for twice, the same rows would be found twice.
-            if let Some(target) = targets.get(*subscription)
-                && asked.insert(subscription)
-            {
-                let (wanted, sending) = match target.offer(time) {
-                    Offer::Everything => (*wanted, Sending::Usual),
-                    Offer::Probe => (1.min(*wanted), Sending::Probe),
-                    Offer::AskedUntil(_) if claim.lane == Lane::Replay => (*wanted, Sending::Asked),
-                    Offer::AskedUntil(_) => continue,
-                };
-                let asked = (wanted, sending);
-                waiting.push(candidates(&mut transaction, target, asked, claim, now).await?);
-            }
-        }
-        let found = in_turns(waiting, claim.max_bytes);
-        if found.is_empty() {
-            return Ok(Vec::new());
-        }
-        let payloads = payloads(&mut transaction, &found).await?;
-        lease(&mut transaction, &found, claim, now).await?;
-        let probed: Vec<_> = found
-            .iter()
-            .filter(|candidate| candidate.sending == Sending::Probe)
-            .map(|probe| {
-                (
-                    probe.target.id(),
-                    probe.target.subscription.workspace.clone(),
-                )
-            })
-            .collect();
-        send_probes(&mut transaction, &probed, claim.leasing, now).await?;
-        self.commit(transaction).await?;
-        let leased_until = asked_at.saturating_add(claim.leasing.lease);
-        Ok(found
-            .into_iter()
-            .filter_map(|candidate| candidate.leased(&payloads, claim.lane, leased_until))
-            .collect())
+        let claimed = self.claim_once(claim).await?;
+        let owner = claim.leasing.owner;
+        Ok(claimed.end_unreadable(self, owner, self.clock.now()).await)
     }
 
     async fn settle(
@@ -153,6 +111,64 @@ impl DeliveryQueue for SqliteStore {
 
     async fn queue_depth(&self) -> Result<QueueDepth> {
         self.depth().await
+    }
+}
+
+impl SqliteStore {
+    async fn claim_once(&self, claim: &Claim) -> Result<Claimed> {
+        let asked_at = self.clock.monotonic();
+        let mut transaction = self.write().await?;
+        let time = self.clock.now();
+        let now = millis(time);
+        let targets = self.targets(&mut transaction).await?;
+
+        let mut asked = HashSet::new();
+        let mut waiting = Vec::new();
+        for (subscription, wanted) in &claim.wants {
+            // Asked for twice, the same rows would be found twice.
+            if let Some(target) = targets.get(*subscription)
+                && asked.insert(subscription)
+            {
+                let (wanted, sending) = match target.offer(time) {
+                    Offer::Everything => (*wanted, Sending::Usual),
+                    Offer::Probe => (1.min(*wanted), Sending::Probe),
+                    Offer::AskedUntil(_) if claim.lane == Lane::Replay => (*wanted, Sending::Asked),
+                    Offer::AskedUntil(_) => continue,
+                };
+                let asked = (wanted, sending);
+                waiting.push(candidates(&mut transaction, target, asked, claim, now).await?);
+            }
+        }
+        let found = in_turns(waiting, claim.max_bytes);
+        if found.is_empty() {
+            return Ok(Claimed::default());
+        }
+        let payloads = payloads(&mut transaction, &found).await?;
+        lease(&mut transaction, &found, claim, now).await?;
+        let probed: Vec<_> = found
+            .iter()
+            .filter(|candidate| candidate.sending == Sending::Probe)
+            .map(|probe| {
+                (
+                    probe.target.id(),
+                    probe.target.subscription.workspace.clone(),
+                )
+            })
+            .collect();
+        send_probes(&mut transaction, &probed, claim.leasing, now).await?;
+        self.commit(transaction).await?;
+        let leased_until = asked_at.saturating_add(claim.leasing.lease);
+        let mut claimed = Claimed::default();
+        for candidate in found {
+            match payloads.get(&candidate.event.uuid()) {
+                Some(payload) => {
+                    let leased = candidate.leased(payload, claim.lane, leased_until);
+                    claimed.leased.push(leased);
+                }
+                None => claimed.unreadable.push(candidate.unreadable()),
+            }
+        }
+        Ok(claimed)
     }
 }
 
@@ -286,20 +302,8 @@ impl Candidate {
         })
     }
 
-    /// A delivery whose event cannot be read back is passed over: it costs itself, one lease after
-    /// the other, and not its neighbours, but for those that wait behind it at a gate.
-    fn leased(
-        self,
-        payloads: &HashMap<Uuid, Arc<Payload>>,
-        lane: Lane,
-        leased_until: Duration,
-    ) -> Option<LeasedDelivery> {
-        let Some(payload) = payloads.get(&self.event.uuid()) else {
-            tracing::error!(delivery_id = %self.id, event_id = %self.event,
-                "the event of a delivery is missing or damaged");
-            return None;
-        };
-        Some(LeasedDelivery {
+    fn leased(self, payload: &Arc<Payload>, lane: Lane, leased_until: Duration) -> LeasedDelivery {
+        LeasedDelivery {
             id: self.id,
             epoch: self.epoch,
             attempts: self.attempts,
@@ -312,7 +316,21 @@ impl Candidate {
             payload: Arc::clone(payload),
             target: self.target,
             leased_until,
-        })
+        }
+    }
+
+    fn unreadable(self) -> Unreadable {
+        Unreadable {
+            delivery: self.id,
+            event: self.event,
+            target: self.target,
+            epoch: self.epoch,
+            attempts: self.attempts,
+            gate: self.gate,
+            replaying: self.replaying,
+            lost_leases: self.lost_leases,
+            sending: self.sending,
+        }
     }
 }
 

@@ -171,9 +171,9 @@ impl Requeue<'_> {
                 visible_at, owner, epoch, attempts, lost_leases, bytes, base, replayed, former_at,
                 replay_id, gate, ord)
             select settled.id, settled.event_id, settled.workspace, settled.subscription_id, ?1,
-                iif(asked.waits, 9223372036854775807, ?2), null, settled.epoch, settled.attempts, 0, length(cast(event.body as blob)),
-                settled.attempts, ?3, iif(?3 = 'failed', settled.settled_at, null), ?4,
-                asked.gate, asked.ord
+                iif(asked.waits, 9223372036854775807, ?2), null, settled.epoch, settled.attempts, 0,
+                length(cast(event.body as blob)), settled.attempts, ?3,
+                iif(?3 = 'failed', settled.settled_at, null), ?4, asked.gate, asked.ord
             from asked
             cross join delivery as settled
             cross join event

@@ -1,15 +1,22 @@
 //! Several at one gate in the same moment.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use forge_dispatch::domain::delivery::Verdict;
+use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
 use forge_dispatch::domain::ids::WorkspaceId;
+use forge_dispatch::domain::replay::Refusal;
+use forge_dispatch::domain::selection::Selection;
 use forge_dispatch::store::SettleOutcome;
+use secrecy::ExposeSecret;
+use sqlx::{Connection, PgConnection};
 use tokio::sync::Barrier;
 
+use super::super::bulk_replay::{begin, now, put_into_queue};
 use super::super::fixture::{accept, accept_leased, for_long, owner, settle};
 use super::{check, drain, event_ids, ids_of, of, ordered};
-use crate::harness::databases::TestDatabase;
+use crate::harness::databases::{Kind, TestDatabase};
+use crate::harness::eventually;
 
 on_both_databases!(
     accepts_at_once_of_one_edition_agree_on_one_order,
@@ -95,4 +102,54 @@ async fn an_accept_beside_a_settle_leaves_nobody_stuck(db: &TestDatabase) {
         check(db, &format!("round {round}")).await;
         assert_eq!(event_ids(&drain(db, subscription).await), ids_of(&next));
     }
+}
+
+/// A gate may be held for as long as a batch of others takes. What is being sent is no matter of a replay.
+#[tokio::test]
+async fn a_replay_that_waits_for_a_gate_holds_up_no_settle() {
+    let db = TestDatabase::new(Kind::Postgres).await;
+    let subscription = ordered(&db).await.id;
+    let me = owner();
+    let failed = accept_leased(&db.store, &of("ed_1", 1), for_long(me)).await;
+    settle(&db.store, me, &failed[0], Verdict::Failed).await;
+    accept(&db.store, &of("ed_1", 1)).await;
+    let sending = accept_leased(&db.store, &of("ed_2", 1), for_long(me)).await;
+    let selection = Selection {
+        states: vec![DeliveryState::InFlight, DeliveryState::Failed],
+        ..Selection::default()
+    };
+    let many = begin(&db, selection).await;
+
+    let mut holder = PgConnection::connect(db.url().expose_secret())
+        .await
+        .unwrap();
+    sqlx::raw_sql("begin; select 1 from order_gate where edition = 'ed_1' for update")
+        .execute(&mut holder)
+        .await
+        .unwrap();
+    let settling = async {
+        let waits = "pg_stat_activity
+            where wait_event_type = 'Lock' and datname = current_database()";
+        eventually(
+            Duration::from_secs(20),
+            "the replay waits for the gate",
+            async || db.count(waits).await == 1,
+        )
+        .await;
+        db.tamper(&format!(
+            "select 1 from delivery_queue where delivery_id = '{}' for update nowait",
+            sending[0].id.uuid()
+        ))
+        .await;
+        settle(&db.replica, me, &sending[0], Verdict::Succeeded).await;
+        holder.close().await.unwrap();
+    };
+    tokio::join!(put_into_queue(&db, &many), settling);
+    let now = now(&db, &many).await;
+    assert_eq!(now.queued, 1);
+    let skipped: Vec<_> = now.skipped.0.into_iter().collect();
+    assert_eq!(skipped, [(Refusal::InFlight, 1)]);
+    check(&db, "replayed").await;
+    assert_eq!(drain(&db, subscription).await.len(), 2);
+    db.remove().await;
 }

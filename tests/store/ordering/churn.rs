@@ -3,21 +3,25 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
-use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId};
+use forge_dispatch::domain::ids::{SubscriptionId, WorkspaceId, created_at};
+use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::domain::selection::Selection;
 use forge_dispatch::entropy::Entropy;
-use forge_dispatch::store::Store;
+use forge_dispatch::store::{PageRequest, Store};
 use futures::future::join_all;
 
-use super::super::bulk_replay::{begin, put_into_queue};
+use super::super::bulk_replay::{begin, finish, put_into_queue};
 use super::super::fixture::{
-    accept_leased, claim_all, deliveries, for_long, for_no_time, owner, settlement,
+    HOUR, accept, accept_leased, claim_all, deliveries, for_long, for_no_time, owner, settlement,
 };
 use super::super::postgres_editions::tell_of_no_deadlock;
-use super::{check, drain, here, of, ordered};
+use super::super::retention::{EVENTS, MONTH, grow_older, lead};
+use super::{check, data_of, drain, here, of, ordered};
 use crate::harness::databases::{Kind, TestDatabase};
-use crate::harness::events::act;
+use crate::harness::events::{act, event};
 
 /// How often each of them acts.
 const ACTS: usize = 25;
@@ -87,41 +91,111 @@ async fn replay(store: Arc<dyn Store>, seed: u64) {
     }
 }
 
+/// How many events come before all that, once of old and once of late.
+const BEFORE: usize = 30;
+
+/// How old the old events are.
+const DAYS: u32 = 60;
+
+/// Events of all editions, that came then.
+fn come_at(then: DateTime<Utc>, count: usize) -> Vec<Arc<Payload>> {
+    let all = (0..count).map(|number| {
+        let data = data_of(EDITIONS[number % EDITIONS.len()]);
+        event().data(&data).build_at(then)
+    });
+    all.collect()
+}
+
+/// Replays of many: of what was settled, and of what was never made for the second subscription. Half of
+/// the former are cancelled under way, and nearly all of the latter, so that there is something left for the
+/// next.
+async fn replay_many(db: Arc<TestDatabase>, subscriptions: [SubscriptionId; 2]) {
+    const ROUNDS: usize = 6;
+    let settled = vec![DeliveryState::Failed, DeliveryState::Succeeded];
+    for number in 0..ROUNDS {
+        for (states, subscription) in [
+            (settled.clone(), subscriptions[number % 2]),
+            (Vec::new(), subscriptions[1]),
+        ] {
+            let backfill = states.is_empty();
+            let selection = Selection {
+                backfill,
+                states,
+                subscription_id: Some(subscription),
+                ..Selection::default()
+            };
+            let many = begin(&db, selection).await;
+            put_into_queue(&db, &many).await;
+            let is_last = number + 1 == ROUNDS;
+            if number % 2 == 0 || backfill && !is_last {
+                let cancelled = db.store.cancel_replay(&here(), many.id, &act()).await;
+                cancelled.unwrap().unwrap();
+                finish(&db, &many).await;
+            }
+        }
+    }
+}
+
+/// Removes what is old, an event at a time.
+async fn retain(db: Arc<TestDatabase>) {
+    let held = lead(&db).await;
+    for _ in 0..2 * ACTS {
+        let swept = db.replica.remove_events(&held, MONTH, 1).await.unwrap();
+        swept.expect("leads");
+        let swept = db.replica.remove_loose_events(&held, MONTH, None, 1).await;
+        swept.unwrap().expect("leads");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What was never made for it is made, whatever was cancelled; to be called when nobody else acts.
+async fn make_the_rest(db: &TestDatabase, subscription: SubscriptionId) {
+    let all = PageRequest {
+        limit: 100,
+        after: None,
+    };
+    for cancelled in db.store.unfinished_replays(all).await.unwrap() {
+        db.store.settle_replay(&cancelled).await.unwrap();
+    }
+    let selection = Selection {
+        backfill: true,
+        states: Vec::new(),
+        subscription_id: Some(subscription),
+        ..Selection::default()
+    };
+    let many = begin(db, selection).await;
+    put_into_queue(db, &many).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_at_once_nobody_is_stuck_and_nobody_locks_another_out() {
     let db = Arc::new(TestDatabase::new(Kind::Postgres).await);
-    let subscriptions = [ordered(&db).await.id, ordered(&db).await.id];
+    // The second subscription comes too late for all of these, and the first of them are so old that they go.
+    let first = ordered(&db).await.id;
+    let then = SystemClock.now() - 24 * DAYS * HOUR;
+    accept(&db.store, &come_at(then, BEFORE)).await;
+    drain(&db, first).await;
+    grow_older(&db, &EVENTS, DAYS).await;
+    accept(&db.store, &come_at(SystemClock.now(), BEFORE)).await;
+    let subscriptions = [first, ordered(&db).await.id];
     let dispatchers = (0..4).map(|number| {
         let store = [&db.store, &db.replica][number % 2];
         tokio::spawn(dispatch(Arc::clone(store), subscriptions, number as u64))
     });
     let dispatchers: Vec<_> = dispatchers.collect();
     let replays = tokio::spawn(replay(Arc::clone(&db.store), 9));
-    let bulks = {
-        let db = Arc::clone(&db);
-        tokio::spawn(async move {
-            for number in 0..6 {
-                let selection = Selection {
-                    states: vec![DeliveryState::Failed, DeliveryState::Succeeded],
-                    subscription_id: Some(subscriptions[number % 2]),
-                    ..Selection::default()
-                };
-                let many = begin(&db, selection).await;
-                put_into_queue(&db, &many).await;
-                if number % 2 == 0 {
-                    let cancelled = db.store.cancel_replay(&here(), many.id, &act()).await;
-                    cancelled.unwrap().unwrap();
-                }
-            }
-        })
-    };
-    let mut accepted = 0;
+    let bulks = tokio::spawn(replay_many(Arc::clone(&db), subscriptions));
+    let retention = tokio::spawn(retain(Arc::clone(&db)));
+    let mut accepted = BEFORE;
     for dispatched in join_all(dispatchers).await {
         accepted += dispatched.unwrap();
     }
     replays.await.unwrap();
     bulks.await.unwrap();
+    retention.await.unwrap();
     check(&db, "all came to rest").await;
+    make_the_rest(&db, subscriptions[1]).await;
+    check(&db, "the rest is made").await;
 
     for subscription in subscriptions {
         drain(&db, subscription).await;
@@ -129,8 +203,17 @@ async fn whatever_happens_at_once_nobody_is_stuck_and_nobody_locks_another_out()
     assert_eq!(db.count("delivery_queue").await, 0, "nobody is stuck");
     assert_eq!(db.count("order_gate").await, 0);
     let known = deliveries(&db.store, &WorkspaceId::default()).await;
-    assert_eq!(known.len(), 2 * accepted, "nothing is lost");
     assert!(known.iter().all(|one| one.state.is_final()));
+    let is_young = |created: DateTime<Utc>| created > then + 24 * HOUR;
+    let young = known.iter();
+    let young = young.filter(|one| is_young(created_at(one.event_id.uuid())));
+    assert_eq!(young.count(), 2 * accepted, "nothing is lost");
+    let homeless = "delivery d where not exists (select from event e where e.id = d.event_id)";
+    assert_eq!(
+        db.count(homeless).await,
+        0,
+        "nothing stays without its event"
+    );
     tell_of_no_deadlock(&db).await;
     Arc::into_inner(db).unwrap().remove().await;
 }

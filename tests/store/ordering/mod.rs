@@ -22,6 +22,7 @@ use crate::harness::events::{event, events, spec};
 mod at_once;
 mod changes;
 mod churn;
+mod damaged;
 mod history;
 mod replayed;
 
@@ -49,9 +50,13 @@ fn here() -> Reach {
     Reach::all(&WorkspaceId::default())
 }
 
+fn data_of(edition: &str) -> String {
+    serde_json::json!({"edition_id": edition}).to_string()
+}
+
 /// So many events of an edition.
 fn of(edition: &str, count: usize) -> Vec<Arc<Payload>> {
-    let data = serde_json::json!({"edition_id": edition}).to_string();
+    let data = data_of(edition);
     (0..count).map(|_| event().data(&data).build()).collect()
 }
 
