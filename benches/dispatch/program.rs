@@ -86,6 +86,9 @@ pub(crate) fn egress() -> config::Egress {
     }
 }
 
+/// More failures than there are.
+const NEVER: u32 = 1_000_000;
+
 /// A place for a program that is not started yet: its database is there and can be filled.
 pub(crate) struct Place {
     directory: PathBuf,
@@ -112,6 +115,12 @@ impl Place {
             config,
             store,
         })
+    }
+
+    /// No receiver is left alone, however many requests it fails.
+    pub(crate) fn without_circuits(&mut self) {
+        let circuit = &mut self.config.dispatch.circuit;
+        (circuit.failures_in_row, circuit.least_attempts) = (NEVER, NEVER);
     }
 
     /// Registers a subscription to these types.
@@ -300,9 +309,12 @@ fn toml(config: &Config, entry: &Entry, api: SocketAddr, ops: SocketAddr) -> Str
         Entry::Amqp(url) => format!("[amqp]\nurl = {:?}\n", url.expose_secret()),
         Entry::Feeder => String::new(),
     };
+    let circuit = &config.dispatch.circuit;
+    let (in_row, attempts) = (circuit.failures_in_row, circuit.least_attempts);
     format!(
         "master_key = {key:?}\n[database]\nurl = {database:?}\n{broker}[api]\nlisten = \"{api}\"\n[ops]\nlisten = \"{ops}\"\n\
-         [egress]\nallow_http = true\nallow = [\"127.0.0.0/8\"]\n[log]\nformat = \"json\"\n"
+         [egress]\nallow_http = true\nallow = [\"127.0.0.0/8\"]\n[log]\nformat = \"json\"\n\
+         [dispatch.circuit]\nfailures_in_row = {in_row}\nleast_attempts = {attempts}\n"
     )
 }
 

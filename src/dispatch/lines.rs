@@ -31,7 +31,7 @@ mod books;
 mod meters;
 mod workspaces;
 
-use account::Waiting;
+use account::{Use, Waiting};
 use books::Books;
 
 /// How long a writer waits for rooms, so that what it writes can be born leased.
@@ -54,6 +54,7 @@ pub struct Room {
     subscription: SubscriptionId,
     lane: Lane,
     bytes: usize,
+    use_of: Use,
 }
 
 /// A delivery that is to be sent now, with a slot and its room. Dropping it gives both back.
@@ -94,8 +95,8 @@ impl Lines {
         admitted.then(|| self.room(target.id(), Lane::Fresh, bytes))
     }
 
-    /// Up to `wanted` rooms for deliveries about to be claimed, once the line is half empty: a claim
-    /// is worth its while only for many. Their sizes are not known yet; [`Room::charge`] adds them.
+    /// Up to `wanted` rooms for deliveries about to be claimed, once the line is half empty (of
+    /// what claims may fill): a claim is worth its while only for many. Their sizes are not known yet; [`Room::charge`] adds them.
     pub fn reserve(self: &Arc<Self>, target: &Target, lane: Lane, wanted: usize) -> Vec<Room> {
         let mut books = self.books();
         let account = books.account(target, self.limit(target));
@@ -195,6 +196,11 @@ impl Lines {
         self.books().set_backlogged(waiting);
     }
 
+    /// Fresh deliveries of these wait in the database.
+    pub fn fell_behind(&self, subscriptions: &[SubscriptionId]) {
+        self.books().fell_behind(subscriptions);
+    }
+
     /// Nothing fresh of this one waits in the database any more: what is written next need not either.
     pub fn caught_up(&self, id: SubscriptionId) {
         self.books().caught_up(id);
@@ -244,6 +250,7 @@ impl Lines {
             subscription,
             lane,
             bytes,
+            use_of: Use::ForDelivery,
         }
     }
 
@@ -264,8 +271,9 @@ impl Lines {
 
 impl Room {
     /// Gives it back unused: no delivery was there for it.
-    pub fn unused(self) {
+    pub fn unused(mut self) {
         self.lines.books().give_token(self.subscription);
+        self.use_of = Use::None;
     }
 
     /// Counts the size of what the room is used for, once it is known.
@@ -279,7 +287,7 @@ impl Drop for Room {
     fn drop(&mut self) {
         let is_relieved = {
             let mut books = self.lines.books();
-            books.give_room(self.subscription, self.lane, self.bytes)
+            books.give_room((self.subscription, self.lane), self.bytes, self.use_of)
         };
         if is_relieved {
             self.lines.relieved.notify_waiters();

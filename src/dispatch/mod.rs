@@ -9,7 +9,8 @@
 //! - [`lines`]: leased deliveries in memory, and whose turn it is.
 //! - [`permits`]: how slots, rooms and bytes are shared; what keeps memory and neighbours bounded.
 //! - [`scheduler`]: finds due work and claims it, as much as there is room for.
-//! - `tips`: work that is known of without a look. `turns`: whose is claimed next. `presence`: how many processes share limits.
+//! - `tips`: work that is known of without a look. `turns`: whose is claimed next.
+//! - `presence`: how many processes share limits.
 //! - [`attempt`]: signs and sends one delivery.
 //! - [`outcome`]: what an answer means; pure.
 //! - [`settle`]: writes outcomes in batches.
@@ -254,6 +255,8 @@ impl Intake for Dispatcher {
     }
 
     fn left_waiting(&self, of: &[SubscriptionId]) {
+        // A look or a claim may have been too early to see them: what comes next must not overtake.
+        self.lines.fell_behind(of);
         self.tips.tell(of.iter().map(|id| (*id, Lane::Fresh)));
     }
 

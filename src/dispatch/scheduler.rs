@@ -128,12 +128,12 @@ async fn look_around(dispatcher: &Dispatcher) -> Result<Due, StoreError> {
 
 impl View {
     /// Adds what was told; whether any of it was not known. What is told of a receiver that is left alone
-    /// waits for a probe, whose time a look tells.
+    /// waits for a probe, whose time a look tells; but for replays, which somebody may have asked for.
     fn hear(&mut self, dispatcher: &Dispatcher) -> bool {
         let known = self.work.len();
         for work in dispatcher.tips.take() {
             if let Some(target) = dispatcher.parts.store.held(work.0)
-                && target.subscription.circuit.open_until().is_none()
+                && (work.1 == Lane::Replay || target.subscription.circuit.open_until().is_none())
             {
                 self.work.insert(work, target);
             }

@@ -219,8 +219,9 @@ impl Runner {
         if most == 0 {
             return Ok(());
         }
+        let mut left = most;
         for _ in 0..LOOKS {
-            let seen = self.look(&running, most).await?;
+            let seen = self.look(&running, left).await?;
             let ids: Vec<_> = seen.deliveries.iter().map(|found| found.id).collect();
             let standing = self
                 .parts
@@ -237,9 +238,9 @@ impl Runner {
                 if let Some(allowance) = self.allowances.get_mut(&running.record.id) {
                     allowance.spend(sent);
                 }
-                break;
             }
-            if seen.next == Cursor::End {
+            left = left.saturating_sub(sent);
+            if left == 0 || seen.next == Cursor::End {
                 break;
             }
             running.cursor = seen.next;

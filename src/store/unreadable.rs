@@ -42,8 +42,8 @@ pub(super) struct Unreadable {
 
 impl Claimed {
     /// Ends what was met often enough, and answers what can be sent. It is for behind the claim's commit: a
-    /// transaction of its own takes its locks in the order of any settle. Where it fails, what is sent is
-    /// not held up, and the claim that takes the next lease comes back to it.
+    /// transaction of its own takes its locks in the order of any settle. Where these are not to be had, it
+    /// is given up, and the claim that takes the next lease comes back to it.
     pub(super) async fn end_unreadable(
         self,
         queue: &dyn DeliveryQueue,
@@ -75,13 +75,17 @@ impl Claimed {
 fn tell(ended: &[Settlement], outcomes: &[SettleOutcome]) {
     let ended = ended.iter().zip(outcomes);
     for (one, _) in ended.filter(|(_, outcome)| **outcome != SettleOutcome::LeaseLost) {
-        tracing::error!(delivery = %one.delivery, event = %one.event,
-            subscription = %one.subscription,
-            "failed for good: its event is missing or cannot be read");
         // As the dispatcher counts attempts: whoever watches what fails hears of it.
-        let outcome = match one.verdict {
-            Verdict::Repeated => "repeated",
-            _ => "failed",
+        let outcome = if one.verdict == Verdict::Repeated {
+            tracing::error!(delivery = %one.delivery, event = %one.event,
+                subscription = %one.subscription,
+                "not sent again: its event is missing or cannot be read");
+            "repeated"
+        } else {
+            tracing::error!(delivery = %one.delivery, event = %one.event,
+                subscription = %one.subscription,
+                "failed for good: its event is missing or cannot be read");
+            "failed"
         };
         let class = ErrorClass::Internal.as_str();
         metrics::counter!(metric::ATTEMPTS, "outcome" => outcome, "class" => class).increment(1);

@@ -26,6 +26,7 @@ on_both_databases!(
     the_feed_is_read_page_by_page_and_gone_on_from,
     filters_and_projects_narrow_the_feed,
     a_restricted_key_reads_its_projects_events_only,
+    what_tells_of_receivers_is_for_who_may_see_these,
     an_answer_ends_before_ten_megabytes,
     a_cursor_belongs_to_its_filters_and_workspace,
     a_cursor_older_than_what_is_kept_is_told,
@@ -195,6 +196,30 @@ async fn a_restricted_key_reads_its_projects_events_only(db: &TestDatabase) {
         let found = rig.get(&own, &format!("/v1/events?{query}")).await;
         assert_eq!(ids(&found), expected, "{query}");
     }
+    rig.stop().await;
+}
+
+async fn what_tells_of_receivers_is_for_who_may_see_these(db: &TestDatabase) {
+    let rig = Rig::over(&db.store).await;
+    let key = reader(&rig).await;
+    let both = [Scope::ReadEditions, Scope::ReadWebhooks];
+    let operator = rig.key(Key::with(&both)).await;
+    let came = [event().event_type("delivery.failed").build()];
+    accept(&db.store, &came).await;
+    let one = format!("/v1/events/{}", came[0].event().id);
+    for path in [
+        "/v1/events?type=delivery.failed",
+        "/v1/events?type=delivery.*",
+        "/v1/events?type=edition.*,subscription.disabled",
+        &one,
+    ] {
+        let refused = rig.get(&key, path).await;
+        assert_eq!(refused.problem(), "insufficient-scope", "{path}");
+        assert_eq!(rig.get(&operator, path).await.status, StatusCode::OK);
+    }
+    assert!(ids(&rig.get(&key, "/v1/events").await).is_empty());
+    let found = rig.get(&operator, "/v1/events?type=delivery.*").await;
+    assert_eq!(ids(&found), ids_of(&came));
     rig.stop().await;
 }
 

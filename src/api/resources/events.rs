@@ -12,6 +12,7 @@ use crate::api::auth::Caller;
 use crate::api::auth::caller::ReadEditions;
 use crate::api::path::Id;
 use crate::api::{Api, Problem, Result};
+use crate::domain::api_key::Scope;
 use crate::domain::ids::EventId;
 use crate::domain::payload::timestamp;
 use crate::store::{EventRecord, StoreError};
@@ -51,6 +52,8 @@ pub struct View {
 }
 
 /// Show an event
+///
+/// An operational one (`delivery.failed`, `subscription.*`) tells of receivers, and needs `read:webhooks` too.
 #[utoipa::path(
     get, path = "/events/{id}", operation_id = "getEvent", tag = "Events",
     params(("id" = String, Path, description = "The event (`evt_…`).", pattern = "^evt_[0-7][0-9a-hjkmnp-tv-z]{25}$")),
@@ -64,6 +67,9 @@ async fn show(
 ) -> Result<Json<View>> {
     let found = api.store().event(&caller.reach(), id).await?;
     let found = found.ok_or_else(Problem::not_found)?;
+    if found.event_type.is_operational() {
+        caller.must_have(Scope::ReadWebhooks)?;
+    }
     Ok(Json(View::new(found)?))
 }
 

@@ -18,6 +18,7 @@ use crate::api::problem_type::ProblemType;
 use crate::api::query::{self, Query};
 use crate::api::tail::Waited;
 use crate::api::{Api, Problem, Result};
+use crate::domain::api_key::Scope;
 use crate::domain::filter::{EventFilter, EventTypeError};
 use crate::domain::ids::{EditionId, ProjectId};
 use crate::domain::payload::timestamp;
@@ -47,7 +48,8 @@ struct Params {
     /// Without it: from the oldest event that is kept.
     after: Option<String>,
     /// Of these types only, as a subscription names them: one or more of `edition.submitted`,
-    /// `edition.*`, `*`, with commas between them. Without it: `*`, every domain event.
+    /// `edition.*`, `*`, with commas between them. Without it: `*`, every domain event. Operational types
+    /// (`delivery.failed`, `subscription.*`) tell of receivers: they need `read:webhooks` too.
     #[param(
         example = "edition.*",
         pattern = r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)(,(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)){0,99}$"
@@ -129,6 +131,9 @@ async fn list(
     Query(params): Query<Params>,
 ) -> Result<Response> {
     let filter = params.filter()?;
+    if filter.types.iter().any(EventFilter::is_operational) {
+        caller.must_have(Scope::ReadWebhooks)?;
+    }
     let reach = params.within(caller.reach())?;
     let until = params.until()?;
     let latest = params.after.as_deref() == Some(LATEST);

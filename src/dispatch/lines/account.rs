@@ -47,6 +47,15 @@ pub(super) struct Line {
     pub(super) is_ready: bool,
 }
 
+/// What became of a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// A delivery left it: its line moved.
+    ForDelivery,
+    /// There was none for it.
+    None,
+}
+
 /// A leased delivery with its room.
 pub(super) struct Waiting {
     pub(super) delivery: LeasedDelivery,
@@ -79,7 +88,7 @@ impl Account {
 
     /// A line has a delivery less; whether it was crowded until now, or had enough for claims. Half empty,
     /// it may become longer; nearly empty, writers may wait for it again.
-    pub(super) fn shrink(&mut self, lane: Lane) -> bool {
+    pub(super) fn shrink(&mut self, lane: Lane, use_of: Use) -> bool {
         let full = lane_share(lane, self.limit) * ROOMS_PER_SLOT;
         let queue = self.lines.of_mut(lane);
         let (was_crowded, was_enough) = (queue.is_crowded(), queue.has_enough());
@@ -89,7 +98,7 @@ impl Account {
         if is_relieved {
             queue.most_rooms = (queue.most_rooms * 2).min(full);
         }
-        if is_short {
+        if is_short && use_of == Use::ForDelivery {
             queue.most_claimed = (queue.most_claimed * 2).min(full);
         }
         if lane == Lane::Fresh && queue.rooms <= full / 8 {

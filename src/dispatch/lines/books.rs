@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use tokio::time::Instant;
 
 use super::super::permits::{Bytes, PerLane, Pool, ROOMS_PER_SLOT, lane_share};
-use super::account::{Account, Waiting, part_of};
+use super::account::{Account, Use, Waiting, part_of};
 use super::meters::Meters;
 use super::workspaces::Workspaces;
 use crate::config;
@@ -111,6 +111,15 @@ impl Books {
         self.workspaces.tidy();
     }
 
+    /// Notes that these have some.
+    pub(super) fn fell_behind(&mut self, subscriptions: &[SubscriptionId]) {
+        for id in subscriptions {
+            if let Some(account) = self.accounts.get_mut(id) {
+                account.backlogged = true;
+            }
+        }
+    }
+
     /// Notes that none of this one do.
     pub(super) fn caught_up(&mut self, id: SubscriptionId) {
         if let Some(account) = self.accounts.get_mut(&id) {
@@ -197,9 +206,14 @@ impl Books {
         true
     }
 
-    /// Gives a room back; whether that is worth telling: its line was more than half full until
-    /// now, or a room was refused because all lines together have too much.
-    pub(super) fn give_room(&mut self, id: SubscriptionId, lane: Lane, bytes: usize) -> bool {
+    /// Gives a room back; whether that is worth telling: its line was more than half full until now, or had
+    /// enough for claims, or a room was refused because all lines together have too much.
+    pub(super) fn give_room(
+        &mut self,
+        (id, lane): (SubscriptionId, Lane),
+        bytes: usize,
+        use_of: Use,
+    ) -> bool {
         self.rooms.of_mut(lane).give();
         self.bytes.give(bytes);
         let Entry::Occupied(mut entry) = self.accounts.entry(id) else {
@@ -208,7 +222,7 @@ impl Books {
         let account = entry.get_mut();
         account.bytes -= bytes;
         self.workspaces.part(&account.workspace, lane).rooms -= 1;
-        let is_relieved = account.shrink(lane) || std::mem::take(&mut self.is_short);
+        let is_relieved = account.shrink(lane, use_of) || std::mem::take(&mut self.is_short);
         if account.is_idle() {
             entry.remove();
         }

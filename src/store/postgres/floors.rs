@@ -7,10 +7,11 @@
 //! there.
 //!
 //! What comes to have an earlier time than that is found by the next look and claimed after it: what is
-//! written by a transaction that lasts longer than the grace, and what is given a time in the past.
+//! written by a transaction that lasts longer than [`LATEST`], and what is given a time in the past.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -19,6 +20,10 @@ use super::PostgresStore;
 use super::rows::lane_number;
 use crate::domain::delivery::Lane;
 use crate::store::targets::Targets;
+
+/// How far back claims begin at the latest: what is committed between a look and a claim may have been
+/// written before that look.
+pub(super) const LATEST: Duration = Duration::from_secs(5);
 
 /// What the last look found.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use sqlx::{FromRow, PgTransaction};
 use uuid::Uuid;
 
 use super::errors::{from_sqlx, reading, retrying};
-use super::floors::Floors;
+use super::floors::{self, Floors};
 use super::rows::{EventRow, count, interval, lane_number, lane_of, limit, optional};
 use super::{PostgresStore, Result, StoreError, circuits, commit};
 use crate::domain::delivery::{Lane, Sending};
@@ -92,7 +92,7 @@ impl PostgresStore {
                 active.subscription_id,
                 lanes.lane,
                 ready.visible_at as first,
-                now() - $3::interval as before,
+                now() - greatest($3::interval, $6::interval) as before,
                 extract(epoch from least(waiting.visible_at, leased.visible_at + $3::interval)
                     - now())::float8 as next_secs
             from unnest($1::uuid[], $4::boolean[]) as active (subscription_id, asked_only)
@@ -141,6 +141,7 @@ impl PostgresStore {
         .bind(interval(grace))
         .bind(asked_only)
         .bind(lane_number(Lane::Replay))
+        .bind(interval(floors::LATEST))
         .fetch_all(&mut *connection)
         .await
         .map_err(from_sqlx)?;
@@ -331,7 +332,7 @@ struct DueRow {
     lane: i16,
     /// When the first that is due became so.
     first: Option<DateTime<Utc>>,
-    /// What is leased since then may come back.
+    /// What became due before this is `first`, or not there.
     before: DateTime<Utc>,
     next_secs: Option<f64>,
 }

@@ -1,4 +1,4 @@
-//! How it goes with a subscription.
+//! How it goes with a subscription, and what was attempted in all of a workspace.
 
 use std::time::Duration;
 

@@ -28,7 +28,7 @@ use super::fixture::{
 };
 
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::{act, events, workspace};
+use crate::harness::events::{act, event, events, workspace};
 
 mod asking;
 mod cancelling;
@@ -44,6 +44,7 @@ on_both_databases!(
     only_one_process_leads,
     many_that_wait_are_in_nobodys_way,
     no_more_than_a_bounded_number_is_in_the_queue,
+    few_among_many_are_found_in_one_turn,
 );
 
 fn here() -> Reach {
@@ -238,6 +239,26 @@ async fn what_failed_is_counted_and_sent_again_and_told_as_it_goes(db: &TestData
     assert_eq!(done.state, ReplayState::Done);
     assert!(done.finished_at.is_some());
     assert_eq!(runner.turn().await.unwrap(), Turn::Idle);
+}
+
+/// Whoever asks for so many a second gets them, however many others have to be looked through.
+async fn few_among_many_are_found_in_one_turn(db: &TestDatabase) {
+    subscribe(&db.store, &["*"]).await;
+    for _ in 0..3 {
+        let mut batch = events(STEP - 1);
+        batch.push(event().event_type("edition.rare").build());
+        settled(db, &batch, &Verdict::Failed).await;
+    }
+    let rare = Selection {
+        types: vec!["edition.rare".parse().unwrap()],
+        ..Selection::default()
+    };
+    let replay = begin(db, rare).await;
+    let mut runner = runner(&db.store);
+    runner.turn().await.unwrap();
+    assert_eq!(now(db, &replay).await.total, 3);
+    runner.turn().await.unwrap();
+    assert_eq!(now(db, &replay).await.queued, 3);
 }
 
 async fn what_cannot_be_replayed_is_skipped_and_counted_by_the_reason(db: &TestDatabase) {
