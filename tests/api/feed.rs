@@ -139,7 +139,8 @@ async fn the_feed_is_read_page_by_page_and_gone_on_from(db: &TestDatabase) {
 
 async fn filters_and_projects_narrow_the_feed(db: &TestDatabase) {
     let rig = Rig::over(&db.store).await;
-    let key = reader(&rig).await;
+    let both = [Scope::ReadEditions, Scope::ReadWebhooks];
+    let key = rig.key(Key::with(&both)).await;
     let came = [
         event().project("pr_1").build(),
         event().event_type("output.lost").project("pr_2").build(),
