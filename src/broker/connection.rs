@@ -18,6 +18,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that is gone without a word is noticed after twice this, in seconds.
 const HEARTBEAT_SECS: u16 = 15;
 
+/// The largest frame. lapin keeps 64 of them for each connection, all of it in memory from the start: with
+/// the broker's own 128 KiB, 25 MB for the three connections of a process in which nothing happens. Larger
+/// messages come in several.
+const FRAME_MAX_BYTES: u32 = 32 * 1024;
+
 /// Connects, under a name that the broker's operators see.
 ///
 /// lapin's own recovery stays off: it knows nothing of our watermark, and revives neither a
@@ -25,6 +30,7 @@ const HEARTBEAT_SECS: u16 = 15;
 pub(crate) async fn connect(url: &SecretString, name: &str) -> Result<Connection, AmqpError> {
     let mut uri: AMQPUri = url.expose_secret().parse().map_err(|_| AmqpError::BadUrl)?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECS);
+    uri.query.frame_max.get_or_insert(FRAME_MAX_BYTES);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let connection = Connection::connect_uri(uri, properties);
     match tokio::time::timeout(CONNECT_TIMEOUT, connection).await {
