@@ -95,8 +95,9 @@ impl Lines {
         admitted.then(|| self.room(target.id(), Lane::Fresh, bytes))
     }
 
-    /// Up to `wanted` rooms for deliveries about to be claimed, once the line is half empty (of
-    /// what claims may fill): a claim is worth its while only for many. Their sizes are not known yet; [`Room::charge`] adds them.
+    /// Up to `wanted` rooms for deliveries about to be claimed, once the line is half empty (of what claims
+    /// may fill): a claim is worth its while only for many. Their sizes are not known yet;
+    /// [`Room::charge`] adds them.
     pub fn reserve(self: &Arc<Self>, target: &Target, lane: Lane, wanted: usize) -> Vec<Room> {
         let mut books = self.books();
         let account = books.account(target, self.limit(target));
