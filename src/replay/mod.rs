@@ -3,8 +3,8 @@
 //! One process of all does it, under a lease, so that work is not done twice; were there two, the steps
 //! are such that each is done once (`store::replays`). What a step puts into the queue is sent by
 //! dispatch, in the lane of replays and by the share of that lane. No replay has more than a bounded
-//! number of deliveries there, and none gets them there faster than its rate, so what is live goes on
-//! beside it.
+//! number of deliveries there, nor more than a share of those to one subscription, and none gets them there
+//! faster than its rate: so what is live goes on beside it, and so do others that are replayed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,16 +16,22 @@ use crate::domain::selection::ReplayState;
 use crate::entropy::Entropy;
 use crate::shutdown::Shutdown;
 use crate::store::intake::Intake;
-use crate::store::replays::{MAX_IN_QUEUE, STEP, look};
+use crate::store::replays::{STEP, look};
 use crate::store::{
     Cursor, Lease, LeaseName, Leasing, PageRequest, Result, Running, Standing, Store, StoreError,
 };
 
 mod allowance;
+mod room;
+mod step;
 mod stuck;
 
 use allowance::Allowance;
+use room::Room;
+use step::First;
 use stuck::Stuck;
+
+pub use room::{LEAST_OF_ONE, MAX_OF_ONE};
 
 /// How many replays get a turn side by side; where there are more, the next ones get theirs after that.
 const AT_ONCE: usize = 16;
@@ -195,9 +201,18 @@ impl Runner {
     async fn count(&self, mut running: Running) -> Result<()> {
         let store = &*self.parts.store;
         for _ in 0..LOOKS {
-            let seen = self.look(&running, usize::MAX).await?;
+            let record = &running.record;
+            let seen = look(
+                store,
+                &record.reach,
+                &record.selection,
+                record.created_at,
+                &running.cursor,
+                usize::MAX,
+            )
+            .await?;
             let counted = (seen.deliveries.len() + seen.events.len()) as u64;
-            let standing = store.count_replay(&running, counted, seen.next).await?;
+            let standing = store.count_replay(&running, counted, &seen.next).await?;
             if standing == Standing::Deposed || seen.next == Cursor::End {
                 break;
             }
@@ -207,58 +222,45 @@ impl Runner {
     }
 
     async fn send(&mut self, mut running: Running) -> Result<()> {
-        let record = &running.record;
+        let id = running.record.id;
         let now = self.parts.clock.monotonic();
         let turn = self.parts.pace.turn;
         let allowance = self
             .allowances
-            .entry(record.id)
-            .or_insert_with(|| Allowance::new(record.rate, turn, now));
-        let room = MAX_IN_QUEUE.saturating_sub(running.in_queue).min(STEP);
-        let most = allowance.at(now).min(room);
-        if most == 0 {
+            .entry(id)
+            .or_insert_with(|| Allowance::new(running.record.rate, turn, now));
+        let mut left = allowance.at(now).min(STEP);
+        if left == 0 {
             return Ok(());
         }
-        let mut left = most;
-        for _ in 0..LOOKS {
-            let seen = self.look(&running, left).await?;
-            let ids: Vec<_> = seen.deliveries.iter().map(|found| found.id).collect();
-            let standing = self
-                .parts
-                .store
-                .advance_replay(&running, &ids, &seen.events, seen.next)
+        let store = &*self.parts.store;
+        let mut room = Room::new(store.replay_in_queue(id).await?);
+        // By turns, so that neither waits for the other to be through.
+        for first in [First::Held, First::Unseen].into_iter().cycle().take(LOOKS) {
+            let Some(step) = step::next(store, &running, &mut room, first, left).await? else {
+                break;
+            };
+            let sent = step.len();
+            let standing = store
+                .advance_replay(&running, &step.deliveries, &step.events, &step.next)
                 .await?;
             if standing == Standing::Deposed {
                 break;
             }
-            let sent = ids.len() + seen.events.len();
             if sent > 0 {
                 self.parts.intake.something_is_due();
-                self.parts.store.announce();
-                if let Some(allowance) = self.allowances.get_mut(&running.record.id) {
+                store.announce();
+                if let Some(allowance) = self.allowances.get_mut(&id) {
                     allowance.spend(sent);
                 }
             }
-            left = left.saturating_sub(sent);
-            if left == 0 || seen.next == Cursor::End {
+            left -= sent.min(left);
+            running.cursor = step.next;
+            if left == 0 {
                 break;
             }
-            running.cursor = seen.next;
         }
         Ok(())
-    }
-
-    async fn look(&self, running: &Running, most: usize) -> Result<crate::store::replays::Look> {
-        let record = &running.record;
-        look(
-            &*self.parts.store,
-            &record.reach,
-            &record.selection,
-            record.created_at,
-            running.cursor,
-            most,
-        )
-        .await
     }
 
     /// Takes the lease, or keeps it. That it may end unnoticed is no matter: no step depends on it.

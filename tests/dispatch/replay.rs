@@ -11,6 +11,7 @@ use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::replay::Was;
 use forge_dispatch::domain::selection::{ReplayState, Selection};
 use forge_dispatch::entropy::Entropy;
+use forge_dispatch::replay::MAX_OF_ONE;
 use forge_dispatch::store::replays::count;
 use forge_dispatch::store::{NewReplay, ReplayRecord, Store};
 
@@ -27,6 +28,7 @@ on_both_databases!(
     what_waits_for_hours_is_sent_now,
     what_fails_again_goes_on_by_a_schedule_of_its_own,
     a_subscription_gets_what_came_before_it,
+    a_receiver_that_hangs_does_not_hold_up_what_is_replayed_to_another,
 );
 
 fn here() -> Reach {
@@ -199,5 +201,38 @@ async fn a_subscription_gets_what_came_before_it(database: &TestDatabase) {
     assert_eq!((done.total, done.queued, done.done), (40, 40, 40));
     all_become(&*program.store, subscription, 40, DeliveryState::Succeeded).await;
     assert_eq!(receiver.count(), 40);
+    program.stop().await.unwrap();
+}
+
+/// Both missed the same, in one replay, and more of it than one alone may have in the queue.
+async fn a_receiver_that_hangs_does_not_hold_up_what_is_replayed_to_another(
+    database: &TestDatabase,
+) {
+    const MISSED: usize = MAX_OF_ONE + 500;
+    let mut config = settings(database.url());
+    config.retry.schedule = Vec::new();
+    config.egress.timeout = 4 * PATIENCE;
+    config.dispatch.lease = 6 * PATIENCE;
+    let program = InProcess::start(config).await;
+    let [hanging, lively] = [(); 2].map(|()| Receiver::start(|_| Reply::status(500)));
+    let [first, second] = [&hanging, &lively].map(|receiver| receiver.url("/hook"));
+    let first = subscribe(&*program.store, &first).await;
+    let second = subscribe(&*program.store, &second).await;
+    let numbers: Vec<usize> = (0..MISSED).collect();
+    for batch in numbers.chunks(500) {
+        let batch = events(batch.iter().copied());
+        program.entrance.publish(&batch).await.unwrap();
+    }
+    for subscription in [first, second] {
+        all_become(&*program.store, subscription, MISSED, DeliveryState::Failed).await;
+    }
+    hanging.behave(|_| Reply::hang());
+    lively.behave(|_| Reply::status(204));
+    let replay = replay_all(&program, Selection::default()).await;
+    lively.wait_for_count(2 * MISSED, PATIENCE).await.unwrap();
+    all_become(&*program.store, second, MISSED, DeliveryState::Succeeded).await;
+    let stands = program.store.replay(&here(), replay.id).await;
+    assert_eq!(stands.unwrap().unwrap().state, ReplayState::Running);
+    program.shutdown.abort();
     program.stop().await.unwrap();
 }

@@ -3,45 +3,35 @@
 //! Settles lock it before gates too, and after the rows of the queue, so that they never stand in a
 //! circle with it.
 
-use sqlx::{FromRow, PgTransaction};
+use std::collections::HashMap;
+
+use sqlx::PgTransaction;
+use uuid::Uuid;
 
 use super::bulk_replay::{ReplayRow, json, read, replay_columns};
 use super::errors::{expect_rows, from_sqlx};
 use super::requeue::Requeue;
 use super::rows::limit;
 use super::{PostgresStore, Result, StoreError, backfill, commit, withdraw};
-use crate::domain::ids::{DeliveryId, EventId, ReplayId};
+use crate::domain::ids::{DeliveryId, EventId, ReplayId, SubscriptionId};
 use crate::domain::replay::Refusal;
 use crate::domain::selection::ReplayState;
-use crate::store::replays::{Cursor, MAX_IN_QUEUE, Running, account};
+use crate::store::replays::{Cursor, Running, account};
 use crate::store::{PageRequest, Standing};
 
 impl PostgresStore {
     pub(super) async fn unfinished(&self, page: PageRequest<ReplayId>) -> Result<Vec<Running>> {
-        #[derive(FromRow)]
-        struct RunningRow {
-            #[sqlx(flatten)]
-            replay: ReplayRow,
-            in_queue: i64,
-        }
-        let rows: Vec<RunningRow> = sqlx::query_as(concat!(
+        let rows: Vec<ReplayRow> = sqlx::query_as(concat!(
             "-- postgres::bulk_steps::unfinished
             select ",
             replay_columns!(),
-            ",
-                (
-                    select count(*)
-                    from (
-                        select from delivery_queue q where q.replay_id = replay.id limit $2
-                    ) as queued
-                ) as in_queue
+            "
             from replay
-            where finished_at is null and ($3::uuid is null or id > $3)
+            where finished_at is null and ($2::uuid is null or id > $2)
             order by id
             limit $1",
         ))
         .bind(limit(page.limit))
-        .bind(limit(MAX_IN_QUEUE))
         .bind(page.after.map(|id| id.uuid()))
         .fetch_all(&self.pool)
         .await
@@ -49,10 +39,29 @@ impl PostgresStore {
         rows.into_iter()
             .map(|row| {
                 Ok(Running {
-                    cursor: read(&row.replay.cursor)?,
-                    record: row.replay.into_record()?,
-                    in_queue: usize::try_from(row.in_queue).map_err(StoreError::corrupt)?,
+                    cursor: read(&row.cursor)?,
+                    record: row.into_record()?,
                 })
+            })
+            .collect()
+    }
+
+    pub(super) async fn in_queue_of(&self, id: ReplayId) -> Result<HashMap<SubscriptionId, usize>> {
+        let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+            "-- postgres::bulk_steps::in_queue_of
+            select subscription_id, count(*)
+            from delivery_queue
+            where replay_id = $1
+            group by subscription_id",
+        )
+        .bind(id.uuid())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(from_sqlx)?;
+        rows.into_iter()
+            .map(|(subscription, count)| {
+                let count = usize::try_from(count).map_err(StoreError::corrupt)?;
+                Ok((SubscriptionId::from_uuid(subscription), count))
             })
             .collect()
     }
@@ -61,10 +70,10 @@ impl PostgresStore {
         &self,
         running: &Running,
         counted: u64,
-        next: Cursor,
+        next: &Cursor,
     ) -> Result<Standing> {
         let (state, next) = match next {
-            Cursor::End => (ReplayState::Running, Cursor::START),
+            Cursor::End => (ReplayState::Running, &Cursor::START),
             next => (ReplayState::Pending, next),
         };
         let noted = sqlx::query(
@@ -78,7 +87,7 @@ impl PostgresStore {
         .bind(json(&running.cursor)?)
         .bind(i64::try_from(counted).map_err(StoreError::corrupt)?)
         .bind(state.as_str())
-        .bind(json(&next)?)
+        .bind(json(next)?)
         .execute(&self.pool)
         .await
         .map_err(from_sqlx)?;
@@ -90,7 +99,7 @@ impl PostgresStore {
         running: &Running,
         deliveries: &[DeliveryId],
         events: &[EventId],
-        next: Cursor,
+        next: &Cursor,
     ) -> Result<Standing> {
         let record = &running.record;
         let requeue = Requeue {
@@ -128,7 +137,7 @@ impl PostgresStore {
         )
         .bind(record.reach.workspace.as_str())
         .bind(record.id.uuid())
-        .bind(json(&next)?)
+        .bind(json(next)?)
         .bind(i64::try_from(queued).map_err(StoreError::corrupt)?)
         .bind(json(&skipped)?)
         .execute(&mut *tx)

@@ -9,7 +9,7 @@ use super::errors::{from_sqlx, reading};
 use super::rows::{limit, optional, parse, projects};
 use super::{PostgresStore, Result};
 use crate::domain::delivery::DeliveryState;
-use crate::domain::ids::{DeliveryId, EditionId, ProjectId};
+use crate::domain::ids::{DeliveryId, EditionId, ProjectId, SubscriptionId};
 use crate::domain::reach::Reach;
 use crate::domain::selection::Selection;
 use crate::store::replays::{Bounds, Candidate};
@@ -64,7 +64,7 @@ const LOOK: &str = "-- postgres::candidates::look
         order by id
         limit $10
     ), found as (
-        select looked.id, looked.state, event.type as event_type, event.project, event.edition
+        select looked.id, looked.subscription_id, looked.state, event.type as event_type, event.project, event.edition
         from looked
         cross join lateral (
             select event.type, event.project, event.edition
@@ -84,7 +84,8 @@ const LOOK: &str = "-- postgres::candidates::look
         )
     )
     select
-        edge.id as edge, found.id, found.state, found.event_type, found.project, found.edition
+        edge.id as edge, found.id, found.subscription_id, found.state, found.event_type, found.project,
+        found.edition
     from (
         select (select id from looked order by id limit 1 offset $10 - 1) as id
     ) as edge
@@ -151,6 +152,7 @@ fn id(row: &PgRow, column: &str) -> Result<Option<Uuid>> {
 #[derive(FromRow)]
 struct CandidateRow {
     id: Uuid,
+    subscription_id: Uuid,
     state: String,
     event_type: String,
     project: Option<String>,
@@ -161,6 +163,7 @@ impl CandidateRow {
     fn into_candidate(self) -> Result<Candidate> {
         Ok(Candidate {
             id: DeliveryId::from_uuid(self.id),
+            subscription: SubscriptionId::from_uuid(self.subscription_id),
             event_type: parse("event.type", &self.event_type)?,
             project: optional::<ProjectId>("event.project", self.project)?,
             edition: optional::<EditionId>("event.edition", self.edition)?,

@@ -1,5 +1,7 @@
 //! Replaying: the calls, and what settles add to replays of many. Their rows are in `bulk_replay`.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sqlx::PgTransaction;
@@ -82,6 +84,10 @@ impl Replays for PostgresStore {
         reading(self.unfinished(page)).await
     }
 
+    async fn replay_in_queue(&self, id: ReplayId) -> Result<HashMap<SubscriptionId, usize>> {
+        self.in_queue_of(id).await
+    }
+
     async fn replay_candidates(
         &self,
         reach: &Reach,
@@ -105,7 +111,7 @@ impl Replays for PostgresStore {
         &self,
         running: &Running,
         counted: u64,
-        next: Cursor,
+        next: &Cursor,
     ) -> Result<Standing> {
         retrying(|| self.note_count(running, counted, next)).await
     }
@@ -115,7 +121,7 @@ impl Replays for PostgresStore {
         running: &Running,
         deliveries: &[DeliveryId],
         events: &[EventId],
-        next: Cursor,
+        next: &Cursor,
     ) -> Result<Standing> {
         retrying(|| self.advance(running, deliveries, events, next)).await
     }

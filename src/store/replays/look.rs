@@ -99,7 +99,7 @@ async fn count_while(
     let mut count = Count::default();
     let mut cursor = Cursor::START;
     while goes_on() {
-        let look = look(store, reach, selection, until, cursor, usize::MAX).await?;
+        let look = look(store, reach, selection, until, &cursor, usize::MAX).await?;
         count.add(&look);
         cursor = look.next;
         if cursor == Cursor::End {
@@ -137,14 +137,14 @@ pub async fn missed(
     Ok(Some(Missed { since, count }))
 }
 
-/// Looks at no more than [`STEP`] rows behind a cursor, and takes no more than `most` of them. What was
-/// made at `until` or later is no part of it, so there is an end.
+/// Looks at no more than [`STEP`] rows behind a cursor, and at no more than `most` events. What was made at
+/// `until` or later is no part of it, so there is an end. What a cursor holds back is not looked at.
 pub async fn look(
     store: &dyn Store,
     reach: &Reach,
     selection: &Selection,
     until: DateTime<Utc>,
-    cursor: Cursor,
+    cursor: &Cursor,
     most: usize,
 ) -> Result<Look> {
     let until = selection.to.map_or(until, |to| to.min(until));
@@ -156,9 +156,9 @@ pub async fn look(
         most,
     };
     match cursor {
-        Cursor::Deliveries { after } => asked.deliveries(after).await,
-        Cursor::Events { after } => asked.events(after).await,
-        Cursor::End => Ok(Look {
+        Cursor::Deliveries { after, .. } => asked.deliveries(*after).await,
+        Cursor::Events { after } => asked.events(*after).await,
+        Cursor::Held(_) | Cursor::End => Ok(Look {
             deliveries: Vec::new(),
             events: Vec::new(),
             next: Cursor::End,
@@ -193,19 +193,10 @@ impl Asked<'_> {
         deliveries.retain(|found| {
             self.selection.states.contains(&found.state) && self.selection.takes(found.about())
         });
-        let mut next = page
-            .next
-            .map_or(behind, |last| Cursor::Deliveries { after: Some(last) });
-        if deliveries.len() > self.most {
-            deliveries.truncate(self.most);
-            next = Cursor::Deliveries {
-                after: deliveries.last().map(|last| last.id).or(after),
-            };
-        }
         Ok(Look {
             deliveries,
             events: Vec::new(),
-            next,
+            next: page.next.map_or(behind, |last| Cursor::behind(Some(last))),
         })
     }
 

@@ -5,11 +5,11 @@
 //! moves the row's cursor. A step that finds the cursor moved meanwhile does nothing, so two runners
 //! do each step once, and a crash between two steps costs nothing.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 
-use super::feed::FeedPosition;
 use super::{Creation, Idempotency, Page, PageRequest, Result, Standing};
 use crate::domain::audit::{Act, Actor, Audited};
 use crate::domain::delivery::DeliveryState;
@@ -24,6 +24,7 @@ use crate::domain::selection::{About, ReplayState, Selection, Skipped};
 
 mod account;
 mod bounds;
+mod cursor;
 mod judge;
 mod look;
 mod start;
@@ -31,15 +32,13 @@ mod tally;
 
 pub(super) use account::account;
 pub(super) use bounds::Bounds;
+pub use cursor::{Cursor, Held};
 pub(super) use judge::{Place, Taker, judge};
 pub use look::{Count, Look, Missed, count, count_for, look, missed};
 pub(super) use tally::{Progress, ReplayTally};
 
 /// The most replays of many that a workspace has under way at once.
 pub const MAX_UNFINISHED: usize = 20;
-
-/// The most deliveries of one replay that are in the queue at once.
-pub const MAX_IN_QUEUE: usize = 2_000;
 
 /// The most deliveries that one step looks at, or puts into the queue.
 pub const STEP: usize = 1_000;
@@ -117,29 +116,6 @@ impl Audited for ReplayRecord {
     }
 }
 
-/// How far a replay came, in either of its two passes: the one that counts and the one that sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cursor {
-    /// Among the deliveries that there are, oldest first: behind this one.
-    Deliveries {
-        /// `None` is before them all.
-        after: Option<DeliveryId>,
-    },
-    /// Among the events whose deliveries were never made, oldest first: behind this place in the feed.
-    Events {
-        /// `None` is before them all.
-        after: Option<FeedPosition>,
-    },
-    /// All was seen.
-    End,
-}
-
-impl Cursor {
-    /// Before everything.
-    pub const START: Self = Self::Deliveries { after: None };
-}
-
 /// A replay of many as a runner takes it forward.
 #[derive(Clone, Debug)]
 pub struct Running {
@@ -147,8 +123,6 @@ pub struct Running {
     pub record: ReplayRecord,
     /// How far it came.
     pub cursor: Cursor,
-    /// How many of its deliveries are in the queue.
-    pub in_queue: usize,
 }
 
 /// A delivery that may be one of those selected.
@@ -156,6 +130,8 @@ pub struct Running {
 pub struct Candidate {
     /// Its id.
     pub id: DeliveryId,
+    /// To whom it is.
+    pub subscription: SubscriptionId,
     /// Its event's type.
     pub event_type: EventType,
     /// Its event's project.
@@ -246,6 +222,9 @@ pub trait Replays: Send + Sync {
     /// Replays that are not finished, of all workspaces, oldest first; those behind one go on from it.
     async fn unfinished_replays(&self, page: PageRequest<ReplayId>) -> Result<Vec<Running>>;
 
+    /// How many deliveries of a replay are in the queue, by the subscription.
+    async fn replay_in_queue(&self, id: ReplayId) -> Result<HashMap<SubscriptionId, usize>>;
+
     /// Deliveries that may be selected, oldest first, made before `until`: what an index tells (event,
     /// subscription, time, and whether only what did not succeed is asked for) and the reach hold for
     /// them, the rest is for the caller to see to. At most `page.limit` are looked at;
@@ -268,8 +247,12 @@ pub trait Replays: Send + Sync {
 
     /// Notes what was counted up to a cursor; at the end, sending begins. Does nothing where the replay
     /// was moved on meanwhile, or ended.
-    async fn count_replay(&self, running: &Running, counted: u64, next: Cursor)
-    -> Result<Standing>;
+    async fn count_replay(
+        &self,
+        running: &Running,
+        counted: u64,
+        next: &Cursor,
+    ) -> Result<Standing>;
 
     /// Puts these deliveries into the queue, each as it can be, and makes those of these events that
     /// were never made, up to a cursor. Does nothing where the replay was moved on meanwhile, or ended.
@@ -278,7 +261,7 @@ pub trait Replays: Send + Sync {
         running: &Running,
         deliveries: &[DeliveryId],
         events: &[EventId],
-        next: Cursor,
+        next: &Cursor,
     ) -> Result<Standing>;
 
     /// Finishes a replay that is through, or cancelled, once nothing of it is in the queue any more.

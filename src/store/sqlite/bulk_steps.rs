@@ -1,14 +1,16 @@
 //! Replays of many: the steps by which a runner takes them forward.
 
+use std::collections::HashMap;
+
 use super::bulk_replay::{find, in_queue, record};
 use super::error::store_error;
 use super::requeue::Requeue;
-use super::rows::{count, get, list, millis, read_list, unsigned};
+use super::rows::{self, count, get, list, millis, read_list, unsigned};
 use super::{SqliteStore, backfill, withdraw};
-use crate::domain::ids::{DeliveryId, EventId, ReplayId};
+use crate::domain::ids::{DeliveryId, EventId, ReplayId, SubscriptionId};
 use crate::domain::replay::Refusal;
 use crate::domain::selection::ReplayState;
-use crate::store::replays::{Cursor, MAX_IN_QUEUE, Running, account};
+use crate::store::replays::{Cursor, Running, account};
 use crate::store::{PageRequest, Result, Standing, StoreError};
 
 impl SqliteStore {
@@ -16,22 +18,13 @@ impl SqliteStore {
         let rows = sqlx::query(
             "-- sqlite::bulk_steps::unfinished
             select id, workspace, selection, projects, rate, state, total, queued, done, failed,
-                skipped, created_by, created_at, finished_at, cursor,
-                (
-                    select count(*)
-                    from (
-                        select 1 from delivery_queue
-                        where delivery_queue.replay_id = replay.id
-                        limit ?2
-                    )
-                ) as in_queue
+                skipped, created_by, created_at, finished_at, cursor
             from replay
-            where finished_at is null and (?3 is null or id > ?3)
+            where finished_at is null and (?2 is null or id > ?2)
             order by id
             limit ?1",
         )
         .bind(count(page.limit))
-        .bind(count(MAX_IN_QUEUE))
         .bind(page.after.map(|id| id.uuid()))
         .fetch_all(&self.readers)
         .await
@@ -41,8 +34,29 @@ impl SqliteStore {
                 Ok(Running {
                     record: record(row)?,
                     cursor: read_list(get(row, "cursor")?)?,
-                    in_queue: unsigned(row, "in_queue")?,
                 })
+            })
+            .collect()
+    }
+
+    pub(super) async fn in_queue_of(&self, id: ReplayId) -> Result<HashMap<SubscriptionId, usize>> {
+        let rows = sqlx::query(
+            "-- sqlite::bulk_steps::in_queue_of
+            select subscription_id, count(*) as deliveries
+            from delivery_queue
+            where replay_id = ?1
+            group by subscription_id",
+        )
+        .bind(id.uuid())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(store_error)?;
+        rows.iter()
+            .map(|row| {
+                Ok((
+                    rows::id(row, "subscription_id")?,
+                    unsigned(row, "deliveries")?,
+                ))
             })
             .collect()
     }
@@ -51,10 +65,10 @@ impl SqliteStore {
         &self,
         running: &Running,
         counted: u64,
-        next: Cursor,
+        next: &Cursor,
     ) -> Result<Standing> {
         let (state, next) = match next {
-            Cursor::End => (ReplayState::Running, Cursor::START),
+            Cursor::End => (ReplayState::Running, &Cursor::START),
             next => (ReplayState::Pending, next),
         };
         let mut transaction = self.write().await?;
@@ -66,7 +80,7 @@ impl SqliteStore {
         )
         .bind(i64::try_from(counted).map_err(StoreError::corrupt)?)
         .bind(state.as_str())
-        .bind(list(&next)?)
+        .bind(list(next)?)
         .bind(running.record.reach.workspace.as_str())
         .bind(running.record.id.uuid())
         .bind(list(&running.cursor)?)
@@ -83,7 +97,7 @@ impl SqliteStore {
         running: &Running,
         deliveries: &[DeliveryId],
         events: &[EventId],
-        next: Cursor,
+        next: &Cursor,
     ) -> Result<Standing> {
         let record = &running.record;
         let mut transaction = self.write().await?;
@@ -118,7 +132,7 @@ impl SqliteStore {
             set cursor = ?1, queued = queued + ?2, skipped = ?3
             where workspace = ?4 and id = ?5 and state = 'running' and cursor = ?6",
         )
-        .bind(list(&next)?)
+        .bind(list(next)?)
         .bind(queued)
         .bind(list(&skipped)?)
         .bind(record.reach.workspace.as_str())

@@ -122,7 +122,7 @@ pub(super) fn statement(reach: &Reach, bounds: &Bounds) -> Result<QueryBuilder<S
         .push(
             "),
             found as (
-                select looked.id, looked.state, event.type, event.project, event.edition
+                select looked.id, looked.subscription_id, looked.state, event.type, event.project, event.edition
                 from looked
                 cross join event
                 where event.id = looked.event_id
@@ -144,7 +144,8 @@ pub(super) fn statement(reach: &Reach, bounds: &Bounds) -> Result<QueryBuilder<S
     select
         .push(
             ")
-            select edge.id as edge, found.id, found.state, found.type, found.project, found.edition
+            select edge.id as edge, found.id, found.subscription_id, found.state, found.type, found.project,
+                found.edition
             from (
                 select (select id from looked order by id limit 1 offset ",
         )
@@ -199,6 +200,7 @@ fn push_bounds(
 fn candidate(row: &SqliteRow) -> Result<Candidate> {
     Ok(Candidate {
         id: id(row, "id")?,
+        subscription: id(row, "subscription_id")?,
         event_type: parsed(row, "type")?,
         project: optional_parsed(row, "project")?,
         edition: optional_parsed(row, "edition")?,

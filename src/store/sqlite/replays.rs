@@ -1,5 +1,7 @@
 //! Replaying: the calls, and what settles add to replays of many. Their rows are in `bulk_replay`.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sqlx::SqliteConnection;
@@ -81,6 +83,10 @@ impl Replays for SqliteStore {
         self.unfinished(page).await
     }
 
+    async fn replay_in_queue(&self, id: ReplayId) -> Result<HashMap<SubscriptionId, usize>> {
+        self.in_queue_of(id).await
+    }
+
     async fn replay_candidates(
         &self,
         reach: &Reach,
@@ -104,7 +110,7 @@ impl Replays for SqliteStore {
         &self,
         running: &Running,
         counted: u64,
-        next: Cursor,
+        next: &Cursor,
     ) -> Result<Standing> {
         self.note_count(running, counted, next).await
     }
@@ -114,7 +120,7 @@ impl Replays for SqliteStore {
         running: &Running,
         deliveries: &[DeliveryId],
         events: &[EventId],
-        next: Cursor,
+        next: &Cursor,
     ) -> Result<Standing> {
         self.advance(running, deliveries, events, next).await
     }

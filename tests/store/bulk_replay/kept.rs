@@ -155,7 +155,7 @@ async fn what_is_removed_between_a_look_and_its_step_counts_as_skipped(db: &Test
     };
     let made = begin(db, selection).await;
     let counting = running(db, &made).await.unwrap();
-    let counted = db.store.count_replay(&counting, 3, Cursor::End);
+    let counted = db.store.count_replay(&counting, 3, &Cursor::End);
     assert_eq!(counted.await.unwrap(), Standing::Leads);
     let sending = running(db, &made).await.unwrap();
     let held = lead(db).await;
@@ -164,7 +164,7 @@ async fn what_is_removed_between_a_look_and_its_step_counts_as_skipped(db: &Test
     let events = [missed.event().id];
     let step = db
         .store
-        .advance_replay(&sending, &seen, &events, Cursor::End);
+        .advance_replay(&sending, &seen, &events, &Cursor::End);
     assert_eq!(step.await.unwrap(), Standing::Leads);
     let done = finish(db, &made).await;
     assert_eq!((done.state, done.queued), (ReplayState::Done, 0));

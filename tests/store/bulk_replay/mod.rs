@@ -16,7 +16,7 @@ use forge_dispatch::domain::selection::{ReplayState, Selection, Skipped};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::replay::{Pace, Parts, Runner, Turn};
 use forge_dispatch::store::intake::NoDispatch;
-use forge_dispatch::store::replays::{MAX_IN_QUEUE, MAX_UNFINISHED, STEP, look};
+use forge_dispatch::store::replays::{MAX_UNFINISHED, STEP, look};
 use forge_dispatch::store::{
     Cancelled, Claim, Cursor, DeliveryRecord, LeasedDelivery, NewReplay, PageRequest, ReplayRecord,
     Running, SettleOutcome, Standing, Store,
@@ -34,6 +34,7 @@ mod asking;
 mod cancelling;
 mod kept;
 mod selecting;
+mod shared;
 mod stuck;
 
 on_both_databases!(
@@ -43,7 +44,6 @@ on_both_databases!(
     after_a_crash_another_goes_on_where_the_first_one_stood,
     only_one_process_leads,
     many_that_wait_are_in_nobodys_way,
-    no_more_than_a_bounded_number_is_in_the_queue,
     few_among_many_are_found_in_one_turn,
 );
 
@@ -169,10 +169,9 @@ fn ids(deliveries: &[LeasedDelivery]) -> BTreeSet<DeliveryId> {
 async fn selected(db: &TestDatabase, reach: &Reach, selection: &Selection) -> Vec<DeliveryId> {
     let (mut found, mut cursor) = (Vec::new(), Cursor::START);
     while cursor != Cursor::End {
-        let seen = look(&*db.store, reach, selection, later(), cursor, 2)
+        let seen = look(&*db.store, reach, selection, later(), &cursor, 2)
             .await
             .unwrap();
-        assert!(seen.deliveries.len() <= 2);
         found.extend(seen.deliveries.into_iter().map(|found| found.id));
         cursor = seen.next;
     }
@@ -303,21 +302,19 @@ async fn of_two_runners_each_step_is_done_by_one(db: &TestDatabase) {
     let failed = settled(db, &events(4), &Verdict::Failed).await;
     let replay = begin(db, Selection::default()).await;
     let counting = running(db, &replay).await.unwrap();
-    let first = db.store.count_replay(&counting, 4, Cursor::End).await;
+    let first = db.store.count_replay(&counting, 4, &Cursor::End).await;
     assert_eq!(first.unwrap(), Standing::Leads);
-    let second = db.replica.count_replay(&counting, 4, Cursor::End).await;
+    let second = db.replica.count_replay(&counting, 4, &Cursor::End).await;
     assert_eq!(second.unwrap(), Standing::Deposed);
     assert_eq!(now(db, &replay).await.total, 4);
 
     let sending = running(db, &replay).await.unwrap();
     let mut all: Vec<DeliveryId> = ids(&failed).into_iter().collect();
     let rest = all.split_off(2);
-    let next = Cursor::Deliveries {
-        after: all.last().copied(),
-    };
+    let next = Cursor::behind(all.last().copied());
     let (first, second) = tokio::join!(
-        db.store.advance_replay(&sending, &all, &[], next),
-        db.replica.advance_replay(&sending, &all, &[], next),
+        db.store.advance_replay(&sending, &all, &[], &next),
+        db.replica.advance_replay(&sending, &all, &[], &next),
     );
     let standings = [first.unwrap(), second.unwrap()];
     let led = standings
@@ -328,7 +325,7 @@ async fn of_two_runners_each_step_is_done_by_one(db: &TestDatabase) {
     // One that stood still since before tries the rest.
     let late = db
         .store
-        .advance_replay(&sending, &rest, &[], Cursor::End)
+        .advance_replay(&sending, &rest, &[], &Cursor::End)
         .await;
     assert_eq!(late.unwrap(), Standing::Deposed);
     let put = now(db, &replay).await;
@@ -348,13 +345,15 @@ async fn after_a_crash_another_goes_on_where_the_first_one_stood(db: &TestDataba
         &here(),
         &stood.record.selection,
         stood.record.created_at,
-        stood.cursor,
-        3,
+        &stood.cursor,
+        usize::MAX,
     )
     .await
     .unwrap();
-    let some: Vec<_> = seen.deliveries.iter().map(|found| found.id).collect();
-    let stepped = db.store.advance_replay(&stood, &some, &[], seen.next).await;
+    let mut some: Vec<_> = seen.deliveries.iter().map(|found| found.id).collect();
+    some.truncate(3);
+    let next = Cursor::behind(some.last().copied());
+    let stepped = db.store.advance_replay(&stood, &some, &[], &next).await;
     assert_eq!(stepped.unwrap(), Standing::Leads);
     let other = db.open().await;
     let mut second = runner(&other);
@@ -408,38 +407,6 @@ async fn many_that_wait_are_in_nobodys_way(db: &TestDatabase) {
     assert_eq!(now(db, &late).await.state, ReplayState::Done);
     let unfinished = db.store.unfinished_replays(all()).await.unwrap();
     assert_eq!(unfinished.len(), MAX_UNFINISHED);
-}
-
-async fn no_more_than_a_bounded_number_is_in_the_queue(db: &TestDatabase) {
-    let subscription = subscribe(&db.store, &["*"]).await.id;
-    let many = MAX_IN_QUEUE + 500;
-    for _ in 0..5 {
-        settled(db, &events(many / 5), &Verdict::Failed).await;
-    }
-    let replay = begin(db, Selection::default()).await;
-    let mut runner = runner(&db.store);
-    while now(db, &replay).await.queued < MAX_IN_QUEUE as u64 {
-        runner.turn().await.unwrap();
-        let waiting = usize::try_from(db.count("delivery_queue").await).unwrap();
-        assert!(waiting <= MAX_IN_QUEUE, "{waiting}");
-    }
-    assert_eq!(now(db, &replay).await.total, many as u64);
-    for _ in 0..3 {
-        runner.turn().await.unwrap();
-    }
-    assert_eq!(now(db, &replay).await.queued, MAX_IN_QUEUE as u64);
-    let me = owner();
-    let leased = claim(db, subscription, me).await;
-    assert_eq!(leased.len(), STEP);
-    let outcomes: Vec<_> = leased
-        .iter()
-        .map(|delivery| settlement(delivery, Verdict::Succeeded))
-        .collect();
-    db.store.settle(me, &outcomes).await.unwrap();
-    while running(db, &replay).await.unwrap().cursor != Cursor::End {
-        runner.turn().await.unwrap();
-    }
-    assert_eq!(now(db, &replay).await.queued, many as u64);
 }
 
 async fn all_as_they_are(db: &TestDatabase) -> Vec<DeliveryRecord> {
