@@ -77,12 +77,14 @@ pub struct About<'a> {
 }
 
 impl Selection {
-    /// All deliveries of one event, whatever their state.
+    /// All deliveries of one event, whatever their state. Who names the subscription too wants it to get
+    /// the event, though it may not have been there when that came.
     pub fn of_event(event: EventId, subscription: Option<SubscriptionId>) -> Self {
         Self {
             event_id: Some(event),
             subscription_id: subscription,
             states: DeliveryState::ALL.to_vec(),
+            backfill: subscription.is_some(),
             ..Self::default()
         }
     }

@@ -10,7 +10,7 @@ use url::{Host, Url};
 
 use super::circuit::CircuitState;
 use super::event::Event;
-use super::filter::EventFilter;
+use super::filter::{EventFilter, EventType};
 use super::headers::CustomHeaders;
 use super::ids::{EditionId, ProjectId, SubscriptionId, WorkspaceId};
 use super::retry::RetrySchedule;
@@ -296,11 +296,13 @@ impl SubscriptionSpec {
 
     /// Whether the event is one of those asked for.
     pub fn wants(&self, event: &Event) -> bool {
-        let type_matches = self
-            .event_types
-            .iter()
-            .any(|filter| filter.matches(&event.event_type));
-        type_matches && self.wants_project(event.project.as_ref())
+        self.wants_type(&event.event_type) && self.wants_project(event.project.as_ref())
+    }
+
+    /// Whether events of this type are among those asked for.
+    pub fn wants_type(&self, event_type: &EventType) -> bool {
+        let mut filters = self.event_types.iter();
+        filters.any(|filter| filter.matches(event_type))
     }
 
     /// The edition at whose gate a delivery of the event waits its turn; `None` waits for nobody. What

@@ -22,6 +22,7 @@ on_both_databases!(
     a_dry_run_counts_and_does_nothing,
     a_replay_is_begun_shown_listed_and_cancelled,
     a_repeated_request_is_answered_with_the_same_replay,
+    a_repeat_is_answered_though_what_was_selected_is_gone,
     a_delivery_is_replayed_once_for_a_request_that_is_repeated,
     what_is_asked_for_is_checked_value_by_value,
     a_restricted_key_replays_and_sees_its_own_only,
@@ -267,6 +268,29 @@ async fn a_repeated_request_is_answered_with_the_same_replay(db: &TestDatabase) 
     assert_eq!(other.problem(), "idempotency-key-reused");
     let list = rig.get(&key, "/v1/replays").await.json();
     assert_eq!(list["data"].as_array().unwrap().len(), 1);
+    rig.stop().await;
+}
+
+/// Whoever asks again does it because the answer was lost, and that can take a while.
+async fn a_repeat_is_answered_though_what_was_selected_is_gone(db: &TestDatabase) {
+    let rig = Rig::over(&db.store).await;
+    let scene = Scene::in_workspace(&rig, "default", "pr_1").await;
+    let key = rig.key(Key::with(&WRITER)).await;
+    let ask = async |name: &str, rate: u32| {
+        let body = json!({"subscription_id": scene.subscription, "filter": {}, "rate": rate});
+        let ask = rig.ask(Method::POST, "/v1/replays").key(&key).json(&body);
+        ask.header("idempotency-key", name).send().await
+    };
+    let first = ask("k1", 7).await;
+    assert_eq!(first.status, StatusCode::CREATED, "{first:?}");
+    let subscription = format!("/v1/subscriptions/{}", scene.subscription);
+    let deleted = rig.ask(Method::DELETE, &subscription).key(&key);
+    assert_eq!(deleted.send().await.status, StatusCode::NO_CONTENT);
+    let second = ask("k1", 7).await;
+    assert_eq!(second.status, StatusCode::CREATED, "{second:?}");
+    assert_eq!(second.json()["id"], first.json()["id"]);
+    assert_eq!(ask("k1", 8).await.problem(), "idempotency-key-reused");
+    assert_eq!(ask("k2", 7).await.problem(), "invalid-values");
     rig.stop().await;
 }
 

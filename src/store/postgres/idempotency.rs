@@ -47,8 +47,18 @@ pub(super) async fn answered(
     workspace: &WorkspaceId,
     once: &Idempotency,
 ) -> Result<Option<Written>> {
+    let known = look_up(connection, workspace, once).await?;
+    known.map(|known| once.written(known)).transpose()
+}
+
+/// What is kept of an earlier call with this key.
+pub(super) async fn look_up(
+    connection: &mut PgConnection,
+    workspace: &WorkspaceId,
+    once: &Idempotency,
+) -> Result<Option<Known>> {
     let known: Option<Kept> = sqlx::query_as(
-        "-- postgres::idempotency::answered
+        "-- postgres::idempotency::look_up
         select fingerprint, object, answer, version
         from idempotency_key
         where workspace = $1 and caller = $2 and route = $3 and key = $4
@@ -62,9 +72,7 @@ pub(super) async fn answered(
     .fetch_optional(connection)
     .await
     .map_err(from_sqlx)?;
-    known
-        .map(|known| once.written(Known::from(known)))
-        .transpose()
+    Ok(known.map(Known::from))
 }
 
 /// The columns of what is kept.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::audit::tell;
 use super::errors::{from_sqlx, reading, retrying};
-use super::idempotency::remember;
+use super::idempotency::{look_up, remember};
 use super::requeue::Requeue;
 use super::{PostgresStore, Result, StoreError, bulk_replay, commit};
 use crate::domain::audit::{Act, Action};
@@ -53,6 +53,12 @@ impl Replays for PostgresStore {
         once: Option<&Idempotency>,
     ) -> Result<Option<Creation<ReplayRecord>>> {
         retrying(|| self.begin_replay(reach, new, act, once)).await
+    }
+
+    async fn is_repeat(&self, workspace: &WorkspaceId, once: &Idempotency) -> Result<bool> {
+        let mut connection = self.connection().await?;
+        let known = look_up(&mut connection, workspace, once).await?;
+        Ok(known.is_some())
     }
 
     async fn replay(&self, reach: &Reach, id: ReplayId) -> Result<Option<ReplayRecord>> {

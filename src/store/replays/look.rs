@@ -33,6 +33,17 @@ pub struct Look {
     pub next: Cursor,
 }
 
+impl Look {
+    /// There is nothing more.
+    fn nothing() -> Self {
+        Self {
+            deliveries: Vec::new(),
+            events: Vec::new(),
+            next: Cursor::End,
+        }
+    }
+}
+
 /// How many deliveries are selected, by what they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Count {
@@ -158,11 +169,7 @@ pub async fn look(
     match cursor {
         Cursor::Deliveries { after, .. } => asked.deliveries(*after).await,
         Cursor::Events { after } => asked.events(*after).await,
-        Cursor::Held(_) | Cursor::End => Ok(Look {
-            deliveries: Vec::new(),
-            events: Vec::new(),
-            next: Cursor::End,
-        }),
+        Cursor::Held(_) | Cursor::End => Ok(Look::nothing()),
     }
 }
 
@@ -209,17 +216,40 @@ impl Asked<'_> {
     }
 
     async fn events(&self, after: Option<FeedPosition>) -> Result<Look> {
-        let end = Look {
-            deliveries: Vec::new(),
-            events: Vec::new(),
-            next: Cursor::End,
-        };
         let Some(id) = self.selection.subscription_id else {
-            return Ok(end);
+            return Ok(Look::nothing());
         };
         let Some(subscription) = self.store.subscription(self.reach, id).await? else {
-            return Ok(end);
+            return Ok(Look::nothing());
         };
+        match self.selection.event_id {
+            Some(event) => self.one_event(&subscription, event).await,
+            None => self.of_feed(&subscription, after).await,
+        }
+    }
+
+    async fn one_event(&self, subscription: &Subscription, event: EventId) -> Result<Look> {
+        let found = self.store.event(self.reach, event).await?;
+        let wanted = found.filter(|it| {
+            let about = About {
+                event_type: &it.event_type,
+                project: it.project.as_ref(),
+                edition: it.edition.as_ref(),
+            };
+            subscription.spec.wants_type(about.event_type) && self.wants(subscription, it.id, about)
+        });
+        let wanted: Vec<EventId> = wanted.into_iter().map(|it| it.id).collect();
+        Ok(Look {
+            events: self.undelivered(subscription.id, &wanted).await?,
+            ..Look::nothing()
+        })
+    }
+
+    async fn of_feed(
+        &self,
+        subscription: &Subscription,
+        after: Option<FeedPosition>,
+    ) -> Result<Look> {
         let filter = FeedFilter {
             types: subscription.spec.event_types.clone(),
             edition: self.selection.edition_id.clone(),
@@ -239,27 +269,22 @@ impl Asked<'_> {
             self.store.feed(self.reach, &filter, oldest).await?
         };
         let Some(page) = page else {
-            return Ok(end);
+            return Ok(Look::nothing());
         };
         let wanted: Vec<EventId> = page
             .items
             .iter()
-            .filter(|item| {
-                let event = &item.event;
+            .map(|item| &item.event)
+            .filter(|event| {
                 let about = About {
                     event_type: &event.event_type,
                     project: event.project.as_ref(),
                     edition: event.edition.as_ref(),
                 };
-                let came = created_at(event.id.uuid());
-                self.selection.takes(about)
-                    && subscription.spec.wants_project(event.project.as_ref())
-                    && self.selection.from.is_none_or(|from| from <= came)
-                    && came < self.until
+                self.wants(subscription, event.id, about)
             })
-            .map(|item| item.event.id)
+            .map(|event| event.id)
             .collect();
-        let events = self.undelivered(id, &wanted).await?;
         let is_past = |item: &FeedItem| created_at(item.event.id.uuid()) >= self.past();
         let next = if page.caught_up || page.items.last().is_some_and(is_past) {
             Cursor::End
@@ -270,9 +295,18 @@ impl Asked<'_> {
         };
         Ok(Look {
             deliveries: Vec::new(),
-            events,
+            events: self.undelivered(subscription.id, &wanted).await?,
             next,
         })
+    }
+
+    /// Whether an event of a type that a subscription asks for is one of those selected for it.
+    fn wants(&self, subscription: &Subscription, id: EventId, about: About<'_>) -> bool {
+        let came = created_at(id.uuid());
+        self.selection.takes(about)
+            && subscription.spec.wants_project(about.project)
+            && self.selection.from.is_none_or(|from| from <= came)
+            && came < self.until
     }
 
     async fn start(&self, after: Option<FeedPosition>) -> Result<FeedStart> {

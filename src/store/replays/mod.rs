@@ -199,6 +199,10 @@ pub trait Replays: Send + Sync {
         once: Option<&Idempotency>,
     ) -> Result<Option<Creation<ReplayRecord>>>;
 
+    /// Whether an earlier call began one with this key. To be asked before what is selected is looked
+    /// for: a repeat is answered as the first call was, whatever is gone since.
+    async fn is_repeat(&self, workspace: &WorkspaceId, once: &Idempotency) -> Result<bool>;
+
     /// One of them; `None` if there is none of that id in reach.
     async fn replay(&self, reach: &Reach, id: ReplayId) -> Result<Option<ReplayRecord>>;
 

@@ -48,8 +48,19 @@ pub(super) async fn answered(
     once: &Idempotency,
     now: DateTime<Utc>,
 ) -> Result<Option<Written>> {
+    let known = look_up(connection, workspace, once, now).await?;
+    known.map(|known| once.written(known)).transpose()
+}
+
+/// What is kept of an earlier call with this key.
+pub(super) async fn look_up(
+    connection: &mut SqliteConnection,
+    workspace: &WorkspaceId,
+    once: &Idempotency,
+    now: DateTime<Utc>,
+) -> Result<Option<Known>> {
     let row = sqlx::query(
-        "-- sqlite::idempotency::answered
+        "-- sqlite::idempotency::look_up
         select fingerprint, object, answer, version
         from idempotency_key
         where workspace = ?1 and caller = ?2 and route = ?3 and key = ?4 and created_at > ?5",
@@ -62,8 +73,7 @@ pub(super) async fn answered(
     .fetch_optional(connection)
     .await
     .map_err(store_error)?;
-    let known = row.as_ref().map(known).transpose()?;
-    known.map(|known| once.written(known)).transpose()
+    row.as_ref().map(known).transpose()
 }
 
 /// Keeps what a write answers with its key, if it has one.

@@ -8,7 +8,7 @@ use sqlx::SqliteConnection;
 
 use super::audit::tell;
 use super::error::store_error;
-use super::idempotency::remember;
+use super::idempotency::{look_up, remember};
 use super::requeue::Requeue;
 use super::rows::millis;
 use super::{SqliteStore, bulk_replay};
@@ -55,6 +55,12 @@ impl Replays for SqliteStore {
         once: Option<&Idempotency>,
     ) -> Result<Option<Creation<ReplayRecord>>> {
         self.begin_replay(reach, new, act, once).await
+    }
+
+    async fn is_repeat(&self, workspace: &WorkspaceId, once: &Idempotency) -> Result<bool> {
+        let mut reader = self.read().await?;
+        let known = look_up(&mut reader, workspace, once, self.clock.now()).await?;
+        Ok(known.is_some())
     }
 
     async fn replay(&self, reach: &Reach, id: ReplayId) -> Result<Option<ReplayRecord>> {

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, EditionId, EventId, ProjectId, WorkspaceId};
+use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::replay::Was;
 use forge_dispatch::domain::selection::{ReplayState, Selection};
 use forge_dispatch::store::replays::{STEP, count, count_for};
@@ -27,6 +28,7 @@ on_both_databases!(
     each_condition_selects_what_it_says,
     a_count_goes_by_state_and_may_be_ended_early,
     those_of_an_event_are_replayed_whatever_their_state,
+    an_event_is_made_for_one_that_is_named_and_asks_for_such,
     what_was_never_delivered_is_made,
     what_came_long_before_or_after_costs_no_looks,
 );
@@ -180,6 +182,47 @@ async fn those_of_an_event_are_replayed_whatever_their_state(db: &TestDatabase) 
     settle(&db.store, me, &leased[0], Verdict::Succeeded).await;
     let done = finish(db, &replay).await;
     assert_eq!((done.state, done.done), (ReplayState::Done, 1));
+}
+
+async fn an_event_is_made_for_one_that_is_named_and_asks_for_such(db: &TestDatabase) {
+    let sent = events(1);
+    accept(&db.store, &sent).await;
+    let event = sent[0].event().id;
+    let late = subscribe(&db.store, &["*"]).await.id;
+    let other = subscribe(&db.store, &["edition.other"]).await.id;
+    let counted = async |subscription| {
+        let selection = Selection::of_event(event, subscription);
+        let count = count(&*db.store, &here(), &selection, later(), 10).await;
+        count.unwrap().by_state
+    };
+    assert_eq!(counted(None).await, BTreeMap::new());
+    assert_eq!(counted(Some(other)).await, BTreeMap::new());
+    assert_eq!(counted(Some(late)).await, BTreeMap::from([("unmade", 1)]));
+    let elsewhere = Reach {
+        projects: Some(vec!["pr_other".parse().unwrap()]),
+        ..here()
+    };
+    let of_it = Selection::of_event(event, Some(late));
+    let unseen = count(&*db.store, &elsewhere, &of_it, later(), 10).await;
+    assert_eq!(unseen.unwrap().total(), 0);
+
+    let replay = begin(db, of_it).await;
+    put_into_queue(db, &replay).await;
+    let me = owner();
+    let leased = claim(db, late, me).await;
+    assert_eq!(leased.len(), 1);
+    assert_eq!(leased[0].payload.event().id, event);
+    settle(&db.store, me, &leased[0], Verdict::Succeeded).await;
+    let done = finish(db, &replay).await;
+    assert_eq!(
+        (done.state, done.total, done.done),
+        (ReplayState::Done, 1, 1)
+    );
+    assert_eq!(
+        counted(Some(late)).await,
+        BTreeMap::from([("succeeded", 1)]),
+        "it is there, and made once"
+    );
 }
 
 async fn what_came_long_before_or_after_costs_no_looks(db: &TestDatabase) {
