@@ -46,12 +46,15 @@ impl Told<'_> {
     }
 }
 
+/// Editions whose status a batch of events tells.
+pub(super) type MovedEditions<'a> = BTreeMap<(&'a WorkspaceId, EditionId), Told<'a>>;
+
 /// What a batch of events moves: of each entity by its latest event, in the order in which rows are
 /// touched.
 #[derive(Debug, Default)]
 pub(super) struct Moves<'a> {
     /// Editions whose status is told.
-    pub(super) editions: BTreeMap<(&'a WorkspaceId, EditionId), Told<'a>>,
+    pub(super) editions: MovedEditions<'a>,
     /// Outputs that were generated.
     pub(super) outputs: BTreeMap<(&'a WorkspaceId, OutputId), Told<'a>>,
 }

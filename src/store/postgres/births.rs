@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgTransaction;
-
+use super::Result;
 use super::events::{FIRST_EPOCH, Taken, routes};
-use super::{Result, gates};
 use crate::domain::delivery::{Lane, Sending};
 use crate::domain::ids::{DeliveryId, EditionId};
 use crate::domain::payload::Payload;
 use crate::store::LeasedDelivery;
-use crate::store::gates::{Crowd, Gate, Place};
+use crate::store::gates::{Crowd, Gate, Place, Places};
 use crate::store::identity::delivery_id;
 use crate::store::intake::{self, Intake, Permit};
 use crate::store::targets::Target;
@@ -76,23 +74,24 @@ impl<'a> Birth<'a> {
     }
 }
 
-/// The deliveries of new events. Those that go by order come to their gates first: what is queued there
-/// by others is known from then on, and stays as it is.
-pub(super) async fn births<'a>(
-    tx: &mut PgTransaction<'_>,
-    new: &[&Taken<'a>],
-    intake: &dyn Intake,
-) -> Result<Vec<Birth<'a>>> {
-    let gate_of = |payload: &Payload, target: &Target| {
-        Gate::of(target.id(), &target.subscription.spec, payload.event())
-    };
+/// Those of new events that go by order, at their gates.
+pub(super) fn crowd(new: &[&Taken<'_>]) -> Crowd {
     let mut crowd = Crowd::default();
     for (payload, target) in routes(new) {
         if let Some(gate) = gate_of(payload, target) {
             crowd.add(gate);
         }
     }
-    let mut places = gates::come(tx, crowd).await?;
+    crowd
+}
+
+/// The deliveries of new events, those that go by order at these places. Whoever has come to a gate knows
+/// what is queued there by others, and that it stays as it is.
+pub(super) fn births<'a>(
+    new: &[&Taken<'a>],
+    mut places: Places,
+    intake: &dyn Intake,
+) -> Result<Vec<Birth<'a>>> {
     routes(new)
         .map(|(payload, target)| {
             let gate = gate_of(payload, target);
@@ -100,4 +99,8 @@ pub(super) async fn births<'a>(
             Ok(Birth::of(payload, target, place, intake))
         })
         .collect()
+}
+
+fn gate_of(payload: &Payload, target: &Target) -> Option<Gate> {
+    Gate::of(target.id(), &target.subscription.spec, payload.event())
 }

@@ -1,29 +1,29 @@
 //! Taking events in: four round trips for a batch, whatever its size: begin, what is known, all that
-//! is written, commit. One more where an event is the first of its project, or says none; two more where
-//! events move editions, and two where they move outputs (three more where these have files to be
-//! taken); and two where deliveries go by order. And reading one of them.
+//! is written, commit. One more where an event is the first of its project; one where what is told of an
+//! edition can be seen; two where events move outputs (three where these have files to be taken); and two
+//! where deliveries go by order. And reading one of them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::PgTransaction;
 use sqlx::postgres::PgBindIterExt;
+use sqlx::{FromRow, PgTransaction};
 use uuid::Uuid;
 
 use super::arrivals::write;
-use super::births::{Birth, births};
+use super::births::{Birth, births, crowd};
 use super::errors::{expect_rows, from_sqlx, reading, retrying};
-use super::rows::{KeptEventRow, interval, projects as projects_of};
+use super::rows::{KeptEventRow, interval, parse, projects as projects_of};
 use super::{PostgresStore, Result, commit, gates, projection, projects};
 use crate::domain::event::Event;
-use crate::domain::ids::{EventId, SubscriptionId};
+use crate::domain::ids::{EventId, ProjectId, SubscriptionId};
 use crate::domain::payload::Payload;
 use crate::domain::reach::Reach;
 use crate::store::gates::Place;
 use crate::store::identity::{delivery_id, event_key};
 use crate::store::intake::{Intake, each_once};
-use crate::store::projection::Moves;
+use crate::store::projection::{EditionOf, Moves, attributed, unattributed};
 use crate::store::projects::NewProjects;
 use crate::store::targets::{Target, Targets};
 use crate::store::{
@@ -112,9 +112,18 @@ impl PostgresStore {
         intake: &dyn Intake,
     ) -> Result<Kept> {
         let keys: Vec<Uuid> = events.iter().map(|payload| key(payload.event())).collect();
-        let (targets, known) = self.look_up(tx, &keys).await?;
-        self.keep_for(tx, events, (leasing, intake), (&targets, &known))
-            .await
+        let looked_up = self.look_up(tx, &keys, &unattributed(events)).await?;
+        let attributed = match looked_up.projects.is_empty() {
+            true => None,
+            false => Some(attributed(events, &looked_up.projects)),
+        };
+        self.keep_for(
+            tx,
+            attributed.as_deref().unwrap_or(events),
+            (leasing, intake),
+            (&looked_up.targets, &looked_up.known),
+        )
+        .await
     }
 
     /// The same for these subscriptions, where these keys are known.
@@ -128,8 +137,6 @@ impl PostgresStore {
         // Read before the database reads its own clock: our end of a lease is never the later one.
         let leased_until = self.clock.monotonic() + leasing.lease;
         let keys: Vec<Uuid> = events.iter().map(|payload| key(payload.event())).collect();
-        let attributed = projection::attribute(tx, events).await?;
-        let events = attributed.as_deref().unwrap_or(events);
         let taken = take(events, &keys, targets, known);
 
         let new = arrived(&taken, Arrival::New);
@@ -146,13 +153,20 @@ impl PostgresStore {
             projects::write(tx, &new_projects).await?;
         }
         let moves = Moves::of(new.iter().map(|taken| &**taken.payload));
-        let shown = projection::remember(tx, &moves).await?;
-        let mut births = births(tx, &new, intake).await?;
+        let crowd = crowd(&new);
+        // Editions come first of what accepts wait for: with the rest, if there is nothing between.
+        let with_the_rest = crowd.is_empty() && moves.outputs.is_empty();
+        let mut shown = projection::Shown::new();
+        if !with_the_rest {
+            shown = projection::remember(tx, &moves).await?;
+        }
+        let mut births = births(&new, gates::come(tx, crowd).await?, intake)?;
         if !new.is_empty() {
             let (gated, free): (Vec<_>, Vec<_>) =
                 births.iter().partition(|birth| birth.place.is_some());
             gates::queue(tx, &gated, leasing).await?;
-            write(tx, &new, &free, leasing).await?;
+            let moved = with_the_rest.then_some(&moves.editions);
+            shown.extend(write(tx, &new, &free, moved, leasing).await?);
         }
         projection::show(tx, &shown).await?;
         let jobs = if self.output_jobs.fetches() {
@@ -194,38 +208,93 @@ impl PostgresStore {
         kept.accepted
     }
 
-    /// The subscriptions, and which of these keys are known, each with the event it is known by.
-    /// One that another accept is committing at this moment is not seen here; writing it again then
-    /// fails, and this transaction is run again ([`super::errors`]).
+    /// The subscriptions; which of these keys are known, each with the event it is known by; and of which
+    /// projects these editions are, where that is known.
     ///
-    /// The alternative, `on conflict do nothing returning`, costs every new event half as much again:
-    /// each is inserted in two steps, and sent back.
+    /// An event that another accept is committing at this moment is not seen here; writing it again then
+    /// fails, and this transaction is run again ([`super::errors`]). The alternative, `on conflict do
+    /// nothing returning`, costs every new event half as much again: each is inserted in two steps, and
+    /// sent back.
     async fn look_up(
         &self,
         tx: &mut PgTransaction<'_>,
         keys: &[Uuid],
-    ) -> Result<(Arc<Targets>, HashMap<Uuid, Uuid>)> {
+        editions: &[EditionOf],
+    ) -> Result<LookedUp> {
         // Looked at before the database is asked: what is in memory was committed by then.
         let held = self.held_targets();
-        let rows: Vec<(i64, Option<Uuid>, Option<Uuid>)> = sqlx::query_as(
+        let rows: Vec<LookedUpRow> = sqlx::query_as(
             "-- postgres::events::look_up
-            select current.generation, known.key, known.event_id
+            select
+                current.generation, known.key, known.event_id,
+                null::text as workspace, null::text as edition, null::text as project
             from subscription_generation current
             left join event_key known on known.key = any($1)
-            where current.only_row",
+            where current.only_row
+            union all
+            select null, null, null, asked.workspace, asked.id, known.project
+            from (select unnest($2::text[]) as workspace, unnest($3::text[]) as id) as asked
+            cross join lateral (
+                select project
+                from edition
+                where workspace = asked.workspace and id = asked.id and project is not null
+                limit 1
+            ) as known",
         )
         .bind(keys)
+        .bind(
+            editions
+                .iter()
+                .map(|(workspace, _)| workspace.as_str())
+                .bind_iter(),
+        )
+        .bind(editions.iter().map(|(_, id)| id.as_str()).bind_iter())
         .fetch_all(&mut **tx)
         .await
         .map_err(from_sqlx)?;
-        let generation = rows.first().map_or(0, |(generation, ..)| *generation);
-        let targets = self.targets_of(tx, held, generation).await?;
-        let known = rows
-            .into_iter()
-            .filter_map(|(_, key, event_id)| key.zip(event_id))
-            .collect();
-        Ok((targets, known))
+        let generation = rows.iter().find_map(|row| row.generation).unwrap_or(0);
+        let mut looked_up = LookedUp {
+            targets: self.targets_of(tx, held, generation).await?,
+            known: HashMap::new(),
+            projects: HashMap::new(),
+        };
+        for row in rows {
+            if let Some((key, event)) = row.key.zip(row.event_id) {
+                looked_up.known.insert(key, event);
+            }
+            if let (Some(workspace), Some(edition), Some(project)) =
+                (row.workspace, row.edition, row.project)
+            {
+                let edition = (
+                    parse("edition.workspace", &workspace)?,
+                    parse("edition.id", &edition)?,
+                );
+                let project = parse("edition.project", &project)?;
+                looked_up.projects.insert(edition, project);
+            }
+        }
+        Ok(looked_up)
     }
+}
+
+/// What is there before a batch is taken in.
+struct LookedUp {
+    targets: Arc<Targets>,
+    /// Events by the keys that are asked for.
+    known: HashMap<Uuid, Uuid>,
+    /// Of the editions that are asked for.
+    projects: HashMap<EditionOf, ProjectId>,
+}
+
+/// Either of the two kinds of things that are looked up.
+#[derive(FromRow)]
+struct LookedUpRow {
+    generation: Option<i64>,
+    key: Option<Uuid>,
+    event_id: Option<Uuid>,
+    workspace: Option<String>,
+    edition: Option<String>,
+    project: Option<String>,
 }
 
 /// The key as the database keeps it: a `uuid` is its type for sixteen bytes of any kind.

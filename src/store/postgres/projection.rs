@@ -1,69 +1,18 @@
 //! What webhook events change in the read model, in their accept's transaction.
 //!
 //! What is told is remembered before the events are written, since that waits for other accepts, in
-//! the order of the keys. What can be seen of it gets its time behind them: the clock of editions comes
+//! the order of the keys; by the same statement, where nothing else is locked between. What can be seen of it gets its time behind them: the clock of editions comes
 //! last, for as short as can be, and an accept of which nothing can be seen does not wait for it.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use sqlx::PgTransaction;
-use sqlx::postgres::PgBindIterExt;
+use sqlx::postgres::{PgArguments, PgBindIterExt};
+use sqlx::query::QueryAs;
+use sqlx::{PgTransaction, Postgres};
 
 use super::Result;
 use super::answers::answered;
 use super::errors::from_sqlx;
-use super::rows::parse;
 use crate::domain::edition::EditionStatus;
-use crate::domain::payload::Payload;
-use crate::store::projection::{Made, Moves, attributed, unattributed};
-
-/// The events, those that say no project with that of their edition where it is known; `None` where
-/// there is nothing to add.
-pub(super) async fn attribute(
-    tx: &mut PgTransaction<'_>,
-    events: &[Arc<Payload>],
-) -> Result<Option<Vec<Arc<Payload>>>> {
-    let asked = unattributed(events);
-    if asked.is_empty() {
-        return Ok(None);
-    }
-    let found: Vec<(String, String, String)> = sqlx::query_as(
-        "-- postgres::projection::attribute
-        select asked.workspace, asked.id, known.project
-        from (select unnest($1::text[]) as workspace, unnest($2::text[]) as id) as asked
-        cross join lateral (
-            select project
-            from edition
-            where workspace = asked.workspace and id = asked.id and project is not null
-            limit 1
-        ) as known",
-    )
-    .bind(
-        asked
-            .iter()
-            .map(|(workspace, _)| workspace.as_str())
-            .bind_iter(),
-    )
-    .bind(asked.iter().map(|(_, id)| id.as_str()).bind_iter())
-    .fetch_all(&mut **tx)
-    .await
-    .map_err(from_sqlx)?;
-    if found.is_empty() {
-        return Ok(None);
-    }
-    let known: HashMap<_, _> = found
-        .iter()
-        .map(|(workspace, id, project)| {
-            let edition = (
-                parse("edition.workspace", workspace)?,
-                parse("edition.id", id)?,
-            );
-            Ok((edition, parse("edition.project", project)?))
-        })
-        .collect::<Result<_>>()?;
-    Ok(Some(attributed(events, &known)))
-}
+use crate::store::projection::{Made, MovedEditions, Moves};
 
 /// Editions, by workspace and id, in which what is told can be seen.
 pub(super) type Shown = Vec<(String, String)>;
@@ -74,7 +23,7 @@ pub(super) async fn remember(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> R
     let shown = if moves.editions.is_empty() {
         Shown::new()
     } else {
-        remember_editions(tx, moves).await?
+        remember_editions(tx, &moves.editions).await?
     };
     if !moves.outputs.is_empty() {
         remember_outputs(tx, moves).await?;
@@ -105,13 +54,12 @@ pub(super) async fn hold_editions(
     Ok(())
 }
 
-/// What an edition's newest snapshot states later than the event does hides it; and what has no
-/// snapshot no reader sees.
-async fn remember_editions(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Result<Shown> {
-    let told = || moves.editions.values();
-    sqlx::query_as(
-        "-- postgres::projection::remember_editions
-        with remembered as (
+/// Writes what is told of editions, the first five of a statement's values ([`bind_editions`]), and holds
+/// their rows in the order given. What an edition's newest snapshot states later than the event does hides
+/// it; and what has no snapshot no reader sees.
+macro_rules! remembered {
+    () => {
+        "remembered as (
             insert into edition (workspace, id, revision, changed_at, told_status, told_at, told_by)
             select
                 unnest($1::text[]), unnest($2::text[]), 0, to_timestamp(0), unnest($3::text[]),
@@ -124,27 +72,49 @@ async fn remember_editions(tx: &mut PgTransaction<'_>, moves: &Moves<'_>) -> Res
                or (excluded.told_at, excluded.told_by, excluded.told_status)
                    > (edition.told_at, edition.told_by, edition.told_status)
             returning workspace, id, told_at > stated_at as is_shown
+        )"
+    };
+}
+pub(super) use remembered;
+
+/// The values of `remembered!`.
+pub(super) fn bind_editions<'q, Row>(
+    statement: QueryAs<'q, Postgres, Row, PgArguments>,
+    editions: &'q MovedEditions<'_>,
+) -> QueryAs<'q, Postgres, Row, PgArguments> {
+    let told = || editions.values();
+    statement
+        .bind(
+            editions
+                .keys()
+                .map(|(workspace, _)| workspace.as_str())
+                .bind_iter(),
         )
+        .bind(editions.keys().map(|(_, id)| id.as_str()).bind_iter())
+        .bind(
+            told()
+                .map(|told| told.status.as_ref().map(EditionStatus::as_str))
+                .bind_iter(),
+        )
+        .bind(told().map(|told| told.at).bind_iter())
+        .bind(told().map(|told| told.by).bind_iter())
+}
+
+async fn remember_editions(
+    tx: &mut PgTransaction<'_>,
+    editions: &MovedEditions<'_>,
+) -> Result<Shown> {
+    let statement = sqlx::query_as(concat!(
+        "-- postgres::projection::remember_editions
+        with ",
+        remembered!(),
+        "
         select workspace, id from remembered where is_shown order by workspace, id",
-    )
-    .bind(
-        moves
-            .editions
-            .keys()
-            .map(|(workspace, _)| workspace.as_str())
-            .bind_iter(),
-    )
-    .bind(moves.editions.keys().map(|(_, id)| id.as_str()).bind_iter())
-    .bind(
-        told()
-            .map(|told| told.status.as_ref().map(EditionStatus::as_str))
-            .bind_iter(),
-    )
-    .bind(told().map(|told| told.at).bind_iter())
-    .bind(told().map(|told| told.by).bind_iter())
-    .fetch_all(&mut **tx)
-    .await
-    .map_err(from_sqlx)
+    ));
+    bind_editions(statement, editions)
+        .fetch_all(&mut **tx)
+        .await
+        .map_err(from_sqlx)
 }
 
 /// Raises the revisions of what is shown, and moves it to the end of the changes; all of it is held.
