@@ -102,6 +102,8 @@ pub struct Runner {
     /// Behind which one the next turn begins: none waits for another to end, which can take for ever
     /// where a subscription is disabled.
     behind: Option<ReplayId>,
+    /// What a turn looks at first. It changes from turn to turn, since one may take all that may be sent.
+    first: First,
 }
 
 /// What a turn found.
@@ -122,6 +124,7 @@ impl Runner {
             allowances: HashMap::new(),
             stuck: Stuck::default(),
             behind: None,
+            first: First::Held,
         }
     }
 
@@ -140,6 +143,7 @@ impl Runner {
         if self.lead().await? == Standing::Deposed {
             return Ok(Turn::Idle);
         }
+        self.first = self.first.other();
         for running in unfinished {
             let id = running.record.id;
             if self.stuck.waits(id, now) {
@@ -235,8 +239,8 @@ impl Runner {
         }
         let store = &*self.parts.store;
         let mut room = Room::new(store.replay_in_queue(id).await?);
-        // By turns, so that neither waits for the other to be through.
-        for first in [First::Held, First::Unseen].into_iter().cycle().take(LOOKS) {
+        let mut first = self.first;
+        for _ in 0..LOOKS {
             let Some(step) = step::next(store, &running, &mut room, first, left).await? else {
                 break;
             };
@@ -259,6 +263,7 @@ impl Runner {
             if left == 0 {
                 break;
             }
+            first = first.other();
         }
         Ok(())
     }

@@ -36,6 +36,16 @@ pub(super) enum First {
     Unseen,
 }
 
+impl First {
+    /// Each has its turn.
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Held => Self::Unseen,
+            Self::Unseen => Self::Held,
+        }
+    }
+}
+
 /// The next step, of at most `most`; `None` where there is nothing to do but wait.
 pub(super) async fn next(
     store: &dyn Store,
@@ -57,18 +67,13 @@ pub(super) async fn next(
     };
     match &running.cursor {
         Cursor::Deliveries { after, held } => {
-            let upto = UpTo::Delivery(*after);
             let caught_up = match first {
-                First::Held => stepping.catch_up(upto, held).await?,
+                First::Held => stepping.catch_up(UpTo::Delivery(*after), held).await?,
                 First::Unseen => None,
             };
-            let step = match caught_up {
-                None => stepping.walk(*after, held).await?,
-                step => step,
-            };
-            match step {
-                None if first == First::Unseen => stepping.catch_up(upto, held).await,
-                step => Ok(step),
+            match caught_up {
+                Some(step) => Ok(Some(step)),
+                None => stepping.walk(*after, held).await.map(Some),
             }
         }
         Cursor::Held(held) => stepping.catch_up(UpTo::End, held).await,
@@ -113,14 +118,11 @@ struct Taken {
 
 impl Stepping<'_> {
     /// Through what was not seen yet.
-    async fn walk(&mut self, after: Option<DeliveryId>, held: &[Held]) -> Result<Option<Step>> {
+    async fn walk(&mut self, after: Option<DeliveryId>, held: &[Held]) -> Result<Step> {
         let selection = &self.running.record.selection;
         let seen = self.look(selection, &self.running.cursor).await?;
         let mut held = held.to_vec();
         let taken = self.take(after, &seen.deliveries, &mut held);
-        if taken.is_cut && taken.upto == after {
-            return Ok(None);
-        }
         let next = match seen.next {
             _ if taken.is_cut => Cursor::Deliveries {
                 after: taken.upto,
@@ -130,11 +132,11 @@ impl Stepping<'_> {
             Cursor::End if !held.is_empty() => Cursor::Held(held),
             next => next,
         };
-        Ok(Some(Step {
+        Ok(Step {
             deliveries: taken.deliveries,
             events: Vec::new(),
             next,
-        }))
+        })
     }
 
     fn take(
@@ -143,6 +145,7 @@ impl Stepping<'_> {
         seen: &[Candidate],
         held: &mut Vec<Held>,
     ) -> Taken {
+        let is_of_one = self.running.record.selection.subscription_id.is_some();
         let mut waits: HashSet<_> = held.iter().map(|it| it.subscription).collect();
         let mut taken = Taken {
             deliveries: Vec::new(),
@@ -158,6 +161,10 @@ impl Stepping<'_> {
                 }
                 if self.room.take(subscription) {
                     taken.deliveries.push(found.id);
+                } else if is_of_one {
+                    // It goes past nobody, and what is behind its deliveries (events) waits for them.
+                    taken.is_cut = true;
+                    break;
                 } else {
                     waits.insert(subscription);
                     held.push(Held {
@@ -196,9 +203,6 @@ impl Stepping<'_> {
             }
             deliveries.push(found.id);
             one.after = Some(found.id);
-        }
-        if is_cut && deliveries.is_empty() {
-            return Ok(None);
         }
         let goes_on = match seen.next {
             _ if is_cut => true,

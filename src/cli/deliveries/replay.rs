@@ -40,7 +40,8 @@ pub struct ReplayArgs {
     ])]
     id: Option<String>,
 
-    /// All deliveries of this event, whatever their state.
+    /// All deliveries of this event, whatever their state; with --subscription also one that was never
+    /// made.
     #[arg(long, value_name = "ID", conflicts_with_all = [
         "event_types", "states", "edition", "project", "since", "until", "backfill",
     ])]

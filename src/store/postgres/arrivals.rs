@@ -85,6 +85,9 @@ const WRITE: &str = concat!(
 /// places in the feed; and what they told of these editions, which comes first. Answers what of that is to
 /// be shown.
 ///
+/// Editions come first since the keys ask how many were remembered, whatever the answer: two accepts that
+/// share both wait for each other in one order.
+///
 /// Keys go in sorted: batches that share keys in another order would wait for each other for ever.
 /// The feed's lock is the last thing that the statement waits for, since it is asked for only when
 /// the rest was counted; it is held to the end of the transaction, so positions become visible in

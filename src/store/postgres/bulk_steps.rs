@@ -15,7 +15,7 @@ use super::rows::limit;
 use super::{PostgresStore, Result, StoreError, backfill, commit, withdraw};
 use crate::domain::ids::{DeliveryId, EventId, ReplayId, SubscriptionId};
 use crate::domain::replay::Refusal;
-use crate::domain::selection::ReplayState;
+use crate::domain::selection::{ReplayState, Skipped};
 use crate::store::replays::{Cursor, Running, account};
 use crate::store::{PageRequest, Standing};
 
@@ -107,10 +107,9 @@ impl PostgresStore {
             bulk: Some(record.id),
         };
         let mut tx = self.begin().await?;
-        if !hold(&mut tx, running).await? {
+        let Some(mut skipped) = hold(&mut tx, running).await? else {
             return Ok(Standing::Deposed);
-        }
-        let mut skipped = record.skipped.clone();
+        };
         let mut queued = 0;
         for answer in requeue.run(&mut tx, deliveries).await? {
             match answer {
@@ -224,12 +223,13 @@ fn standing(changed: u64) -> Standing {
     }
 }
 
-/// Locks a replay that still stands where it was found; `false` where it does not. A step that went on
-/// without the lock would take what another one holds for in flight, and skip it.
-async fn hold(tx: &mut PgTransaction<'_>, running: &Running) -> Result<bool> {
-    let held = sqlx::query(
+/// Locks a replay that still stands where it was found, and answers what it has skipped; `None` where it
+/// does not. A step that went on without the lock would take what another one holds for in flight, and
+/// skip it.
+async fn hold(tx: &mut PgTransaction<'_>, running: &Running) -> Result<Option<Skipped>> {
+    let held: Option<(String,)> = sqlx::query_as(
         "-- postgres::bulk_steps::hold
-        select
+        select skipped
         from replay
         where workspace = $1 and id = $2 and state = 'running' and cursor = $3
         for no key update",
@@ -240,7 +240,7 @@ async fn hold(tx: &mut PgTransaction<'_>, running: &Running) -> Result<bool> {
     .fetch_optional(&mut **tx)
     .await
     .map_err(from_sqlx)?;
-    Ok(held.is_some())
+    held.map(|(skipped,)| read(&skipped)).transpose()
 }
 
 async fn in_queue(tx: &mut PgTransaction<'_>, id: ReplayId) -> Result<i64> {

@@ -1,7 +1,8 @@
 //! Taking events in: four round trips for a batch, whatever its size: begin, what is known, all that
 //! is written, commit. One more where an event is the first of its project; one where what is told of an
-//! edition can be seen; two where events move outputs (three where these have files to be taken); and two
-//! where deliveries go by order. And reading one of them.
+//! edition can be seen; two where events move outputs (three where these have files to be taken); two
+//! where deliveries go by order; and with either of the last two, one more for editions. And reading one of
+//! them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -29,6 +30,10 @@ use crate::store::targets::{Target, Targets};
 use crate::store::{
     AcceptOutcome, Accepted, EventLog, EventRecord, EventStore, Leasing, MAX_FAN_OUT_ROWS,
 };
+
+/// Everything an accept looks up it finds by a whole key, and the rest of it it writes: no plan is better for
+/// some values, so it is made once for each connection. Made anew it would take longer than what it is for.
+const BEGIN: &str = "begin; set local plan_cache_mode = force_generic_plan";
 
 /// The epoch of a delivery that was born leased.
 pub(super) const FIRST_EPOCH: i32 = 1;
@@ -97,7 +102,7 @@ impl PostgresStore {
         leasing: Leasing,
         intake: &dyn Intake,
     ) -> Result<Accepted> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_as(BEGIN).await?;
         let kept = self.keep(&mut tx, events, leasing, intake).await?;
         commit(tx).await?;
         Ok(self.kept(kept))

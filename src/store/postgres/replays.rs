@@ -56,9 +56,12 @@ impl Replays for PostgresStore {
     }
 
     async fn is_repeat(&self, workspace: &WorkspaceId, once: &Idempotency) -> Result<bool> {
-        let mut connection = self.connection().await?;
-        let known = look_up(&mut connection, workspace, once).await?;
-        Ok(known.is_some())
+        reading(async {
+            let mut connection = self.connection().await?;
+            let known = look_up(&mut connection, workspace, once).await?;
+            Ok(known.is_some())
+        })
+        .await
     }
 
     async fn replay(&self, reach: &Reach, id: ReplayId) -> Result<Option<ReplayRecord>> {

@@ -51,3 +51,23 @@ pub struct Held {
     /// None of its deliveries up to this one was passed over; `None` is before them all.
     pub after: Option<DeliveryId>,
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// What an older version wrote is read, and written again as it was: steps compare the text.
+    #[test]
+    fn a_cursor_that_holds_nothing_is_written_as_it_always_was() {
+        let id = DeliveryId::from_uuid(Uuid::nil());
+        let written = format!(r#"{{"deliveries":{{"after":"{id}"}}}}"#);
+        let cursor: Cursor = serde_json::from_str(&written).unwrap();
+        assert_eq!(cursor, Cursor::behind(Some(id)));
+        assert_eq!(serde_json::to_string(&cursor).unwrap(), written);
+        let start = serde_json::to_string(&Cursor::START).unwrap();
+        assert_eq!(start, r#"{"deliveries":{"after":null}}"#);
+        assert_eq!(serde_json::to_string(&Cursor::End).unwrap(), r#""end""#);
+    }
+}

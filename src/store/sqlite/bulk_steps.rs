@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use sqlx::SqliteConnection;
+
 use super::bulk_replay::{find, in_queue, record};
 use super::error::store_error;
 use super::requeue::Requeue;
@@ -9,7 +11,7 @@ use super::rows::{self, count, get, list, millis, read_list, unsigned};
 use super::{SqliteStore, backfill, withdraw};
 use crate::domain::ids::{DeliveryId, EventId, ReplayId, SubscriptionId};
 use crate::domain::replay::Refusal;
-use crate::domain::selection::ReplayState;
+use crate::domain::selection::{ReplayState, Skipped};
 use crate::store::replays::{Cursor, Running, account};
 use crate::store::{PageRequest, Result, Standing, StoreError};
 
@@ -101,12 +103,14 @@ impl SqliteStore {
     ) -> Result<Standing> {
         let record = &running.record;
         let mut transaction = self.write().await?;
+        let Some(mut skipped) = stands(&mut transaction, running).await? else {
+            return Ok(Standing::Deposed);
+        };
         let requeue = Requeue {
             workspace: &record.reach.workspace,
             bulk: Some(record.id),
             now: millis(self.clock.now()),
         };
-        let mut skipped = record.skipped.clone();
         let mut queued = 0;
         for answer in requeue.run(&mut transaction, deliveries).await? {
             match answer {
@@ -126,27 +130,22 @@ impl SqliteStore {
                 Err(reason) => skipped.add(reason, events.len() as u64),
             }
         }
-        let moved = sqlx::query(
+        sqlx::query(
             "-- sqlite::bulk_steps::advance
             update replay
             set cursor = ?1, queued = queued + ?2, skipped = ?3
-            where workspace = ?4 and id = ?5 and state = 'running' and cursor = ?6",
+            where workspace = ?4 and id = ?5",
         )
         .bind(list(next)?)
         .bind(queued)
         .bind(list(&skipped)?)
         .bind(record.reach.workspace.as_str())
         .bind(record.id.uuid())
-        .bind(list(&running.cursor)?)
         .execute(&mut *transaction)
         .await
-        .map_err(store_error)?
-        .rows_affected();
-        // Dropped without a commit, the transaction is undone.
-        if standing(moved) == Standing::Leads {
-            self.commit(transaction).await?;
-        }
-        Ok(standing(moved))
+        .map_err(store_error)?;
+        self.commit(transaction).await?;
+        Ok(Standing::Leads)
     }
 
     pub(super) async fn finish_replay(&self, running: &Running) -> Result<()> {
@@ -202,4 +201,21 @@ fn standing(changed: u64) -> Standing {
         0 => Standing::Deposed,
         _ => Standing::Leads,
     }
+}
+
+/// What a replay has skipped, if it still stands where it was found.
+async fn stands(transaction: &mut SqliteConnection, running: &Running) -> Result<Option<Skipped>> {
+    let row = sqlx::query(
+        "-- sqlite::bulk_steps::stands
+        select skipped
+        from replay
+        where workspace = ?1 and id = ?2 and state = 'running' and cursor = ?3",
+    )
+    .bind(running.record.reach.workspace.as_str())
+    .bind(running.record.id.uuid())
+    .bind(list(&running.cursor)?)
+    .fetch_optional(transaction)
+    .await
+    .map_err(store_error)?;
+    row.map(|row| read_list(get(&row, "skipped")?)).transpose()
 }

@@ -40,6 +40,7 @@ mod stuck;
 on_both_databases!(
     what_failed_is_counted_and_sent_again_and_told_as_it_goes,
     what_cannot_be_replayed_is_skipped_and_counted_by_the_reason,
+    what_the_steps_of_one_turn_skip_adds_up,
     of_two_runners_each_step_is_done_by_one,
     after_a_crash_another_goes_on_where_the_first_one_stood,
     only_one_process_leads,
@@ -169,7 +170,7 @@ fn ids(deliveries: &[LeasedDelivery]) -> BTreeSet<DeliveryId> {
 async fn selected(db: &TestDatabase, reach: &Reach, selection: &Selection) -> Vec<DeliveryId> {
     let (mut found, mut cursor) = (Vec::new(), Cursor::START);
     while cursor != Cursor::End {
-        let seen = look(&*db.store, reach, selection, later(), &cursor, 2)
+        let seen = look(&*db.store, reach, selection, later(), &cursor, STEP)
             .await
             .unwrap();
         found.extend(seen.deliveries.into_iter().map(|found| found.id));
@@ -258,6 +259,31 @@ async fn few_among_many_are_found_in_one_turn(db: &TestDatabase) {
     assert_eq!(now(db, &replay).await.total, 3);
     runner.turn().await.unwrap();
     assert_eq!(now(db, &replay).await.queued, 3);
+}
+
+/// What is not selected lies between them, so that a turn takes a step for each.
+async fn what_the_steps_of_one_turn_skip_adds_up(db: &TestDatabase) {
+    subscribe(&db.store, &["*"]).await;
+    for _ in 0..3 {
+        let rare = event().event_type("edition.rare").build();
+        let rare = settled(db, &[rare], &Verdict::Failed).await;
+        settled(db, &events(STEP - 1), &Verdict::Failed).await;
+        let one = db.store.replay_delivery(&here(), rare[0].id, &act()).await;
+        assert_eq!(one.unwrap(), Some(Ok(Was::Failed)));
+    }
+    let rare = Selection {
+        types: vec!["edition.rare".parse().unwrap()],
+        states: vec![DeliveryState::Pending, DeliveryState::Failed],
+        ..Selection::default()
+    };
+    let replay = begin(db, rare).await;
+    let mut runner = runner(&db.store);
+    runner.turn().await.unwrap();
+    let counted = now(db, &replay).await;
+    assert_eq!((counted.state, counted.total), (ReplayState::Running, 3));
+    runner.turn().await.unwrap();
+    let skipped = Skipped([(Refusal::AlreadyReplaying, 3)].into_iter().collect());
+    assert_eq!(now(db, &replay).await.skipped, skipped);
 }
 
 async fn what_cannot_be_replayed_is_skipped_and_counted_by_the_reason(db: &TestDatabase) {

@@ -10,7 +10,6 @@ use chrono::{DateTime, Utc};
 use forge_dispatch::clock::{Clock, SystemClock};
 use forge_dispatch::domain::delivery::{DeliveryState, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, EditionId, EventId, ProjectId, WorkspaceId};
-use forge_dispatch::domain::reach::Reach;
 use forge_dispatch::domain::replay::Was;
 use forge_dispatch::domain::selection::{ReplayState, Selection};
 use forge_dispatch::store::replays::{STEP, count, count_for};
@@ -22,7 +21,7 @@ use super::{
     all_as_they_are, begin, claim, finish, here, ids, later, now, put_into_queue, selected, settled,
 };
 use crate::harness::databases::TestDatabase;
-use crate::harness::events::{act, event, events, spec_for_projects};
+use crate::harness::events::{act, event, events, reach, spec_for_projects};
 
 on_both_databases!(
     each_condition_selects_what_it_says,
@@ -198,13 +197,14 @@ async fn an_event_is_made_for_one_that_is_named_and_asks_for_such(db: &TestDatab
     assert_eq!(counted(None).await, BTreeMap::new());
     assert_eq!(counted(Some(other)).await, BTreeMap::new());
     assert_eq!(counted(Some(late)).await, BTreeMap::from([("unmade", 1)]));
-    let elsewhere = Reach {
-        projects: Some(vec!["pr_other".parse().unwrap()]),
-        ..here()
-    };
-    let of_it = Selection::of_event(event, Some(late));
+    // Whoever sees the subscription need not see the event.
+    let own = spec_for_projects(&["*"], &["pr_own"]);
+    let narrow = subscribe_in(&db.store, &here().workspace, own).await.id;
+    let elsewhere = reach(&here().workspace, &["pr_own"]);
+    let of_it = Selection::of_event(event, Some(narrow));
     let unseen = count(&*db.store, &elsewhere, &of_it, later(), 10).await;
     assert_eq!(unseen.unwrap().total(), 0);
+    let of_it = Selection::of_event(event, Some(late));
 
     let replay = begin(db, of_it).await;
     put_into_queue(db, &replay).await;

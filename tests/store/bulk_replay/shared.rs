@@ -3,20 +3,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use forge_dispatch::domain::delivery::Verdict;
+use forge_dispatch::clock::{Clock, SystemClock};
+use forge_dispatch::domain::delivery::{Lane, Verdict};
 use forge_dispatch::domain::ids::{DeliveryId, SubscriptionId};
 use forge_dispatch::domain::payload::Payload;
 use forge_dispatch::domain::selection::{ReplayState, Selection};
 use forge_dispatch::replay::{LEAST_OF_ONE, MAX_OF_ONE};
-use forge_dispatch::store::{Cursor, LeasedDelivery, ReplayRecord};
+use forge_dispatch::store::replays::STEP;
+use forge_dispatch::store::{Claim, Cursor, LeasedDelivery, ReplayRecord};
 
-use super::super::fixture::{owner, settlement, subscribe};
-use super::{begin, claim, ids, now, runner, running, settled};
+use super::super::fixture::{HOUR, accept, claim_of, for_long, owner, settlement, subscribe};
+use super::{begin, ids, now, runner, running, settled};
 use crate::harness::databases::TestDatabase;
 use crate::harness::events::event;
 
 on_both_databases!(
     no_more_than_a_bounded_number_of_one_is_in_the_queue,
+    one_that_is_named_and_takes_few_loses_nothing,
     one_that_takes_nothing_holds_up_no_other,
     many_that_take_nothing_leave_room_for_one_that_does,
 );
@@ -53,11 +56,24 @@ async fn fill(db: &TestDatabase, replay: &ReplayRecord) {
 
 /// What this one has in the queue is sent, and taken.
 async fn receive(db: &TestDatabase, subscription: SubscriptionId) -> Vec<DeliveryId> {
+    receive_some(db, subscription, usize::MAX).await
+}
+
+async fn receive_some(
+    db: &TestDatabase,
+    subscription: SubscriptionId,
+    most: usize,
+) -> Vec<DeliveryId> {
     let me = owner();
     let mut received = Vec::new();
     loop {
-        let leased = claim(db, subscription, me).await;
-        if leased.is_empty() {
+        let claim = Claim {
+            lane: Lane::Replay,
+            wants: vec![(subscription, (most - received.len()).min(STEP))],
+            ..claim_of(subscription, for_long(me))
+        };
+        let leased = db.store.claim(&claim).await.unwrap();
+        if leased.is_empty() || received.len() == most {
             return received;
         }
         let taken: Vec<_> = leased
@@ -101,6 +117,32 @@ async fn no_more_than_a_bounded_number_of_one_is_in_the_queue(db: &TestDatabase)
         assert_eq!(now(db, &replay).await.state, ReplayState::Done);
         failed(db, "one", many).await;
     }
+}
+
+/// What failed, and behind that what was never made: each step finds a place or two.
+async fn one_that_is_named_and_takes_few_loses_nothing(db: &TestDatabase) {
+    const FAILED: usize = MAX_OF_ONE + 1_200;
+    const UNMADE: usize = 30;
+    accept(&db.store, &to("one", UNMADE)).await;
+    let one = subscription(db, "one").await;
+    failed(db, "one", FAILED).await;
+    let replay = begin(db, Selection::missed(one, SystemClock.now() - HOUR)).await;
+    fill(db, &replay).await;
+    let mut received = 0;
+    for few in 1..=30 {
+        received += receive_some(db, one, few).await.len();
+        runner(&db.store).turn().await.unwrap();
+        assert!(in_queue(db, &replay, one).await <= MAX_OF_ONE);
+    }
+    assert_eq!(received, 30 * 31 / 2);
+    while now(db, &replay).await.state != ReplayState::Done {
+        received += receive(db, one).await.len();
+        fill(db, &replay).await;
+    }
+    let done = now(db, &replay).await;
+    assert_eq!(done.total, (FAILED + UNMADE) as u64);
+    assert_eq!((done.done, done.skipped.total()), (done.total, 0));
+    assert_eq!(received, FAILED + UNMADE);
 }
 
 /// A receiver that is down has thousands before, between and behind those of one that is not.

@@ -42,7 +42,8 @@ pub(super) struct OnceHeader {
 }))]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewOne {
-    /// All deliveries of this event, whatever their state. Either this or `filter`.
+    /// All deliveries of this event, whatever their state; with a subscription also one that was never
+    /// made. Either this or `filter`.
     #[schema(
         example = "evt_01h455vb4pex5vsknk084sn02q",
         pattern = "^evt_[0-7][0-9a-hjkmnp-tv-z]{25}$"

@@ -105,8 +105,8 @@ async fn replay_delivery(
 /// Replay many deliveries
 ///
 /// Those of one event (`event_id`), or those that a `filter` selects; with `subscription_id`, those to
-/// one subscription only. An event is sent to a subscription that is named though it was not there when
-/// the event came, if it asks for such events. With `dry_run` they are counted, for about three seconds at most, and nothing
+/// one subscription only. One that is named with an event gets it though it was not there when the event
+/// came, if it asks for such events. With `dry_run` they are counted, for about three seconds at most, and nothing
 /// is done. Otherwise they are counted and then sent in the background, oldest first, at `rate` a second
 /// at most, so that what is live goes first. What cannot be replayed is skipped, and counted by the
 /// reason. While a subscription's circuit is open, its replays of many wait like all its deliveries.
@@ -137,7 +137,7 @@ async fn create(
         Some(once) => api.store().is_repeat(&reach.workspace, once).await?,
         None => false,
     };
-    if !is_repeat {
+    if !is_repeat || body.value.is_dry_run() {
         check(&api, &reach, &selection).await?;
     }
     let now = api.clock().now();
