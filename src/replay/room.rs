@@ -48,9 +48,11 @@ impl Room {
         self.total += deliveries;
     }
 
-    /// How many more one may have.
+    /// How many more one may have, and not more than a quarter of what is free then.
     pub(super) fn left(&self, subscription: SubscriptionId) -> usize {
-        self.share().saturating_sub(self.has(subscription))
+        let has = self.has(subscription);
+        let of_free = self.free().saturating_sub(4 * has) / 5;
+        of_free.max(LEAST_OF_ONE.saturating_sub(has))
     }
 
     /// Whether one that had its share has sent half of it, so that a step is worth its while.
@@ -64,8 +66,11 @@ impl Room {
     }
 
     fn share(&self) -> usize {
-        let free = MAX_IN_QUEUE.saturating_sub(self.total);
-        (free / 4).max(LEAST_OF_ONE)
+        (self.free() / 4).max(LEAST_OF_ONE)
+    }
+
+    fn free(&self) -> usize {
+        MAX_IN_QUEUE.saturating_sub(self.total)
     }
 }
 
@@ -90,8 +95,11 @@ mod tests {
     #[test]
     fn one_by_itself_has_no_more_than_its_bound() {
         let mut room = Room::default();
+        for has in [0, 1_200, 1_990, MAX_OF_ONE] {
+            let room = Room::new(HashMap::from([(subscription(1), has)]));
+            assert_eq!(room.left(subscription(1)), MAX_OF_ONE - has);
+        }
         assert_eq!(fill(&mut room, 1), MAX_OF_ONE);
-        assert_eq!(room.left(subscription(1)), 0);
     }
 
     /// However many are down, and however much each of them is to be sent, the next one finds room.

@@ -55,8 +55,7 @@ pub(super) async fn next(
     most: usize,
 ) -> Result<Option<Step>> {
     let only = running.record.selection.subscription_id;
-    let most = only.map_or(most, |only| most.min(room.left(only)));
-    if most == 0 {
+    if only.is_some_and(|only| room.left(only) == 0) {
         return Ok(None);
     }
     let mut stepping = Stepping {
@@ -232,9 +231,11 @@ impl Stepping<'_> {
     /// Deliveries that were never made. They are to one subscription.
     async fn make(&mut self) -> Result<Step> {
         let selection = &self.running.record.selection;
+        let only = selection.subscription_id;
+        self.most = only.map_or(self.most, |only| self.most.min(self.room.left(only)));
         let seen = self.look(selection, &self.running.cursor).await?;
-        if let Some(subscription) = selection.subscription_id {
-            self.room.add(subscription, seen.events.len());
+        if let Some(only) = only {
+            self.room.add(only, seen.events.len());
         }
         Ok(Step {
             deliveries: Vec::new(),
