@@ -97,12 +97,17 @@ pub struct Runner {
     parts: Parts,
     /// The lease, and when it is to be renewed, on the monotonic clock.
     held: Option<(Lease, Duration)>,
-    allowances: HashMap<ReplayId, Allowance>,
+    paces: HashMap<ReplayId, Sending>,
     stuck: Stuck,
     /// Behind which one the next turn begins: none waits for another to end, which can take for ever
     /// where a subscription is disabled.
     behind: Option<ReplayId>,
-    /// What a turn looks at first. It changes from turn to turn, since one may take all that may be sent.
+}
+
+/// How a replay goes on from turn to turn.
+struct Sending {
+    allowance: Allowance,
+    /// What its next step looks at first. It changes with each, since one may take all that may be sent.
     first: First,
 }
 
@@ -121,10 +126,9 @@ impl Runner {
         Self {
             parts,
             held: None,
-            allowances: HashMap::new(),
+            paces: HashMap::new(),
             stuck: Stuck::default(),
             behind: None,
-            first: First::Held,
         }
     }
 
@@ -133,8 +137,7 @@ impl Runner {
     pub async fn turn(&mut self) -> Result<Turn> {
         let unfinished = self.next().await?;
         let now = self.parts.clock.monotonic();
-        self.allowances
-            .retain(|_, allowance| !allowance.is_idle(now));
+        self.paces.retain(|_, pace| !pace.allowance.is_idle(now));
         self.stuck.forget_old(now);
         if unfinished.is_empty() {
             self.give_up().await;
@@ -143,7 +146,6 @@ impl Runner {
         if self.lead().await? == Standing::Deposed {
             return Ok(Turn::Idle);
         }
-        self.first = self.first.other();
         for running in unfinished {
             let id = running.record.id;
             if self.stuck.waits(id, now) {
@@ -229,41 +231,39 @@ impl Runner {
         let id = running.record.id;
         let now = self.parts.clock.monotonic();
         let turn = self.parts.pace.turn;
-        let allowance = self
-            .allowances
-            .entry(id)
-            .or_insert_with(|| Allowance::new(running.record.rate, turn, now));
-        let mut left = allowance.at(now).min(STEP);
+        let sending = self.paces.entry(id).or_insert_with(|| Sending {
+            allowance: Allowance::new(running.record.rate, turn, now),
+            first: First::Held,
+        });
+        let mut left = sending.allowance.at(now).min(STEP);
         if left == 0 {
             return Ok(());
         }
         let store = &*self.parts.store;
         let mut room = Room::new(store.replay_in_queue(id).await?);
-        let mut first = self.first;
         for _ in 0..LOOKS {
+            let first = sending.first;
             let Some(step) = step::next(store, &running, &mut room, first, left).await? else {
                 break;
             };
-            let sent = step.len();
             let standing = store
                 .advance_replay(&running, &step.deliveries, &step.events, &step.next)
                 .await?;
             if standing == Standing::Deposed {
                 break;
             }
+            let sent = step.len();
             if sent > 0 {
                 self.parts.intake.something_is_due();
                 store.announce();
-                if let Some(allowance) = self.allowances.get_mut(&id) {
-                    allowance.spend(sent);
-                }
             }
+            sending.allowance.spend(sent);
+            sending.first = first.other();
             left -= sent.min(left);
             running.cursor = step.next;
             if left == 0 {
                 break;
             }
-            first = first.other();
         }
         Ok(())
     }

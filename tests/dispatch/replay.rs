@@ -233,6 +233,26 @@ async fn a_receiver_that_hangs_does_not_hold_up_what_is_replayed_to_another(
     all_become(&*program.store, second, MISSED, DeliveryState::Succeeded).await;
     let stands = program.store.replay(&here(), replay.id).await;
     assert_eq!(stands.unwrap().unwrap().state, ReplayState::Running);
+
+    // What is live goes its way beside it: to the other, and to the one that hangs by slots of its own.
+    let live = events(MISSED..MISSED + 100);
+    let received_by = |receiver: &Receiver| -> BTreeSet<String> {
+        let requests = receiver.received();
+        let ids = requests.iter().map(|it| it.webhook_id().to_owned());
+        ids.collect()
+    };
+    assert_eq!(received_by(&hanging).len(), MISSED);
+    program.entrance.publish(&live).await.unwrap();
+    lively
+        .wait_for_count(2 * MISSED + 100, PATIENCE)
+        .await
+        .unwrap();
+    eventually(
+        PATIENCE,
+        "a live one comes to the one that hangs",
+        async || received_by(&hanging).len() > MISSED,
+    )
+    .await;
     program.shutdown.abort();
     program.stop().await.unwrap();
 }

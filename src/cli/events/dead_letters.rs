@@ -65,6 +65,11 @@ impl Which {
     fn is(&self, letter: &DeadLetter) -> bool {
         self.one.as_ref().is_none_or(|one| is(letter, one))
     }
+
+    fn is_number(&self) -> bool {
+        let one = self.one.as_ref();
+        one.is_some_and(|one| one.parse::<u16>().is_ok())
+    }
 }
 
 /// Numbers are short, ids are not.
@@ -85,6 +90,8 @@ struct Listed {
 struct Done {
     requeued: usize,
     dropped: usize,
+    /// Which those were: nothing else will tell of them again.
+    letters: Vec<Letter>,
     /// Those that could not be sent back, and why.
     kept: Vec<Kept>,
 }
@@ -185,10 +192,16 @@ async fn requeue(which: &Which, context: &Context) -> Result<(), CliError> {
             letters.keep(letter).await.map_err(broken)?;
             continue;
         }
-        let id = letter.id.clone();
+        let seen = Letter::of(&letter);
         match letters.requeue(letter).await.map_err(broken)? {
-            Requeued::Done => done.requeued += 1,
-            Requeued::Kept(reason) => done.kept.push(Kept { id, reason }),
+            Requeued::Done => {
+                done.requeued += 1;
+                done.letters.push(seen);
+            }
+            Requeued::Kept(reason) => done.kept.push(Kept {
+                id: seen.id,
+                reason,
+            }),
         }
         if !which.all {
             break;
@@ -200,14 +213,22 @@ async fn requeue(which: &Which, context: &Context) -> Result<(), CliError> {
 
 async fn discard(which: &Which, context: &Context) -> Result<(), CliError> {
     let mut letters = open(context).await?;
+    if which.is_number() && letters.waiting() > usize::from(MOST) {
+        letters.close().await.map_err(broken)?;
+        let why =
+            format!("must be an id: of more than {MOST} letters each look can move the numbers");
+        return Err(FieldError::new("ID|NUMBER", why).into());
+    }
     let mut done = Done::nothing();
     while let Some(letter) = letters.next().await.map_err(broken)? {
         if !which.is(&letter) {
             letters.keep(letter).await.map_err(broken)?;
             continue;
         }
+        let seen = Letter::of(&letter);
         letters.discard(letter).await.map_err(broken)?;
         done.dropped += 1;
+        done.letters.push(seen);
         if !which.all {
             break;
         }
@@ -221,6 +242,7 @@ impl Done {
         Self {
             requeued: 0,
             dropped: 0,
+            letters: Vec::new(),
             kept: Vec::new(),
         }
     }
@@ -238,6 +260,8 @@ impl Done {
                 (0, requeued) => format!("{requeued} requeued"),
                 (dropped, _) => format!("{dropped} dropped"),
             };
+            let letters = done.letters.iter();
+            let did = letters.fold(did, |text, letter| text + "\n" + &letter.line());
             let kept = done.kept.iter();
             let kept = kept.map(|Kept { id, reason }| format!("\n{id} stays: {}", plain(reason)));
             kept.fold(did, |text, line| text + &line)

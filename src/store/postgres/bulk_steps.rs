@@ -183,6 +183,10 @@ impl PostgresStore {
         };
         // Looked at behind the lock: what a settle took out it has counted by now.
         let is_through = in_queue(&mut tx, record.id).await? == 0;
+        // It is looked at in every turn, and what it waits for can take days.
+        if !is_through && withdrawn == 0 {
+            return Ok(());
+        }
         let mut queued = now
             .queued
             .saturating_sub(u64::try_from(withdrawn).unwrap_or(0));

@@ -8,23 +8,23 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sqlx::PgTransaction;
 use sqlx::postgres::PgBindIterExt;
-use sqlx::{FromRow, PgTransaction};
 use uuid::Uuid;
 
 use super::arrivals::write;
 use super::births::{Birth, births, crowd};
 use super::errors::{expect_rows, from_sqlx, reading, retrying};
-use super::rows::{KeptEventRow, interval, parse, projects as projects_of};
+use super::rows::{KeptEventRow, interval, projects as projects_of};
 use super::{PostgresStore, Result, commit, gates, projection, projects};
 use crate::domain::event::Event;
-use crate::domain::ids::{EventId, ProjectId, SubscriptionId};
+use crate::domain::ids::{EventId, SubscriptionId};
 use crate::domain::payload::Payload;
 use crate::domain::reach::Reach;
 use crate::store::gates::Place;
 use crate::store::identity::{delivery_id, event_key};
 use crate::store::intake::{Intake, each_once};
-use crate::store::projection::{EditionOf, Moves, attributed, unattributed};
+use crate::store::projection::{Moves, attributed, unattributed};
 use crate::store::projects::NewProjects;
 use crate::store::targets::{Target, Targets};
 use crate::store::{
@@ -212,94 +212,6 @@ impl PostgresStore {
         self.known_projects.remember(kept.new_projects);
         kept.accepted
     }
-
-    /// The subscriptions; which of these keys are known, each with the event it is known by; and of which
-    /// projects these editions are, where that is known.
-    ///
-    /// An event that another accept is committing at this moment is not seen here; writing it again then
-    /// fails, and this transaction is run again ([`super::errors`]). The alternative, `on conflict do
-    /// nothing returning`, costs every new event half as much again: each is inserted in two steps, and
-    /// sent back.
-    async fn look_up(
-        &self,
-        tx: &mut PgTransaction<'_>,
-        keys: &[Uuid],
-        editions: &[EditionOf],
-    ) -> Result<LookedUp> {
-        // Looked at before the database is asked: what is in memory was committed by then.
-        let held = self.held_targets();
-        let rows: Vec<LookedUpRow> = sqlx::query_as(
-            "-- postgres::events::look_up
-            select
-                current.generation, known.key, known.event_id,
-                null::text as workspace, null::text as edition, null::text as project
-            from subscription_generation current
-            left join event_key known on known.key = any($1)
-            where current.only_row
-            union all
-            select null, null, null, asked.workspace, asked.id, known.project
-            from (select unnest($2::text[]) as workspace, unnest($3::text[]) as id) as asked
-            cross join lateral (
-                select project
-                from edition
-                where workspace = asked.workspace and id = asked.id and project is not null
-                limit 1
-            ) as known",
-        )
-        .bind(keys)
-        .bind(
-            editions
-                .iter()
-                .map(|(workspace, _)| workspace.as_str())
-                .bind_iter(),
-        )
-        .bind(editions.iter().map(|(_, id)| id.as_str()).bind_iter())
-        .fetch_all(&mut **tx)
-        .await
-        .map_err(from_sqlx)?;
-        let generation = rows.iter().find_map(|row| row.generation).unwrap_or(0);
-        let mut looked_up = LookedUp {
-            targets: self.targets_of(tx, held, generation).await?,
-            known: HashMap::new(),
-            projects: HashMap::new(),
-        };
-        for row in rows {
-            if let Some((key, event)) = row.key.zip(row.event_id) {
-                looked_up.known.insert(key, event);
-            }
-            if let (Some(workspace), Some(edition), Some(project)) =
-                (row.workspace, row.edition, row.project)
-            {
-                let edition = (
-                    parse("edition.workspace", &workspace)?,
-                    parse("edition.id", &edition)?,
-                );
-                let project = parse("edition.project", &project)?;
-                looked_up.projects.insert(edition, project);
-            }
-        }
-        Ok(looked_up)
-    }
-}
-
-/// What is there before a batch is taken in.
-struct LookedUp {
-    targets: Arc<Targets>,
-    /// Events by the keys that are asked for.
-    known: HashMap<Uuid, Uuid>,
-    /// Of the editions that are asked for.
-    projects: HashMap<EditionOf, ProjectId>,
-}
-
-/// Either of the two kinds of things that are looked up.
-#[derive(FromRow)]
-struct LookedUpRow {
-    generation: Option<i64>,
-    key: Option<Uuid>,
-    event_id: Option<Uuid>,
-    workspace: Option<String>,
-    edition: Option<String>,
-    project: Option<String>,
 }
 
 /// The key as the database keeps it: a `uuid` is its type for sixteen bytes of any kind.

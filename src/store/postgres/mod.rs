@@ -11,7 +11,7 @@
 //! those.) An accept takes no turns: what is written under them takes long, and small events do not
 //! wait for large state.
 //!
-//! - `events` and `arrivals`: accept.
+//! - `events`, `known`, `births` and `arrivals`: accept.
 //! - `queue`, `floors` and `depth`: due, claim, from when on, how much waits.
 //! - `settle` and `endings`: outcomes.
 //! - `consequences`: what outcomes mean beyond their deliveries.
@@ -86,6 +86,7 @@ mod floors;
 mod gates;
 mod heads;
 mod idempotency;
+mod known;
 mod lease;
 mod log;
 mod notices;

@@ -148,7 +148,7 @@ pub async fn missed(
     Ok(Some(Missed { since, count }))
 }
 
-/// Looks at no more than [`STEP`] rows behind a cursor, and at no more than `most` events. What was made at
+/// Looks at no more than [`STEP`] rows behind a cursor, and finds no more than `most` events. What was made at
 /// `until` or later is no part of it, so there is an end. What a cursor holds back is not looked at.
 pub async fn look(
     store: &dyn Store,
@@ -248,7 +248,7 @@ impl Asked<'_> {
     async fn of_feed(
         &self,
         subscription: &Subscription,
-        after: Option<FeedPosition>,
+        before: Option<FeedPosition>,
     ) -> Result<Look> {
         let filter = FeedFilter {
             types: subscription.spec.event_types.clone(),
@@ -256,10 +256,10 @@ impl Asked<'_> {
         };
         let request = |start| FeedRequest {
             start,
-            limit: self.most.clamp(1, STEP),
+            limit: STEP,
             max_bytes: LOOK_BYTES,
         };
-        let start = self.start(after).await?;
+        let start = self.start(before).await?;
         let page = self.store.feed(self.reach, &filter, request(start)).await?;
         // What was removed meanwhile cannot be sent: it goes on with what is left.
         let page = if page.is_some() {
@@ -285,6 +285,20 @@ impl Asked<'_> {
             })
             .map(|event| event.id)
             .collect();
+        let mut events = self.undelivered(subscription.id, &wanted).await?;
+        if events.len() > self.most {
+            events.truncate(self.most);
+            let place = |last: &EventId| page.items.iter().find(|item| item.event.id == *last);
+            let after = events.last().and_then(place).map(|item| item.position);
+            let next = Cursor::Events {
+                after: after.or(before),
+            };
+            return Ok(Look {
+                events,
+                next,
+                ..Look::nothing()
+            });
+        }
         let is_past = |item: &FeedItem| created_at(item.event.id.uuid()) >= self.past();
         let next = if page.caught_up || page.items.last().is_some_and(is_past) {
             Cursor::End
@@ -295,7 +309,7 @@ impl Asked<'_> {
         };
         Ok(Look {
             deliveries: Vec::new(),
-            events: self.undelivered(subscription.id, &wanted).await?,
+            events,
             next,
         })
     }

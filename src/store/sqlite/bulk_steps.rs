@@ -158,14 +158,19 @@ impl SqliteStore {
             return Ok(());
         }
         let (mut queued, mut skipped) = (record.queued, record.skipped.clone());
+        let mut withdrawn = 0;
         if record.state == ReplayState::Cancelled {
-            let withdrawn =
+            withdrawn =
                 withdraw::unsent(&mut transaction, &record, millis(self.clock.now())).await?;
             queued = queued.saturating_sub(u64::try_from(withdrawn).unwrap_or(0));
         } else if running.cursor != Cursor::End {
             return Ok(());
         }
         let is_through = in_queue(&mut transaction, id).await? == 0;
+        // It is looked at in every turn, and what it waits for can take days.
+        if !is_through && withdrawn == 0 {
+            return Ok(());
+        }
         let state = match record.state {
             ReplayState::Running if is_through => ReplayState::Done,
             state => state,

@@ -8,6 +8,7 @@ use forge_dispatch::domain::delivery::Verdict;
 use forge_dispatch::domain::selection::{ReplayState, Selection};
 use forge_dispatch::entropy::Entropy;
 use forge_dispatch::replay::{Pace, Parts, Runner};
+use forge_dispatch::store::NewReplay;
 use forge_dispatch::store::intake::NoDispatch;
 use forge_dispatch::store::replays::MAX_UNFINISHED;
 use tokio::task::JoinSet;
@@ -19,6 +20,7 @@ use crate::harness::databases::TestDatabase;
 on_both_databases!(
     one_that_cannot_be_taken_forward_is_tried_again_later_and_holds_up_no_other,
     no_more_are_under_way_than_may_be_whoever_asks_at_once,
+    a_replay_goes_at_its_rate,
 );
 
 async fn one_that_cannot_be_taken_forward_is_tried_again_later_and_holds_up_no_other(
@@ -73,4 +75,39 @@ async fn no_more_are_under_way_than_may_be_whoever_asks_at_once(db: &TestDatabas
         .into_iter()
         .filter(|made| made.as_ref().unwrap().is_some());
     assert_eq!(made.count(), 2);
+}
+
+/// The rate that was asked for, by the clock.
+async fn a_replay_goes_at_its_rate(db: &TestDatabase) {
+    const RATE: u32 = 10;
+    let subscription = subscribe(&db.store, &["*"]).await.id;
+    settled(db, &events(200), &Verdict::Failed).await;
+    let clock = Arc::new(ManualClock::at(SystemClock.now()));
+    let pace = Pace::default();
+    let mut runner = Runner::new(Parts {
+        store: Arc::clone(&db.store),
+        intake: Arc::new(NoDispatch),
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        entropy: Entropy::system(),
+        owner: owner(),
+        pace,
+    });
+    let slow = NewReplay {
+        rate: RATE,
+        ..new(Selection {
+            subscription_id: Some(subscription),
+            ..Selection::default()
+        })
+    };
+    let created = db.store.create_replay(&here(), &slow, &act(), None).await;
+    let replay = created.unwrap().unwrap().created().unwrap();
+    runner.turn().await.unwrap();
+    assert_eq!(now(db, &replay).await.state, ReplayState::Running);
+    let turns = Duration::from_secs(10).as_millis() / pace.turn.as_millis();
+    for _ in 0..turns {
+        clock.advance(pace.turn);
+        runner.turn().await.unwrap();
+    }
+    let queued = now(db, &replay).await.queued;
+    assert!((95..=105).contains(&queued), "{queued} in ten seconds");
 }

@@ -16,7 +16,7 @@ const SHOWN: usize = 64 * 1024;
 #[derive(Serialize)]
 pub(super) struct Letter {
     number: usize,
-    id: String,
+    pub(super) id: String,
     dead_lettered_at: Option<String>,
     queue: Option<String>,
     routing_key: String,
@@ -35,6 +35,17 @@ impl Letter {
             bytes: letter.body().len(),
             reason: letter.reason(),
         }
+    }
+
+    /// What it was, in a line.
+    pub(super) fn line(&self) -> String {
+        format!(
+            "{}  {}  {}  {}",
+            self.id,
+            or_dash(self.dead_lettered_at.as_ref()),
+            plain(&or_dash(self.queue.as_ref())),
+            plain(&self.routing_key),
+        )
     }
 
     pub(super) fn row(&self) -> Vec<String> {
