@@ -31,10 +31,6 @@ use crate::store::{
     AcceptOutcome, Accepted, EventLog, EventRecord, EventStore, Leasing, MAX_FAN_OUT_ROWS,
 };
 
-/// Everything an accept looks up it finds by a whole key, and the rest of it it writes: no plan is better for
-/// some values, so it is made once for each connection. Made anew it would take longer than what it is for.
-const BEGIN: &str = "begin; set local plan_cache_mode = force_generic_plan";
-
 /// The epoch of a delivery that was born leased.
 pub(super) const FIRST_EPOCH: i32 = 1;
 
@@ -102,7 +98,7 @@ impl PostgresStore {
         leasing: Leasing,
         intake: &dyn Intake,
     ) -> Result<Accepted> {
-        let mut tx = self.begin_as(BEGIN).await?;
+        let mut tx = self.begin().await?;
         let kept = self.keep(&mut tx, events, leasing, intake).await?;
         commit(tx).await?;
         Ok(self.kept(kept))
