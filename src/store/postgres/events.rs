@@ -114,10 +114,8 @@ impl PostgresStore {
     ) -> Result<Kept> {
         let keys: Vec<Uuid> = events.iter().map(|payload| key(payload.event())).collect();
         let looked_up = self.look_up(tx, &keys, &unattributed(events)).await?;
-        let attributed = match looked_up.projects.is_empty() {
-            true => None,
-            false => Some(attributed(events, &looked_up.projects)),
-        };
+        let projects = Some(&looked_up.projects).filter(|projects| !projects.is_empty());
+        let attributed = projects.map(|projects| attributed(events, projects));
         self.keep_for(
             tx,
             attributed.as_deref().unwrap_or(events),
@@ -166,8 +164,8 @@ impl PostgresStore {
             let (gated, free): (Vec<_>, Vec<_>) =
                 births.iter().partition(|birth| birth.place.is_some());
             gates::queue(tx, &gated, leasing).await?;
-            let moved = with_the_rest.then_some(&moves.editions);
-            shown.extend(write(tx, &new, &free, moved, leasing).await?);
+            let editions = with_the_rest.then_some(&moves.editions);
+            shown.extend(write(tx, &new, &free, editions, leasing).await?);
         }
         projection::show(tx, &shown).await?;
         let jobs = if self.output_jobs.fetches() {
